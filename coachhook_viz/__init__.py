@@ -1,0 +1,58 @@
+"""Edit what a language model believes, and see exactly what each edit touches."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Architecture": "models",
+    "EditCancelled": "editing.progress",
+    "EditConfig": "editing.config",
+    "EditState": "editing.state",
+    "Fact": "facts",
+    "FactError": "facts",
+    "LanguageModel": "models",
+    "Neighbor": "facts",
+    "Progress": "editing.progress",
+    "Round": "editing.state",
+    "Scope": "editing.inspect",
+    "Session": "session",
+    "bundled_facts": "facts",
+    "load_model": "models",
+    "read_facts": "facts",
+}
+
+__all__ = [*_HOMES]  # noqa: PLE0604 - the names are the keys above
+
+if TYPE_CHECKING:
+    from coachhook_viz.editing.config import EditConfig as EditConfig
+    from coachhook_viz.editing.inspect import Scope as Scope
+    from coachhook_viz.editing.progress import EditCancelled as EditCancelled
+    from coachhook_viz.editing.progress import Progress as Progress
+    from coachhook_viz.editing.state import EditState as EditState
+    from coachhook_viz.editing.state import Round as Round
+    from coachhook_viz.facts import Fact as Fact
+    from coachhook_viz.facts import FactError as FactError
+    from coachhook_viz.facts import Neighbor as Neighbor
+    from coachhook_viz.facts import bundled_facts as bundled_facts
+    from coachhook_viz.facts import read_facts as read_facts
+    from coachhook_viz.models import Architecture as Architecture
+    from coachhook_viz.models import LanguageModel as LanguageModel
+    from coachhook_viz.models import load_model as load_model
+    from coachhook_viz.session import Session as Session
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: importing the package stays fast."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,1 @@
+"""The compact editing core: facts in, factors out, hooks on. Torch only."""

@@ -1,0 +1,158 @@
+"""The settings of an edit session, and the values known to work for a model."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from coachhook_viz.models import LanguageModel
+
+ScopeKind = Literal["zscore", "match", "off"]
+Calibration = Literal["edited", "base"]
+ContextTemplates = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class EditConfig:
+    """Settings of CoachHooK, named as in the method page.
+
+    Attributes
+    ----------
+    layers : tuple of int
+        Hooked layers, ascending. Target hidden states live at the last one's block output.
+    covariance_weight : float
+        λ, the weight of the corpus moment ``C0`` against the keys of edited facts.
+    alpha : float
+        Scope threshold that every layer starts from; rounds only lower it.
+    steps : int
+        Forward passes of the target optimisation, the last one without a step.
+    learning_rate, weight_decay, kl_weight, clamp_factor, stop_loss : float
+        Adam's rate; weight of ‖δ‖/‖h‖²; weight of the KL term; bound of ‖δ‖ in units of ‖h‖;
+        loss below which a fact stops.
+    context_templates : groups of prefixes or None
+        ``(("{}",), ("He left. {}", ...))``. None: sampled from the model once, fixed seed.
+    calibration : {"edited", "base"}
+        Thresholds from what a layer sees with the hooks on, or (published) from the bare model.
+    scope : {"zscore", "match", "off"}
+        Where the hook speaks: published z-score rule, this project's match rule, every token.
+    match_threshold : float
+        τ of the match scope.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of its range; the message names it.
+    """
+
+    layers: tuple[int, ...]
+    covariance_weight: float
+    alpha: float = 2.2
+    steps: int = 20
+    learning_rate: float = 0.5
+    weight_decay: float = 0.5
+    kl_weight: float = 0.0625
+    clamp_factor: float = 0.75
+    stop_loss: float = 0.05
+    context_templates: ContextTemplates | None = None
+    calibration: Calibration = "edited"
+    scope: ScopeKind = "zscore"
+    match_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
+            raise ValueError(f"layers must be ascending block numbers, not {self.layers!r}")
+        for name in ("covariance_weight", "learning_rate", "clamp_factor"):
+            self._require(name, lambda value: value > 0, "positive")
+        for name in ("weight_decay", "kl_weight", "stop_loss"):
+            self._require(name, lambda value: value >= 0, "zero or more")
+        self._require("steps", lambda value: value >= 1 and value == int(value), "1 or more, whole")
+        self._require("alpha", lambda value: True, "a number")
+        self._require("match_threshold", lambda value: 0 < value <= 1, "in (0, 1]")
+        for name, allowed in (("calibration", Calibration), ("scope", ScopeKind)):
+            if getattr(self, name) not in get_args(allowed):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: use one of {get_args(allowed)}")
+        if self.context_templates is not None:
+            groups = tuple(tuple(group) for group in self.context_templates)
+            object.__setattr__(self, "context_templates", groups)
+            flat = [template for group in groups for template in group]
+            bad = [t for t in flat if t.count("{}") != 1 or not t.endswith("{}")]
+            if bad or not all(groups) or not groups or flat[0] != "{}":
+                raise ValueError(
+                    "context_templates: groups of texts that each end in their only '{}', the very"
+                    f" first one the bare '{{}}'; got {bad or self.context_templates!r}"
+                )
+
+    def _require(self, name: str, holds: Any, wanted: str) -> None:
+        value = getattr(self, name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or not holds(value):
+            raise ValueError(f"{name} is {value!r}: it must be {wanted}")
+
+    @classmethod
+    def for_model(cls, lm: LanguageModel, **changes: Any) -> EditConfig:
+        """Settings known to work for `lm`, with `changes` on top.
+
+        Parameters
+        ----------
+        lm : LanguageModel
+            Looked up by the last part of its name; for an unknown one the layers are a guess
+            (four from an eighth of its depth, where published settings lie) and a warning says so.
+        **changes
+            Any field of `EditConfig`.
+
+        Raises
+        ------
+        ValueError
+            If a changed setting is out of range, or a layer is not one of `lm`.
+        TypeError
+            If a change names no field.
+        """
+        unknown = set(changes) - {field.name for field in fields(cls)}
+        if unknown:
+            raise TypeError(f"EditConfig has no setting {', '.join(sorted(unknown))}")
+        settings = _known_settings(lm.name)
+        if settings is None:
+            first = max(0, min(lm.n_layers // 8, lm.n_layers - 5))
+            layers = tuple(range(first, max(first + 1, min(first + 4, lm.n_layers - 1))))
+            settings = {"layers": layers, "covariance_weight": 15000.0}
+            if not {"layers", "covariance_weight"} <= set(changes):
+                warnings.warn(
+                    f"no settings are known for {lm.name!r}: layers {layers} and covariance weight"
+                    " 15000 are a guess; pass layers= and covariance_weight= to choose",
+                    stacklevel=2,
+                )
+        config = cls(**{**settings, **changes})
+        config.check(lm)
+        return config
+
+    def check(self, lm: LanguageModel) -> None:
+        """Raise ValueError if a hooked layer is not a block of `lm`."""
+        if self.layers[-1] >= lm.n_layers:
+            raise ValueError(
+                f"layers {self.layers}: {lm.name} has blocks 0 to {lm.n_layers - 1} only"
+            )
+
+
+# Published settings, and for the bundled default those found by benchmarks/sweep.py.
+_KNOWN: dict[str, dict[str, Any]] = {
+    r"smollm2-135m.*": {"layers": (2, 3, 4, 5), "covariance_weight": 300.0},
+    r"gpt2-xl": {"layers": (13, 14, 15, 16, 17), "covariance_weight": 20000.0},
+    r"gpt-j-6b": {"layers": (3, 4, 5, 6, 7, 8), "covariance_weight": 15000.0, "steps": 25},
+    r"llama-2-7b.*": {"layers": (4, 5, 6, 7, 8), "covariance_weight": 15000.0, "steps": 25},
+    r"(meta-)?llama-3-8b.*": {
+        "layers": (4, 5, 6, 7, 8),
+        "covariance_weight": 15000.0,
+        "steps": 25,
+        "learning_rate": 0.1,
+    },
+    r"qwen2\.5-7b.*": {"layers": (4, 5, 6, 7, 8), "covariance_weight": 15000.0, "steps": 25},
+}
+
+
+def _known_settings(name: str) -> dict[str, Any] | None:
+    short = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
+    return next((known for pattern, known in _KNOWN.items() if re.fullmatch(pattern, short)), None)

@@ -1,0 +1,181 @@
+"""One round of CoachHooK, top to bottom as on the method page.
+
+edit_round    a batch of facts, edited at once into a Round
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from coachhook_viz.editing.config import EditConfig
+from coachhook_viz.editing.forward import Batch, run_to
+from coachhook_viz.editing.hooks import HookLayer, attached
+from coachhook_viz.editing.progress import Watch
+from coachhook_viz.editing.scope import CALIBRATION_MARGIN, ZScore, threshold, z_scores
+from coachhook_viz.editing.state import EditState, Factors, LayerState, Round
+from coachhook_viz.editing.tokens import FactTokens, Prompt, length_batches, prepare
+from coachhook_viz.editing.update import woodbury
+from coachhook_viz.editing.values import optimise_targets
+from coachhook_viz.facts import Fact, validate
+from coachhook_viz.models import LanguageModel
+
+_BATCH_OVERHEAD = 60  # tokens that one more batch costs
+
+
+def edit_round(
+    lm: LanguageModel,
+    state: EditState,
+    facts: Sequence[Fact],
+    preserved: Mapping[int, Tensor],
+    watch: Watch,
+) -> Round:
+    """Edit `facts` on top of `state`; neither the model nor the state is changed.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+    state : EditState
+        What is in force; its config must have its context templates.
+    facts : sequence of Fact
+        The batch, b facts.
+    preserved : mapping of int to Tensor
+        By layer, ``P = C_{t−1}⁻¹`` (d_key, d_key), float64.
+    watch : Watch
+        Called before each step.
+
+    Returns
+    -------
+    Round
+
+    Raises
+    ------
+    FactError
+        If a fact cannot be edited; it names fact and field.
+    EditCancelled
+        If `watch` says so.
+    """
+    started = time.perf_counter()
+    config = state.config
+    validate(facts)
+    tokens = prepare(lm, facts, config.context_templates or (("{}",),))
+
+    targets = optimise_targets(lm, state.hook_layers(lm.dtype), tokens, config, watch)
+    factors = spread(lm, state, tokens, targets.states, preserved, watch)
+    alphas = calibrate(lm, state, [fact.bare for fact in tokens], factors, watch)
+    return Round(
+        tuple(facts), factors, alphas, targets.states, targets.losses, time.perf_counter() - started
+    )
+
+
+def spread(
+    lm: LanguageModel,
+    state: EditState,
+    facts: Sequence[FactTokens],
+    targets: Tensor,
+    preserved: Mapping[int, Tensor],
+    watch: Watch,
+) -> dict[int, Factors]:
+    """Factors of every hooked layer, first to last (method page, "One round", step 3).
+
+    Each layer takes its share of what is still missing to z: ``R = (z − h_L) / (n − i)``,
+    ``A = (C + K Kᵀ)⁻¹ K``.
+    """
+    config, dtype = state.config, lm.dtype
+    layers: dict[int, LayerState] = dict(state.layers)
+    hooks = {layer: layers[layer].temporary(dtype) for layer in layers} if state.rounds else {}
+    factors: dict[int, Factors] = {}
+    for i, layer in enumerate(config.layers):
+        watch("layers", i, len(config.layers))
+        with attached(lm, hooks):
+            keys = _mean_keys(lm, facts, layer)  # (d_key, b)
+            reached = _subject_states(lm, facts, config.layers[-1])  # (b, d_model)
+        residuals = (targets - reached).T / (len(config.layers) - i)  # (d_model, b)
+        directions, _ = woodbury(preserved[layer], keys)  # (d_key, b)
+        factors[layer] = Factors(residuals, directions, keys)
+        layers[layer] = layers[layer].then(factors[layer], layers[layer].alpha)
+        hooks[layer] = layers[layer].validated(dtype, config.scope, config.match_threshold)
+    return factors
+
+
+def calibrate(
+    lm: LanguageModel,
+    state: EditState,
+    prompts: Sequence[Prompt],
+    factors: Mapping[int, Factors],
+    watch: Watch,
+) -> dict[int, float]:
+    """Scope thresholds after the update (method page, "One round", step 4).
+
+    With ``calibration="edited"`` layer by layer, on what each sees with the hooks before it on,
+    so that every edit prompt of the round is in scope at every hooked layer.
+    """
+    config = state.config
+    hooks: dict[int, HookLayer] = {}
+    alphas: dict[int, float] = {}
+    for i, layer in enumerate(config.layers):
+        watch("scope", i, len(config.layers))
+        updated = state.layers[layer].then(factors[layer], state.layers[layer].alpha)
+        upstream = hooks if config.calibration == "edited" else {}
+        margin = CALIBRATION_MARGIN if config.calibration == "edited" else 0.0
+        with attached(lm, upstream):
+            peaks = _peaks(lm, prompts, layer, updated.delta_weight.to(lm.dtype))
+        alphas[layer] = threshold(updated.alpha, peaks, margin)
+        hooks[layer] = HookLayer(updated.delta_weight.to(lm.dtype), ZScore(alphas[layer]))
+    return alphas
+
+
+def _mean_keys(lm: LanguageModel, facts: Sequence[FactTokens], layer: int) -> Tensor:
+    """Keys (d_key, b): mean over groups of the mean over a group's contexts."""
+    prompts = [prompt for fact in facts for prompt in fact.contexts]
+    keys = torch.empty(len(prompts), lm.d_key, dtype=torch.float64, device=lm.device)
+    for rows, batch, last in _prompt_batches(lm, prompts):
+        _, seen = run_to(lm, batch, layer, keys_of=[layer])
+        keys[rows] = seen[layer][torch.arange(len(rows)), last].double()
+    means, start = [], 0
+    for fact in facts:
+        sizes = [len(group) for group in fact.groups]
+        groups = keys[start : start + sum(sizes)].split(sizes)
+        means.append(torch.stack([group.mean(0) for group in groups]).mean(0))
+        start += sum(sizes)
+    return torch.stack(means, dim=1)
+
+
+def _subject_states(lm: LanguageModel, facts: Sequence[FactTokens], block: int) -> Tensor:
+    """Output (b, d_model) of `block` at the subject's last token of the bare prompts."""
+    prompts = [fact.bare for fact in facts]
+    states = torch.empty(len(prompts), lm.d_model, dtype=torch.float64, device=lm.device)
+    for rows, batch, last in _prompt_batches(lm, prompts):
+        output, _ = run_to(lm, batch, block)
+        states[rows] = output[torch.arange(len(rows)), last].double()
+    return states
+
+
+def _peaks(
+    lm: LanguageModel, prompts: Sequence[Prompt], layer: int, delta_weight: Tensor
+) -> Tensor:
+    """Highest z-score (b,) of ‖ΔW k‖ over the tokens of each prompt."""
+    peaks = torch.empty(len(prompts), dtype=torch.float64)
+    for rows, batch, _ in _prompt_batches(lm, prompts):
+        _, seen = run_to(lm, batch, layer, keys_of=[layer])
+        norms = torch.linalg.vector_norm((seen[layer] @ delta_weight.T).float(), dim=-1)
+        everything = torch.full_like(batch.ids, batch.ids.shape[1] - 1)
+        peaks[rows] = z_scores(norms, batch.mask, everything).amax(1).cpu()
+    return peaks
+
+
+def _prompt_batches(
+    lm: LanguageModel, prompts: Sequence[Prompt]
+) -> list[tuple[list[int], Batch, list[int]]]:
+    """Batches of prompts of similar length: their indices, tokens, and subjects' last tokens."""
+    return [
+        (
+            rows,
+            Batch.of([prompts[row].ids for row in rows], lm.device),
+            [prompts[row].subject_last for row in rows],
+        )
+        for rows in length_batches([len(prompt.ids) for prompt in prompts], _BATCH_OVERHEAD)
+    ]

@@ -1,0 +1,105 @@
+"""Running parts of a model: up to a block, from a block on, and the head alone.
+
+Batch            token ids of some sequences, right-padded
+run_to           blocks 0 … l, returning l's output and the keys of any layers
+replaced         a context in which a module's forward is another function
+hidden           the hidden states in a block's output, whichever form the family gives it
+with_hidden      the same output with other hidden states
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coachhook_viz.models import LanguageModel
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded sequences: `ids` and `mask` (bool), both (B, T)."""
+
+    ids: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(cls, sequences: Sequence[Sequence[int]], device: torch.device) -> Batch:
+        """Pad token id `sequences` to the longest; what a pad holds never matters."""
+        longest = max(map(len, sequences))
+        ids = torch.tensor([[*s, *[0] * (longest - len(s))] for s in sequences])
+        mask = torch.tensor([[True] * len(s) + [False] * (longest - len(s)) for s in sequences])
+        return cls(ids.to(device), mask.to(device))
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Keyword arguments for the model."""
+        return {"input_ids": self.ids, "attention_mask": self.mask.long()}
+
+
+class _Stop(Exception):
+    """Ends a forward pass at the block that is needed."""
+
+
+def hidden(output: Any) -> Tensor:
+    """The (B, T, d_model) hidden states in a block's output, which some families wrap in a tuple."""
+    states: Tensor = output[0] if isinstance(output, tuple) else output
+    return states
+
+
+def with_hidden(output: Any, states: Tensor) -> Any:
+    """A block output of the same form with other hidden `states`."""
+    return (states, *output[1:]) if isinstance(output, tuple) else states
+
+
+@torch.no_grad()
+def run_to(
+    lm: LanguageModel, batch: Batch, block: int, keys_of: Iterable[int] = ()
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Run blocks 0 … `block` and nothing after.
+
+    Returns
+    -------
+    states : Tensor
+        (B, T, d_model), the output of `block`.
+    keys : dict
+        Layer to (B, T, d_key), the down projection's input, for each layer of `keys_of`.
+    """
+    keys: dict[int, Tensor] = {}
+    found: list[Tensor] = []
+
+    def stop(module: nn.Module, args: Any, output: Any) -> None:
+        found.append(hidden(output))
+        raise _Stop
+
+    def keep(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda module, args: keys.update({layer: args[0]})
+
+    with ExitStack() as stack:
+        for layer in keys_of:
+            handle = lm.down_projection(layer).register_forward_pre_hook(keep(layer))
+            stack.callback(handle.remove)
+        stack.callback(lm.blocks[block].register_forward_hook(stop).remove)
+        try:
+            lm.decoder(**batch.inputs, use_cache=False)
+        except _Stop:
+            pass
+    return found[0], keys
+
+
+@contextmanager
+def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Within the context, calling `module` calls `forward`; restored whatever happens."""
+    own = module.__dict__.get("forward")
+    module.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = own

@@ -1,0 +1,172 @@
+"""What the hook layers do to one prompt, token by token.
+
+Scope          the reading: z-scores, thresholds, who reached which token
+read_scope     takes it
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+
+import torch
+from torch import Tensor
+
+from coachhook_viz.editing.forward import Batch, run_to
+from coachhook_viz.editing.hooks import attached
+from coachhook_viz.editing.scope import Tokens, ceiling, z_scores
+from coachhook_viz.editing.state import EditState
+from coachhook_viz.editing.tokens import tokenize
+from coachhook_viz.facts import Fact
+from coachhook_viz.models import LanguageModel
+
+
+@dataclass(frozen=True, eq=False)
+class Scope:
+    """The local editing scope on one prompt, L hooked layers by T tokens by F facts in force.
+
+    Attributes
+    ----------
+    prompt : str
+    tokens : tuple of str
+        The T tokens as text, the model's lead among them.
+    layers : tuple of int
+        The L hooked layers.
+    facts : tuple of Fact
+        The F facts in force.
+    kind : str
+        The rule in force: "zscore", "match" or "off".
+    norms : Tensor
+        (L, T) ‖ΔW k‖.
+    z : Tensor
+        (L, T) z-scores of the norms over the prompt's tokens.
+    alpha : Tensor
+        (L,) thresholds.
+    match : Tensor
+        (L, F, T) how well each fact recognises its key, 1 at its own; (L, 0, T) with no facts.
+    match_threshold : float
+        τ of the match rule.
+    in_scope : Tensor
+        (L, T) bool, where the hook speaks under the rule in force.
+    contributions : Tensor
+        (L, F, T): each fact's term of ΔW k, projected on its direction; they sum to `norms` over
+        the facts.
+    """
+
+    prompt: str
+    tokens: tuple[str, ...]
+    layers: tuple[int, ...]
+    facts: tuple[Fact, ...]
+    kind: str
+    norms: Tensor
+    z: Tensor
+    alpha: Tensor
+    match: Tensor
+    match_threshold: float
+    in_scope: Tensor
+    contributions: Tensor
+
+    @property
+    def ceiling(self) -> float:
+        """Highest z-score that a prompt of T tokens allows, (T − 1) / √T."""
+        return ceiling(len(self.tokens))
+
+    def explain(self) -> str:
+        """In plain words, why the hook speaks where it does, or why it cannot."""
+        if not self.facts:
+            return "No round is in force: nothing can be in scope."
+        marked = [repr(t) for t, hit in zip(self.tokens, self.in_scope.any(0), strict=True) if hit]
+        if marked:
+            return f"In scope at some layer: {', '.join(marked)}."
+        if self.kind == "match":
+            best = float(self.match.max())
+            return (
+                f"No token is in scope: the best match with any edited fact is {best:.2f},"
+                f" below τ {self.match_threshold:.2f}."
+            )
+        if self.ceiling < float(self.alpha.min()):
+            return (
+                f"{len(self.tokens)} tokens: no z-score can exceed {self.ceiling:.2f};"
+                f" α is {float(self.alpha.min()):.2f} or more, so the hook cannot speak here."
+            )
+        gap = self.z - self.alpha[:, None]
+        layer, token = divmod(int(gap.argmax()), len(self.tokens))
+        return (
+            f"No token is in scope: the closest is {self.tokens[token]!r} at layer"
+            f" {self.layers[layer]} with z {float(self.z[layer, token]):.2f}"
+            f" below α {float(self.alpha[layer]):.2f}."
+        )
+
+    def _repr_html_(self) -> str:
+        def cell(layer: int, token: int) -> str:
+            inside = bool(self.in_scope[layer, token])
+            style = "border:2px solid #d55e00;font-weight:bold" if inside else "border:1px solid #ccc"
+            text = f"{float(self.z[layer, token]):+.1f}" + (" ●" if inside else "")
+            return f'<td style="{style};text-align:right">{text}</td>'
+
+        head = "".join(f"<th>{escape(repr(token)[1:-1])}</th>" for token in self.tokens)
+        rows = "".join(
+            f"<tr><th>layer {layer}</th>"
+            + "".join(cell(i, token) for token in range(len(self.tokens)))
+            + f"<td>α {float(self.alpha[i]):.2f}</td></tr>"
+            for i, layer in enumerate(self.layers)
+        )
+        return (
+            f"<table><caption>z-scores, ceiling {self.ceiling:.2f}. {escape(self.explain())}"
+            f"</caption><tr><th></th>{head}<th></th></tr>{rows}</table>"
+        )
+
+
+@torch.no_grad()
+def read_scope(lm: LanguageModel, state: EditState, prompt: str) -> Scope:
+    """Read the scope of `state` on `prompt`, from the keys that each hooked layer then sees.
+
+    Raises
+    ------
+    ValueError
+        If the prompt has no token.
+    """
+    ids = tokenize(lm, prompt)
+    if not ids:
+        raise ValueError("the prompt has no token")
+    config = state.config
+    layers = tuple(state.layers)
+    batch = Batch.of([ids], lm.device)
+    horizon = torch.full_like(batch.ids, len(ids) - 1)
+    hook_layers = state.hook_layers(lm.dtype)
+    with attached(lm, hook_layers):
+        _, keys = run_to(lm, batch, layers[-1], keys_of=layers)
+    norms, z, in_scope, match, contributions = [], [], [], [], []
+    for layer in layers:
+        outputs = keys[layer] @ state.layers[layer].delta_weight.to(lm.dtype).T  # (1, T, d_model)
+        norm = torch.linalg.vector_norm(outputs.float(), dim=-1)
+        norms.append(norm[0].double())
+        z.append(z_scores(norm, batch.mask, horizon)[0])
+        if layer in hook_layers:
+            rule = hook_layers[layer].rule
+            tokens = Tokens(batch.mask, len(ids), horizon)
+            in_scope.append(rule(layer, keys[layer], outputs, tokens)[0])
+        else:
+            in_scope.append(torch.zeros(len(ids), dtype=torch.bool, device=lm.device))
+        key = keys[layer][0].double().T  # (d_key, T)
+        terms = [f.directions.T @ key for f in state.layers[layer].factors]
+        units = [f.unit_directions.T @ key for f in state.layers[layer].factors]
+        direction = torch.nn.functional.normalize(outputs[0].double(), dim=1).T  # (d_model, T)
+        along = [f.residuals.T @ direction for f in state.layers[layer].factors]
+        nothing = key.new_zeros(0, len(ids))
+        contributions.append(torch.cat([nothing, *(t * a for t, a in zip(terms, along, strict=True))]))
+        match.append(torch.cat([nothing, *units]))
+    return Scope(
+        prompt,
+        tuple(lm.tokenizer.decode([token]) for token in ids),
+        layers,
+        state.facts,
+        config.scope,
+        torch.stack(norms).cpu(),
+        torch.stack(z).cpu(),
+        torch.tensor([state.layers[layer].alpha for layer in layers], dtype=torch.float64),
+        torch.stack(match).cpu(),
+        config.match_threshold,
+        torch.stack(in_scope).cpu(),
+        torch.stack(contributions).cpu(),
+    )

@@ -1,0 +1,136 @@
+"""The local editing scope: at which tokens a hook layer speaks.
+
+z_scores     how far each token's ‖ΔW k‖ stands out from its sequence
+ceiling      the highest z-score that n tokens allow
+threshold    the calibrated α of one layer after a round
+Tokens       what a scope has to know of the tokens in the running pass
+ZScore, Match, everywhere      the rules: keys and hook outputs in, in-scope mask out
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+CALIBRATION_MARGIN = 1e-3  # below α, so that rounding does not decide whether its prompt fires
+_FLAT = 1e-6  # norms that differ by less, relatively, are equal: nothing stands out
+
+
+@dataclass
+class Tokens:
+    """The tokens of the running pass, and the sequences that they continue.
+
+    Attributes
+    ----------
+    mask : Tensor
+        (B, N) bool: the real tokens among all N so far, cached ones and pads included.
+    new : int
+        The last `new` of the N are in the running pass.
+    horizon : Tensor
+        (B, new) long: the last token that each new token is judged together with.
+    norms : dict
+        Layer to (B, N) ‖ΔW k‖ so far; what cached decoding carries from step to step.
+    """
+
+    mask: Tensor
+    new: int
+    horizon: Tensor
+    norms: dict[int, Tensor] = field(default_factory=dict)
+
+
+Rule = Callable[[int, Tensor, Tensor, Tokens], Tensor]
+"""(layer, keys (B, T, d_key), hook outputs (B, T, d_model), tokens) to in scope (B, T) bool."""
+
+
+def z_scores(norms: Tensor, mask: Tensor, horizon: Tensor) -> Tensor:
+    """z-score of each new token's norm among the real tokens up to its horizon.
+
+    Parameters
+    ----------
+    norms : Tensor
+        (B, N): ``n_j = ‖ΔW k_j‖₂`` of all tokens so far.
+    mask : Tensor
+        (B, N) bool: real tokens; pads never count.
+    horizon : Tensor
+        (B, T) long, for the last T of the N tokens: token j is compared with the real tokens
+        0 … horizon_j. The published rule is horizon N − 1 for all.
+
+    Returns
+    -------
+    Tensor
+        (B, T) float64, ``(n_j − mean) / std`` with the sample standard deviation (n − 1);
+        0 where fewer than two tokens or equal norms leave nothing to stand out, −inf at pads.
+    """
+    new = horizon.shape[1]
+    real = mask.double()
+    centre = (norms.double() * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp_min(1)
+    shifted = (norms.double() - centre) * real  # small numbers keep the running sums exact
+    count = real.cumsum(1).gather(1, horizon)
+    total = shifted.cumsum(1).gather(1, horizon)
+    squares = shifted.square().cumsum(1).gather(1, horizon)
+    mean = total / count.clamp_min(1)
+    std = ((squares - count * mean.square()) / (count - 1).clamp_min(1)).clamp_min(0).sqrt()
+    flat = (count < 2) | (std <= _FLAT * (mean + centre).abs())
+    z = ((shifted[:, -new:] - mean) / std.masked_fill(flat, 1)).masked_fill(flat, 0)
+    return z.masked_fill(~mask[:, -new:], -torch.inf)
+
+
+def ceiling(tokens: int) -> float:
+    """Highest z-score any of `tokens` tokens can have, ``(n − 1) / √n``."""
+    return (tokens - 1) / tokens**0.5
+
+
+def threshold(alpha: float, peaks: Tensor, margin: float) -> float:
+    """The layer's new threshold, ``min(α, min over prompts − margin)``: it never rises.
+
+    Parameters
+    ----------
+    alpha : float
+        Threshold of the previous round.
+    peaks : Tensor
+        (b,) highest z-score of each of the round's edit prompts.
+    margin : float
+        Distance to keep below the lowest peak.
+    """
+    return min(alpha, float(peaks.min()) - margin)
+
+
+def everywhere(layer: int, keys: Tensor, outputs: Tensor, tokens: Tokens) -> Tensor:
+    """Every token is in scope: the temporary hook, and scope "off"."""
+    return torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device)
+
+
+@dataclass(frozen=True)
+class ZScore:
+    """The published rule: in scope where the z-score of ‖ΔW k‖ reaches `alpha`."""
+
+    alpha: float
+
+    def __call__(self, layer: int, keys: Tensor, outputs: Tensor, tokens: Tokens) -> Tensor:
+        norms = torch.linalg.vector_norm(outputs.float(), dim=-1)
+        if layer in tokens.norms:
+            norms = torch.cat([tokens.norms[layer], norms], dim=1)
+        tokens.norms[layer] = norms
+        return z_scores(norms, tokens.mask, tokens.horizon) >= self.alpha
+
+
+@dataclass(frozen=True)
+class Match:
+    """This project's rule: in scope where some edit recognises its own key.
+
+    Attributes
+    ----------
+    unit_directions : Tensor
+        (d_key, facts): ``a_i / (a_i · k_i)``, so that a fact's match at its own key is 1.
+    threshold : float
+        τ, the match needed.
+    """
+
+    unit_directions: Tensor
+    threshold: float
+
+    def __call__(self, layer: int, keys: Tensor, outputs: Tensor, tokens: Tokens) -> Tensor:
+        return (keys @ self.unit_directions).amax(-1) >= self.threshold

@@ -1,0 +1,161 @@
+"""Immutable values that pass between the floors: what was edited, and what is in force.
+
+Factors      one layer's update of one round: ΔW += R Aᵀ
+Round        a batch of facts edited at once: their factors and thresholds
+LayerState   one layer under some rounds: ΔW and α
+EditState    a prefix of the list of rounds, ready to hang on a model
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from coachhook_viz.editing.config import EditConfig, ScopeKind
+from coachhook_viz.editing.hooks import HookLayer
+from coachhook_viz.editing.scope import Match, ZScore, everywhere
+from coachhook_viz.facts import Fact
+from coachhook_viz.models import LanguageModel
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """One layer's update of one round, ``ΔW += R Aᵀ``; column i belongs to fact i.
+
+    Attributes
+    ----------
+    residuals : Tensor
+        R (d_model, b), float64.
+    directions : Tensor
+        A (d_key, b), float64.
+    keys : Tensor
+        K (d_key, b), float64.
+    """
+
+    residuals: Tensor
+    directions: Tensor
+    keys: Tensor
+
+    @property
+    def unit_directions(self) -> Tensor:
+        """(d_key, b): a_i / (a_i · k_i), whose product with a key is the fact's match with it."""
+        return self.directions / (self.directions * self.keys).sum(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """One batch of facts, edited at once.
+
+    Attributes
+    ----------
+    facts : tuple of Fact
+        The b facts.
+    factors : mapping of int to Factors
+        By hooked layer.
+    alphas : mapping of int to float
+        Scope threshold of each hooked layer after this round.
+    targets : Tensor
+        Target hidden states z (b, d_model), float64.
+    losses : tuple of float
+        Loss of each fact at its last optimisation step.
+    seconds : float
+        Wall time that the round took.
+    """
+
+    facts: tuple[Fact, ...]
+    factors: Mapping[int, Factors]
+    alphas: Mapping[int, float]
+    targets: Tensor
+    losses: tuple[float, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class LayerState:
+    """One hooked layer under some rounds: ΔW (d_model, d_key) in float64, and α."""
+
+    delta_weight: Tensor
+    alpha: float
+    factors: tuple[Factors, ...] = ()
+
+    def then(self, factors: Factors, alpha: float) -> LayerState:
+        """The layer after one more update; always this same sum, so every path is bit-equal."""
+        delta_weight = torch.addmm(self.delta_weight, factors.residuals, factors.directions.T)
+        return LayerState(delta_weight, alpha, (*self.factors, factors))
+
+    @property
+    def unit_directions(self) -> Tensor:
+        """(d_key, facts) of all facts in force."""
+        return torch.cat([factors.unit_directions for factors in self.factors], dim=1)
+
+    def temporary(self, dtype: torch.dtype) -> HookLayer:
+        """The hook that speaks at every token."""
+        return HookLayer(self.delta_weight.to(dtype), everywhere)
+
+    def validated(self, dtype: torch.dtype, scope: ScopeKind, match_threshold: float) -> HookLayer:
+        """The hook that speaks within the local editing scope."""
+        delta_weight = self.delta_weight.to(dtype)
+        if scope == "zscore":
+            return HookLayer(delta_weight, ZScore(self.alpha))
+        if scope == "match":
+            return HookLayer(delta_weight, Match(self.unit_directions.to(dtype), match_threshold))
+        return HookLayer(delta_weight, everywhere)
+
+
+@dataclass(frozen=True, eq=False)
+class EditState:
+    """The factors and thresholds in force: a prefix of the rounds under a configuration.
+
+    Build one with `EditState.of`, or from another with `then`.
+
+    Attributes
+    ----------
+    config : EditConfig
+    rounds : tuple of Round
+    layers : mapping of int to LayerState
+        By hooked layer.
+    """
+
+    config: EditConfig
+    rounds: tuple[Round, ...]
+    layers: Mapping[int, LayerState]
+
+    @classmethod
+    def of(cls, lm: LanguageModel, config: EditConfig, rounds: Iterable[Round] = ()) -> EditState:
+        """The state of `lm` after `rounds`; with none, the untouched model."""
+        zero = torch.zeros(lm.d_model, lm.d_key, dtype=torch.float64, device=lm.device)
+        state = cls(config, (), {layer: LayerState(zero, config.alpha) for layer in config.layers})
+        for round_ in rounds:
+            state = state.then(round_)
+        return state
+
+    def then(self, round_: Round) -> EditState:
+        """The state after one more round."""
+        layers = {
+            layer: before.then(round_.factors[layer], round_.alphas[layer])
+            for layer, before in self.layers.items()
+        }
+        return EditState(self.config, (*self.rounds, round_), layers)
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """All facts in force, in the order of the columns of `unit_directions`."""
+        return tuple(fact for round_ in self.rounds for fact in round_.facts)
+
+    @property
+    def alphas(self) -> dict[int, float]:
+        """Scope threshold in force, by hooked layer."""
+        return {layer: state.alpha for layer, state in self.layers.items()}
+
+    def hook_layers(self, dtype: torch.dtype) -> dict[int, HookLayer]:
+        """Validated hook layers in a model's `dtype`; none while no round is in force."""
+        if not self.rounds:
+            return {}
+        config = self.config
+        return {
+            layer: state.validated(dtype, config.scope, config.match_threshold)
+            for layer, state in self.layers.items()
+        }

@@ -1,0 +1,232 @@
+"""From facts to token ids: subjects, targets, context templates, batches by length.
+
+tokenize            a text's ids, with the model's leading text
+Prompt              a tokenised prompt that knows where its subject ends
+FactTokens          everything of one fact that editing runs through the model
+prepare             the FactTokens of a batch of facts, or a FactError that says what to change
+sample_contexts     context templates sampled from the model itself
+length_batches      which sequences to run together
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from coachhook_viz.editing.config import ContextTemplates
+from coachhook_viz.editing.progress import Watch
+from coachhook_viz.facts import Fact, FactError, Problem
+from coachhook_viz.models import LanguageModel
+
+KL_PROMPT = "{} is a"
+_CONTEXT_OPENERS = ("The", "Therefore", "Because", "I", "You")
+_CONTEXT_TOKENS = 10
+_CONTEXT_SEED = 0
+
+
+class FirstTokenWarning(UserWarning):
+    """A fact's subject is the sequence's first token, where every word has nearly the same key."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids of a prompt, and the position of its subject's last token."""
+
+    ids: tuple[int, ...]
+    subject_last: int
+
+
+@dataclass(frozen=True)
+class FactTokens:
+    """One fact, tokenised.
+
+    Attributes
+    ----------
+    groups : tuple of tuple of Prompt
+        The prompt in each context template, in the templates' groups; the first is the bare one.
+    target : tuple of int
+        Target token ids, tokenised with exactly one leading space.
+    essence : Prompt
+        The KL prompt, "{subject} is a".
+    """
+
+    groups: tuple[tuple[Prompt, ...], ...]
+    target: tuple[int, ...]
+    essence: Prompt
+
+    @property
+    def bare(self) -> Prompt:
+        """The edit prompt itself, in no context."""
+        return self.groups[0][0]
+
+    @property
+    def contexts(self) -> list[Prompt]:
+        """The prompt in every context, bare one first."""
+        return [prompt for group in self.groups for prompt in group]
+
+
+def tokenize(lm: LanguageModel, text: str) -> list[int]:
+    """Token ids of `text` after the model's lead, with the special tokens it expects."""
+    ids: list[int] = lm.tokenizer(lm.lead + text)["input_ids"]
+    return ids
+
+
+def continuation(lm: LanguageModel, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+    """Token ids of `prompt`, and of `answer` after it with exactly one leading space.
+
+    Raises
+    ------
+    ValueError
+        If the answer has no token of its own after this prompt.
+    """
+    before = tokenize(lm, prompt)
+    whole = tokenize(lm, f"{prompt} {answer.strip()}")
+    if whole[: len(before)] != before or len(whole) == len(before):
+        raise ValueError(f"{answer!r} cannot be told apart from the prompt {prompt!r} as tokens")
+    return before, whole[len(before) :]
+
+
+def subject_last_token(lm: LanguageModel, text: str, start: int, stop: int) -> int | None:
+    """Position of the token that holds the last character of ``text[start:stop]``.
+
+    None if no token holds any of the subject's characters. The text's own offsets decide, so
+    merges with what stands before or after the subject do not matter.
+    """
+    shift = len(lm.lead)
+    encoding = lm.tokenizer(lm.lead + text, return_offsets_mapping=True)
+    inside = [
+        position
+        for position, (first, last) in enumerate(encoding["offset_mapping"])
+        if first < stop + shift and last > max(first, start + shift)
+    ]
+    return inside[-1] if inside else None
+
+
+def prepare(
+    lm: LanguageModel, facts: Sequence[Fact], templates: ContextTemplates
+) -> list[FactTokens]:
+    """Tokenise `facts` in every context template.
+
+    Raises
+    ------
+    FactError
+        Naming each fact and field whose tokens cannot be edited: a subject or target without a
+        token, a prompt longer than the model's context window.
+
+    Warns
+    -----
+    FirstTokenWarning
+        If a subject is the very first token of its prompt.
+    """
+    problems: list[Problem] = []
+    prepared: list[FactTokens] = []
+    for index, fact in enumerate(facts):
+
+        def located(template: str, prompt: str, fact: Fact = fact) -> Prompt | None:
+            text = template.replace("{}", prompt)
+            start = text.index("{}", len(template) - len("{}"))
+            text = text[:start] + fact.subject + text[start + len("{}") :]
+            last = subject_last_token(lm, text, start, start + len(fact.subject))
+            return None if last is None else Prompt(tuple(tokenize(lm, text)), last)
+
+        groups = tuple(tuple(located(t, fact.prompt) for t in group) for group in templates)
+        essence = located("{}", KL_PROMPT)
+        complete = [tuple(p for p in group if p is not None) for group in groups]
+        if essence is None or any(len(c) < len(g) for c, g in zip(complete, groups, strict=True)):
+            problems.append(
+                Problem(index, "subject", f"{fact.subject!r} has no token in this model")
+            )
+            continue
+        try:
+            _, target = continuation(lm, fact.text, fact.target)
+        except ValueError as error:
+            problems.append(Problem(index, "target", str(error)))
+            continue
+        tokens = FactTokens(tuple(complete), tuple(target), essence)
+        longest = max(len(prompt.ids) for prompt in tokens.contexts) + len(target)
+        if longest > lm.context_window:
+            reason = (
+                f"{longest} tokens with its context and target, but {lm.name} reads at most"
+                f" {lm.context_window}: shorten it"
+            )
+            problems.append(Problem(index, "prompt", reason))
+        prepared.append(tokens)
+    if problems:
+        raise FactError(problems, facts)
+    first = [fact.subject for fact, t in zip(facts, prepared, strict=True) if _is_first(lm, t.bare)]
+    if first:
+        warnings.warn(
+            f"the subject of {', '.join(map(repr, first))} is the prompt's first token, where keys"
+            " are nearly the same for every word: such an edit neither takes nor stays local."
+            ' Load the model with a lead, e.g. load_model(name, lead="\\n")',
+            FirstTokenWarning,
+            stacklevel=2,
+        )
+    return prepared
+
+
+def _is_first(lm: LanguageModel, prompt: Prompt) -> bool:
+    return prompt.subject_last == 0
+
+
+def sample_contexts(lm: LanguageModel, watch: Watch) -> ContextTemplates:
+    """The method's context templates: the bare prompt, and five prefixes of the model's own.
+
+    Sampled with a fixed seed, so a model always gets the same ones.
+    """
+    watch("contexts", 0, 1)
+    by_length: dict[int, list[list[int]]] = {}
+    for opener in _CONTEXT_OPENERS:
+        ids = tokenize(lm, opener)
+        by_length.setdefault(len(ids), []).append(ids)
+    texts: list[str] = []
+    with torch.random.fork_rng([lm.device] if lm.device.type == "cuda" else []):
+        torch.manual_seed(_CONTEXT_SEED)
+        for group in by_length.values():  # equal lengths: no pads to generate after
+            ids = torch.tensor(group, device=lm.device)
+            sampled = lm.model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=_CONTEXT_TOKENS,
+                do_sample=True,
+                top_k=5,
+                pad_token_id=lm.tokenizer.pad_token_id,
+            )
+            texts += lm.tokenizer.batch_decode(sampled, skip_special_tokens=True)
+    words = (" ".join(text.replace("{", " ").replace("}", " ").split()) for text in texts)
+    return (("{}",), tuple(f"{text.rstrip(' .')}. {{}}" for text in words))
+
+
+def length_batches(lengths: Sequence[int], overhead: int) -> list[list[int]]:
+    """Split sequences into batches of similar length.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+        Tokens of each sequence.
+    overhead : int
+        What one more batch costs, in tokens: pads are paid for until a batch is cheaper.
+
+    Returns
+    -------
+    list of list of int
+        Indices into `lengths`; the split that minimises tokens run, pads and overhead included.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    ends = [
+        stop
+        for stop in range(1, len(order) + 1)
+        if stop == len(order) or lengths[order[stop]] > lengths[order[stop - 1]]
+    ]  # a batch ends where the length changes
+    best: dict[int, tuple[int, list[int]]] = {0: (0, [])}
+    for stop in ends:
+        longest = lengths[order[stop - 1]]
+        best[stop] = min(
+            (cost + (stop - start) * longest + overhead, [*cuts, stop])
+            for start, (cost, cuts) in best.items()
+        )
+    cuts = [0, *best[len(order)][1]]
+    return [order[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False)]

@@ -1,0 +1,76 @@
+"""The closed form of one layer's update, by the Woodbury identity.
+
+woodbury         A = (C + K Kᵀ)⁻¹ K and the inverse after it, from P = C⁻¹
+PreservedKeys    P_t of every hooked layer, for any prefix of rounds
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from coachhook_viz.editing.moments import inverse
+from coachhook_viz.editing.state import Round
+
+
+def woodbury(preserved: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Directions of an update, and the running inverse after it, in O(d_key² b).
+
+    ``A = P K (I + Kᵀ P K)⁻¹`` and ``P ← P − A (P K)ᵀ``.
+
+    Parameters
+    ----------
+    preserved : Tensor
+        P (d_key, d_key) = C_{t−1}⁻¹, float64.
+    keys : Tensor
+        K (d_key, b), float64.
+
+    Returns
+    -------
+    directions : Tensor
+        A (d_key, b) = (C_{t−1} + K Kᵀ)⁻¹ K.
+    preserved : Tensor
+        P (d_key, d_key) = (C_{t−1} + K Kᵀ)⁻¹.
+    """
+    pk = preserved @ keys  # (d_key, b)
+    core = keys.T @ pk  # (b, b)
+    core.diagonal().add_(1)
+    directions = torch.linalg.solve(core, pk, left=False)
+    return directions, torch.addmm(preserved, directions, pk.T, alpha=-1)
+
+
+class PreservedKeys:
+    """``P_t = (λ C0 + Σ K Kᵀ)⁻¹`` of every hooked layer, derived from the rounds in force.
+
+    Parameters
+    ----------
+    moments : mapping of int to Tensor
+        Layer to C0 (d_key, d_key).
+    covariance_weight : float
+        λ.
+    """
+
+    def __init__(self, moments: Mapping[int, Tensor], covariance_weight: float) -> None:
+        self._base = {
+            layer: inverse(moment, covariance_weight) for layer, moment in moments.items()
+        }
+        self._latest: tuple[tuple[Round, ...], dict[int, Tensor]] = ((), self._base)
+
+    def after(self, rounds: tuple[Round, ...]) -> dict[int, Tensor]:
+        """P of each layer after `rounds`.
+
+        Rounds added since the last call cost O(d_key² b) each; other rounds start over from C0,
+        in the same order and so with the same bits.
+        """
+        known, inverses = self._latest
+        if rounds[: len(known)] != known:
+            known, inverses = (), self._base
+        for round_ in rounds[len(known) :]:
+            inverses = {
+                layer: woodbury(preserved, round_.factors[layer].keys)[1]
+                for layer, preserved in inverses.items()
+            }
+        self._latest = (rounds, inverses)
+        return inverses

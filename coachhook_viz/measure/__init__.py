@@ -1,0 +1,1 @@
+"""Measurements: a model and a state in, a pandas frame out."""

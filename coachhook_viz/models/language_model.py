@@ -1,0 +1,206 @@
+"""A causal language model with its tokenizer, its lead, and names for its parts.
+
+LanguageModel    the model as the rest of the package sees it
+load_model       the bundled default, any hub id, or a local folder
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging as transformers_logging
+
+from coachhook_viz.models import bundled
+from coachhook_viz.models.architectures import Architecture, architecture_of
+
+_FINGERPRINT_SAMPLES = 64  # values read of each parameter
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A frozen causal LM and where its parts are.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Put in eval mode, gradients off; never modified after that.
+    tokenizer : PreTrainedTokenizerFast
+        Gets its end token as pad token if it has none.
+    name : str
+    lead : str
+        Text put before every prompt; for models whose tokenizer adds no leading token.
+    architecture : Architecture, optional
+        None: looked up by the model's family.
+
+    Raises
+    ------
+    ValueError
+        If the family is unknown, the architecture does not fit, or the tokenizer is a slow one.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Any
+    name: str
+    lead: str = ""
+    architecture: Architecture = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.architecture is None:
+            object.__setattr__(self, "architecture", architecture_of(self.model))
+        self.architecture.check(self.model)
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise ValueError(
+                f"{self.name} has a slow tokenizer, which does not say where in the text its tokens"
+                " stand: load it with a fast one (a tokenizer.json)"
+            )
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.unk_token
+        self.model.eval().requires_grad_(False)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks."""
+        blocks = self.model.get_submodule(self.architecture.blocks)
+        assert isinstance(blocks, nn.ModuleList)
+        return blocks
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The module that runs the blocks: token ids in, final hidden states out, no head."""
+        return self.model.get_submodule(self.architecture.blocks.rpartition(".")[0])
+
+    def down_projection(self, layer: int) -> nn.Module:
+        """The linear layer that ends the MLP of block `layer`."""
+        return self.blocks[layer].get_submodule(self.architecture.down_projection)
+
+    def weight(self, layer: int) -> Tensor:
+        """W0 (d_model, d_key) of block `layer`: a view, whichever way the family stores it."""
+        module = self.down_projection(layer)
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        return weight.T if isinstance(module, Conv1D) else weight
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the hidden states."""
+        return self.weight(0).shape[0]
+
+    @property
+    def d_key(self) -> int:
+        """Width of the keys, the down projection's input."""
+        return self.weight(0).shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.weight(0).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype."""
+        return self.weight(0).dtype
+
+    @property
+    def context_window(self) -> int:
+        """Most tokens the model reads."""
+        return int(self.model.config.max_position_embeddings)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of configuration, vocabulary and a sample of every parameter."""
+        digest = hashlib.sha256()
+        config = self.model.config.to_diff_dict()
+        for volatile in ("_name_or_path", "transformers_version", "dtype", "architectures"):
+            config.pop(volatile, None)
+        digest.update(repr(sorted(config.items(), key=lambda item: item[0])).encode())
+        digest.update(repr(sorted(self.tokenizer.get_vocab().items())).encode())
+        for name, parameter in self.model.named_parameters():
+            flat = parameter.detach().flatten()
+            sample = flat[:: max(1, flat.numel() // _FINGERPRINT_SAMPLES)].float().cpu()
+            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+            digest.update(sample.numpy().tobytes())
+        return digest.hexdigest()
+
+    def encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Token ids of `prompts`, each after the lead, right-padded.
+
+        Returns
+        -------
+        dict
+            input_ids and attention_mask, (prompts, tokens) each, on the model's device.
+        """
+        texts = [self.lead + prompt for prompt in prompts]
+        encoded = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
+        return {name: encoded[name].to(self.device) for name in ("input_ids", "attention_mask")}
+
+
+def load_model(
+    name: str | Path = bundled.NAME,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    lead: str | None = None,
+    architecture: Architecture | None = None,
+) -> LanguageModel:
+    r"""Load a causal language model.
+
+    Parameters
+    ----------
+    name : str or Path
+        "smollm2-135m", the bundled default, fetched once and offline afterwards; else a local
+        folder or a hub id, loaded through transformers.
+    device : optional
+        None: "cuda" where there is one, else "cpu".
+    dtype : torch.dtype, optional
+        None: float32 for the bundled default, else as the model was saved.
+    lead : str, optional
+        Text put before every prompt. None: "\n" for the bundled default, else nothing.
+    architecture : Architecture, optional
+        For a family that the package does not know.
+
+    Raises
+    ------
+    ModelNotFound
+        If there is no such folder and the hub cannot give it; or the default cannot be fetched.
+    ValueError
+        If the family is unknown or the tokenizer a slow one.
+    """
+    default = str(name) == bundled.NAME
+    source = str(bundled.folder()) if default else str(name)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=default)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype or "auto", local_files_only=default
+        )
+    except OSError as error:
+        raise bundled.ModelNotFound(
+            f"no model {str(name)!r}: it is neither a local folder with a model in it nor a hub id"
+            f" that can be fetched from here. The bundled one is {bundled.NAME!r}. ({error})"
+        ) from None
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
+    lead = ("\n" if default else "") if lead is None else lead
+    return LanguageModel(
+        model.to(device),
+        tokenizer,
+        str(name),
+        lead,
+        architecture or architecture_of(model),
+    )
