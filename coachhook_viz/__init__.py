@@ -20,9 +20,9 @@ _HOMES = {
     "Round": "editing.state",
     "Scope": "editing.inspect",
     "Session": "session",
-    "bundled_facts": "facts",
+    "bundled_facts": "reading",
     "load_model": "models",
-    "read_facts": "facts",
+    "read_facts": "reading",
 }
 
 __all__ = [*_HOMES]  # noqa: PLE0604 - the names are the keys above
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from coachhook_viz.facts import Fact as Fact
     from coachhook_viz.facts import FactError as FactError
     from coachhook_viz.facts import Neighbor as Neighbor
-    from coachhook_viz.facts import bundled_facts as bundled_facts
-    from coachhook_viz.facts import read_facts as read_facts
+    from coachhook_viz.reading import bundled_facts as bundled_facts
+    from coachhook_viz.reading import read_facts as read_facts
     from coachhook_viz.models import Architecture as Architecture
     from coachhook_viz.models import LanguageModel as LanguageModel
     from coachhook_viz.models import load_model as load_model

@@ -23,7 +23,7 @@ from coachhook_viz.editing.values import optimise_targets
 from coachhook_viz.facts import Fact, validate
 from coachhook_viz.models import LanguageModel
 
-_BATCH_OVERHEAD = 60  # tokens that one more batch costs
+_BATCH_OVERHEAD = 25  # tokens that one more batch costs
 
 
 def edit_round(

@@ -28,7 +28,7 @@ from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.tokens import FactTokens, Prompt, length_batches
 from coachhook_viz.models import LanguageModel
 
-_BATCH_OVERHEAD = 60  # tokens that one more batch costs: reading every weight once more
+_BATCH_OVERHEAD = 25  # tokens that one more batch costs: reading every weight once more
 _CHUNK_TOKENS = 2048  # suffix tokens that are optimised together, which bounds memory
 
 

@@ -19,7 +19,7 @@ from coachhook_viz.editing.tokens import continuation, length_batches, tokenize
 from coachhook_viz.facts import Fact
 from coachhook_viz.models import LanguageModel
 
-_BATCH_OVERHEAD = 60  # tokens that one more batch costs
+_BATCH_OVERHEAD = 25  # tokens that one more batch costs
 _BATCH_ROWS = 64
 
 

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from plain import plain_round
+from tiny import FAMILIES, tiny_config, tiny_facts, tiny_model, tiny_moments, tiny_session
+
+from coachhook_viz import Fact
+from coachhook_viz.editing import values
+from coachhook_viz.editing.progress import Progress
+
+
+def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("lead", ["", "He "])
+@pytest.mark.filterwarnings("ignore::coachhook_viz.editing.tokens.FirstTokenWarning")
+def test_a_round_is_the_plain_published_procedure(family: str, lead: str) -> None:
+    """Different code, one fact at a time, whole padded passes, direct solves: same numbers."""
+    lm = tiny_model(family, lead=lead)
+    config = tiny_config(scope="off", stop_loss=1.0, steps=8)
+    session = tiny_session(lm, scope="off", stop_loss=1.0, steps=8)
+    round_ = session.apply(tiny_facts())
+    targets, delta_weights = plain_round(lm, config, tiny_facts(), tiny_moments(lm))
+    assert difference(round_.targets, targets) < 1e-4
+    for layer, expected in delta_weights.items():
+        assert difference(session.delta_weight(layer), expected) < 1e-3
+
+
+def test_facts_that_stop_early_do_not_move_on(monkeypatch) -> None:
+    """Losses that cross the stop at different steps, together and alone."""
+    lm = tiny_model(lead="He ")
+    together = tiny_session(lm, stop_loss=2.0, steps=12).apply(tiny_facts())
+    alone = [tiny_session(lm, stop_loss=2.0, steps=12).apply([fact]) for fact in tiny_facts()]
+    for i, round_ in enumerate(alone):
+        assert difference(together.targets[i], round_.targets[0]) < 1e-4
+        assert together.losses[i] == pytest.approx(round_.losses[0], abs=1e-3)
+    assert len({loss < 2.0 for loss in together.losses}) == 2
+
+
+def test_chunks_bound_memory_and_change_nothing(monkeypatch) -> None:
+    whole = tiny_session(tiny_model(lead="He ")).apply(tiny_facts())
+    monkeypatch.setattr(values, "_CHUNK_TOKENS", 20)
+    monkeypatch.setattr(values, "_BATCH_OVERHEAD", 0)
+    steps: list[Progress] = []
+    parts = tiny_session(tiny_model(lead="He ")).apply(tiny_facts(), progress=steps.append)
+    assert difference(parts.targets, whole.targets) < 1e-5
+    totals = {step.total for step in steps if step.stage == "targets"}
+    assert len(totals) == 1
+    assert totals.pop() > tiny_config().steps
+
+
+def test_targets_stay_within_the_clamp() -> None:
+    session = tiny_session(tiny_model(lead="He "), clamp_factor=0.1, stop_loss=0.0)
+    lm, fact = session.lm, tiny_facts()[0]
+    round_ = session.apply([fact])
+    from coachhook_viz.editing.forward import Batch, run_to
+    from coachhook_viz.editing.tokens import prepare
+
+    [tokens] = prepare(lm, [fact], (("{}",),))
+    initial, _ = run_to(lm, Batch.of([tokens.bare.ids], lm.device), session.config.layers[-1])
+    h = initial[0, tokens.bare.subject_last].double()
+    assert (round_.targets[0] - h).norm() <= 0.1 * h.norm() * (1 + 1e-5)
+
+
+def test_round_closes_in_on_its_targets() -> None:
+    """After the spread the last hooked block says nearly z at each subject (small λ)."""
+    session = tiny_session(tiny_model(lead="He "), covariance_weight=1e-6, scope="off")
+    facts = tiny_facts()[:3]
+    round_ = session.apply(facts)
+    from coachhook_viz.editing.forward import Batch, run_to
+    from coachhook_viz.editing.tokens import prepare
+
+    config = session.config
+    for i, tokens in enumerate(prepare(session.lm, facts, (("{}",),))):
+        with session.hooked():
+            states, _ = run_to(
+                session.lm, Batch.of([tokens.bare.ids], session.lm.device), config.layers[-1]
+            )
+        assert difference(states[0, tokens.bare.subject_last].double(), round_.targets[i]) < 0.3
+
+
+def test_progress_counts_every_stage() -> None:
+    steps: list[Progress] = []
+    tiny_session(tiny_model(lead="He ")).apply(tiny_facts()[:2], progress=steps.append)
+    stages = list(dict.fromkeys(step.stage for step in steps))
+    assert stages == ["targets", "layers", "scope"]
+    assert [s.step for s in steps if s.stage == "targets"] == list(range(tiny_config().steps))
+    assert all(s.loss is not None for s in steps if s.stage == "targets" and s.step)
+    assert all(0 <= s.step < s.total for s in steps)
+
+
+def test_a_subject_at_the_very_start_works_without_any_prefix() -> None:
+    lm = tiny_model()
+    config = {"context_templates": (("{}",),), "scope": "off"}
+    with pytest.warns(UserWarning, match="first token"):
+        round_ = tiny_session(lm, **config).apply([Fact("{} lives in", "Anna", "Oslo")])
+    with pytest.warns(UserWarning, match="first token"):
+        targets, _ = plain_round(
+            lm, tiny_config(**config), [Fact("{} lives in", "Anna", "Oslo")], tiny_moments(lm)
+        )
+    assert difference(round_.targets, targets) < 1e-4

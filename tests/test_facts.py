@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coachhook_viz import Fact, FactError, Neighbor
+from coachhook_viz.facts import find_conflicts, find_problems, validate
+
+GOOD: dict[str, Any] = {"prompt": "The capital of {} is", "subject": "France", "target": "Rome"}
+
+
+def test_a_fact_reads_as_a_sentence() -> None:
+    fact = Fact(**GOOD, paraphrases=["France's capital is"], neighbors=[("Italy's", "Rome")])
+    assert fact.text == "The capital of France is"
+    assert str(fact) == "The capital of France is → Rome"
+    assert fact.paraphrases == ("France's capital is",)
+    assert fact.neighbors == (Neighbor("Italy's", "Rome"),)
+    assert Fact(**GOOD, neighbors=[{"prompt": "a"}, "b"]).neighbors == (Neighbor("a"), Neighbor("b"))
+    assert hash(fact) == hash(Fact(**GOOD, paraphrases=("France's capital is",), neighbors=fact.neighbors))
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "reason"),
+    [
+        ({"prompt": "The capital is"}, "prompt", "it has 0 '{}'"),
+        ({"prompt": "The capital of France is"}, "prompt", "here: 'The capital of {} is'"),
+        ({"prompt": "{} and {}"}, "prompt", "it has 2 '{}'"),
+        ({"prompt": "The capital of {} is "}, "prompt", "ends in a space"),
+        ({"prompt": ""}, "prompt", "empty"),
+        ({"prompt": "a\n{}"}, "prompt", "U+000A"),
+        ({"prompt": "x" * 3000 + "{}"}, "prompt", "3002 characters"),
+        ({"subject": ""}, "subject", "empty"),
+        ({"subject": "  "}, "subject", "empty"),
+        ({"subject": " France"}, "subject", "begins or ends with a space"),
+        ({"subject": "Fr{}ance"}, "subject", "brace"),
+        ({"subject": "\u200b\u200d"}, "subject", "no visible character"),
+        ({"subject": "a\u202eb"}, "subject", "U+202E"),
+        ({"subject": "a\ud800b"}, "subject", "U+D800"),
+        ({"subject": 7}, "subject", "must be text, not int"),
+        ({"target": ""}, "target", "empty"),
+        ({"target": "\t"}, "target", "empty"),
+        ({"target": "Ro\x00me"}, "target", "U+0000"),
+        ({"target": " paris", "truth": "Paris"}, "target", "equals the truth"),
+        ({"truth": ""}, "truth", "empty"),
+        ({"paraphrases": ("",)}, "paraphrases", "empty"),
+        ({"paraphrases": ("ends in a space ",)}, "paraphrases", "ends in a space"),
+        ({"neighbors": (Neighbor("Italy's", ""),)}, "neighbors", "empty"),
+        ({"neighbors": (Neighbor("a\rb"),)}, "neighbors", "U+000D"),
+    ],
+)
+def test_problems_name_the_field(change: dict[str, Any], field: str, reason: str) -> None:
+    facts = [Fact(**GOOD), Fact(**{**GOOD, **change})]
+    found = [(p.index, p.field) for p in find_problems(facts)]
+    assert found == [(1, field)]
+    with pytest.raises(FactError) as caught:
+        validate(facts)
+    assert f"fact 2 ({facts[1].subject!r}" in str(caught.value)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("subject", ["Zürich", "日本", "القاهرة", "Anna 👩‍👩‍👧", "O'Hara", "<img src=x>"])
+def test_any_script_and_emoji_are_fine(subject: str) -> None:
+    validate([Fact(**{**GOOD, "subject": subject})])
+
+
+def test_everything_wrong_is_said_at_once() -> None:
+    facts = [Fact("no slot", " a ", "x", truth="X"), Fact("{} {}", "b", "y")]
+    with pytest.raises(FactError) as caught:
+        validate(facts)
+    assert [(p.index, p.field) for p in caught.value.problems] == [
+        (0, "prompt"), (0, "subject"), (0, "target"), (1, "prompt"),
+    ]  # fmt: skip
+
+
+def test_conflicts_and_repeats() -> None:
+    facts = [Fact(**GOOD), Fact(**{**GOOD, "target": "Oslo"}), Fact(**GOOD)]
+    assert find_conflicts(facts) == [(0, 1), (1, 2)]
+    with pytest.raises(FactError, match="fact 1 of this batch asks the same and wants 'Rome'"):
+        validate(facts[:2])
+    with pytest.raises(FactError, match="wants the same: keep one"):
+        validate([facts[0], facts[2]])
+    with pytest.raises(FactError, match="the batch is empty"):
+        validate([])
+
+
+anything = st.text(max_size=30)
+
+
+@given(anything, anything, anything, st.none() | anything, st.lists(anything, max_size=2))
+def test_any_text_is_edited_or_refused_never_worse(prompt, subject, target, truth, more) -> None:
+    fact = Fact(prompt, subject, target, truth, more, [(text, text) for text in more])
+    try:
+        validate([fact])
+    except FactError as error:
+        assert error.problems
+        assert all(p.field and p.reason for p in error.problems)
+    else:
+        assert fact.text.count(subject) >= 1
+        assert "{}" not in fact.text

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import FAMILIES, LAYERS, WORDS, tiny_facts, tiny_model, tiny_session
+from torch import Tensor
+from transformers import DynamicCache
+
+from coachhook_viz import LanguageModel, Session
+from coachhook_viz.editing.editor import edit_round
+from coachhook_viz.editing.forward import Batch
+from coachhook_viz.editing.progress import EditCancelled
+
+_SESSIONS: dict[Any, Session] = {}
+
+
+def edited(scope: str = "zscore", family: str = "llama", **changes: Any) -> Session:
+    """A session with two rounds on a tiny model, made once."""
+    key = (scope, family, *changes.items())
+    if key not in _SESSIONS:
+        session = tiny_session(tiny_model(family, lead="He ", **changes), scope=scope)
+        session.apply(tiny_facts()[:3])
+        session.apply(tiny_facts()[3:])
+        _SESSIONS[key] = session
+    return _SESSIONS[key]
+
+
+def fingerprint(lm: LanguageModel) -> tuple[Any, ...]:
+    """All that an editing run could leave behind on a model."""
+    hooks = [
+        (len(m._forward_hooks), len(m._forward_pre_hooks), "forward" in m.__dict__)
+        for m in lm.model.modules()
+    ]
+    return (*hooks, *(float(p.double().sum()) for p in lm.model.parameters()))
+
+
+@torch.no_grad()
+def logits(lm: LanguageModel, ids: list[int], left: int = 0, right: int = 0) -> Tensor:
+    padded = torch.tensor([[5] * left + ids + [6] * right])
+    mask = torch.tensor([[0] * left + [1] * len(ids) + [0] * right])
+    positions = (mask.cumsum(1) - 1).clamp_min(0)
+    out = lm.model(input_ids=padded, attention_mask=mask, position_ids=positions, use_cache=False)
+    return out.logits[0, left : left + len(ids)]
+
+
+token_lists = st.lists(st.integers(2, len(WORDS) + 1), min_size=2, max_size=14)
+
+
+@pytest.mark.parametrize("scope", ["zscore", "match", "off"])
+@given(ids=token_lists, left=st.integers(0, 5), right=st.integers(0, 5))
+def test_padding_changes_nothing(scope: str, ids: list[int], left: int, right: int) -> None:
+    session = edited(scope)
+    with session.hooked():
+        alone = logits(session.lm, ids)
+        padded = logits(session.lm, ids, left, right)
+    torch.testing.assert_close(padded, alone, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("scope", ["zscore", "match"])
+@given(sequences=st.lists(token_lists, min_size=2, max_size=5))
+def test_batch_composition_changes_nothing(scope: str, sequences: list[list[int]]) -> None:
+    session = edited(scope)
+    batch = Batch.of(sequences, session.lm.device)
+    with session.hooked(), torch.no_grad():
+        together = session.lm.model(**batch.inputs, use_cache=False).logits
+        for row, ids in enumerate(sequences):
+            alone = logits(session.lm, ids)
+            torch.testing.assert_close(together[row, : len(ids)], alone, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("scope", ["zscore", "match", "off"])
+@given(ids=token_lists, data=st.data())
+def test_cached_decoding_equals_one_pass_that_knows_the_prompt(
+    scope: str, ids: list[int], data: st.DataObject
+) -> None:
+    """Token by token with a cache, as generating does, against the single teacher-forced pass."""
+    session = edited(scope)
+    prompt = data.draw(st.integers(1, len(ids)))
+    with session.hooked(), torch.no_grad():
+        cache = DynamicCache()
+        parts = [ids[:prompt], *([token] for token in ids[prompt:])]
+        steps = [
+            session.lm.model(input_ids=torch.tensor([part]), past_key_values=cache).logits[0]
+            for part in parts
+        ]
+    hook_layers = session.state.hook_layers(session.lm.dtype)
+    from coachhook_viz.editing.hooks import attached
+
+    with attached(session.lm, hook_layers) as attachment:
+        attachment.prompt_lengths = torch.tensor([prompt])
+        once = logits(session.lm, ids)
+    torch.testing.assert_close(torch.cat(steps), once, atol=2e-4, rtol=2e-4)
+
+
+@given(ids=token_lists)
+def test_a_new_token_is_judged_alike_with_and_without_a_cache(ids: list[int]) -> None:
+    """At the first hooked layer nothing upstream differs, so its scope must be the same."""
+    session = tiny_session(tiny_model(lead="He "), layers=(2,))
+    session.apply(tiny_facts()[:3])
+    with session.hooked(), torch.no_grad():
+        whole = session.lm.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+        cache = DynamicCache()
+        session.lm.model(input_ids=torch.tensor([ids[:-1]]), past_key_values=cache)
+        last = session.lm.model(input_ids=torch.tensor([ids[-1:]]), past_key_values=cache)
+    scope_whole = session.scope(session.lm.tokenizer.decode(ids)).in_scope
+    earlier = session.scope(session.lm.tokenizer.decode(ids[:-1])).in_scope
+    if scope_whole.shape[1] == earlier.shape[1] + 1 and torch.equal(scope_whole[:, :-1], earlier):
+        torch.testing.assert_close(last.logits[0, -1], whole, atol=2e-4, rtol=2e-4)
+
+
+def test_generate_batched_left_padded_and_by_beams() -> None:
+    session = edited()
+    lm = session.lm
+    prompts = [fact.text for fact in tiny_facts()]
+    lm.tokenizer.padding_side = "left"
+    batch = lm.tokenizer([lm.lead + p for p in prompts], padding=True, return_tensors="pt")
+    options: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
+    for beams in (1, 3):
+        with session.hooked():
+            together = lm.model.generate(**batch, num_beams=beams, pad_token_id=0, **options)
+            for row, prompt in enumerate(prompts):
+                single = lm.model.generate(
+                    **lm.encode([prompt]), num_beams=beams, pad_token_id=0, **options
+                )
+                assert together[row, -8:].tolist() == single[0, -8:].tolist()
+
+
+def test_cropped_cache_goes_on_and_a_foreign_one_is_refused() -> None:
+    session = edited()
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12]])
+    with torch.no_grad(), session.hooked():
+        cache = DynamicCache()
+        session.lm.model(input_ids=ids, past_key_values=cache)
+        cache.crop(-3)
+        after = session.lm.model(input_ids=ids[:, 5:6], past_key_values=cache).logits
+        fresh = DynamicCache()
+        session.lm.model(input_ids=ids[:, :5], past_key_values=fresh)
+        expected = session.lm.model(input_ids=ids[:, 5:6], past_key_values=fresh).logits
+    assert after.shape == expected.shape
+    foreign = DynamicCache()
+    with torch.no_grad():
+        session.lm.model(input_ids=ids, past_key_values=foreign)
+        with session.hooked(), pytest.raises(ValueError, match="not run under these hooks"):
+            session.lm.model(input_ids=ids[:, :1], past_key_values=foreign)
+    assert "reorder_cache" not in cache.__dict__
+
+
+def test_prepared_masks_are_refused_by_the_z_score_scope() -> None:
+    mask = torch.zeros(1, 1, 4, 4)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad(), edited().hooked(), pytest.raises(ValueError, match="attention_mask"):
+        edited().lm.model(input_ids=ids, attention_mask=mask)
+    with torch.no_grad(), edited("match").hooked():
+        edited("match").lm.model(input_ids=ids, attention_mask=mask)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hooks_add_delta_weight_times_key(family: str) -> None:
+    """Under scope "off" the hooked model is the model with W0 + ΔW written into it."""
+    session = edited("off", family)
+    ids = [5, 9, 12, 20, 7]
+    with session.hooked():
+        hooked = logits(session.lm, ids)
+    saved = {layer: session.lm.weight(layer).clone() for layer in LAYERS}
+    try:
+        for layer in LAYERS:
+            session.lm.weight(layer).add_(session.delta_weight(layer).float())
+        torch.testing.assert_close(hooked, logits(session.lm, ids), atol=2e-3, rtol=2e-3)
+    finally:
+        for layer, weight in saved.items():
+            session.lm.weight(layer).copy_(weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma"])
+def test_every_edit_prompt_is_in_scope_at_every_layer(family: str, dtype: torch.dtype) -> None:
+    session = edited("zscore", family, dtype=dtype)
+    for fact in tiny_facts():
+        scope = session.scope(fact.text)
+        assert scope.in_scope.any(1).all(), scope.explain()
+
+
+def test_no_delta_weight_no_change_and_no_trace() -> None:
+    lm = tiny_model(lead="He ")
+    session = tiny_session(lm)
+    before = logits(lm, [4, 5, 6])
+    with session.hooked():
+        assert torch.equal(logits(lm, [4, 5, 6]), before)
+    assert not any(m._forward_hooks for m in lm.model.modules())
+
+
+@settings(max_examples=40)
+@given(stop=st.integers(0, 12), error=st.sampled_from([EditCancelled, KeyboardInterrupt, OSError]))
+def test_whatever_stops_a_round_leaves_the_model_and_the_session(stop: int, error: type) -> None:
+    session = edited()
+    before = fingerprint(session.lm)
+    state, rounds, steps = session.state, session.rounds, []
+
+    def progress(message: object) -> None:
+        steps.append(message)
+        if len(steps) > stop:
+            raise error("stopped")
+
+    with pytest.raises(error):
+        session.apply(tiny_facts()[:2], progress=progress)
+    assert fingerprint(session.lm) == before
+    assert session.state is state
+    assert session.rounds == rounds
+
+
+def test_an_exception_inside_a_forward_pass_leaves_no_hook(monkeypatch) -> None:
+    session = edited()
+    before = fingerprint(session.lm)
+    preserved = session._preserved.after(session.rounds)
+    calls = 0
+    act = session.lm.blocks[4].mlp.act_fn.forward
+
+    def fail(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls > 3:
+            raise MemoryError("full")
+        return act(x)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(session.lm.blocks[4].mlp.act_fn.__dict__, "forward", fail)
+        with pytest.raises(MemoryError):
+            edit_round(session.lm, session.state, tiny_facts()[:2], preserved, lambda *a: None)
+    assert fingerprint(session.lm) == before
+    gc.collect()

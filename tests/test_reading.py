@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coachhook_viz import Fact, Neighbor, bundled_facts, read_facts
+from coachhook_viz.editing.tokens import continuation, tokenize
+from coachhook_viz.facts import find_conflicts, find_problems
+from coachhook_viz.reading import BadRecordWarning, FactFileError
+
+FACT = Fact(
+    "The capital of {} is",
+    "France",
+    "Rome",
+    "Paris",
+    ("France's capital is", "In France, the capital is"),
+    (Neighbor("The capital of Italy is", "Rome"), Neighbor("The capital of Spain is")),
+    "capital",
+)
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_csv(tmp_path: Path) -> None:
+    text = (
+        "\ufeffsubject,prompt,target,truth,paraphrases,neighbors,relation,mine\n"
+        'France, The capital of {} is ,Rome,Paris,"France\'s capital is | In France, the capital is",'
+        "The capital of Italy is => Rome | The capital of Spain is,capital,x\n"
+        "Peru,The capital of {} is,Oslo,,,,,\n"
+    )
+    facts = read_facts(write(tmp_path, "facts.csv", text))
+    assert facts == [FACT, Fact("The capital of {} is", "Peru", "Oslo")]
+    assert facts.rejected == ()
+
+
+@pytest.mark.parametrize("name", ["facts.json", "facts.jsonl", "wrapped.json"])
+def test_json(tmp_path: Path, name: str) -> None:
+    records = [asdict(FACT), {"prompt": "{} is", "subject": "A", "target": "b"}]
+    text = json.dumps({"facts": records} if name == "wrapped.json" else records)
+    if name.endswith("l"):
+        text = "\n\n".join(map(json.dumps, records))
+    assert read_facts(write(tmp_path, name, text)) == [FACT, Fact("{} is", "A", "b")]
+
+
+def test_counterfact_original(tmp_path: Path) -> None:
+    record = {
+        "case_id": 0,
+        "requested_rewrite": {
+            "prompt": "The capital of {} is",
+            "relation_id": "P36",
+            "target_new": {"str": "Rome"},
+            "target_true": {"str": "Paris"},
+            "subject": "France",
+        },
+        "paraphrase_prompts": ["Noise.\n France's capital is "],
+        "neighborhood_prompts": ["The capital of Gaul is"],
+    }
+    [fact] = read_facts(write(tmp_path, "cf.json", json.dumps([record])))
+    assert fact == Fact(
+        "The capital of {} is", "France", "Rome", "Paris", ("Noise. France's capital is",),
+        (Neighbor("The capital of Gaul is", "Paris"),), "P36",
+    )  # fmt: skip
+
+
+def test_bad_records_are_numbered_and_the_good_ones_load(tmp_path: Path) -> None:
+    records = [
+        {"prompt": "{} is", "subject": "A", "target": "b"},
+        {"prompt": "no slot", "subject": "A", "target": "b"},
+        "text",
+        {"subject": "A"},
+        {"prompt": "{} is", "subject": "B", "target": 7},
+        {"prompt": "A is", "subject": "X", "target_new": "y", "ground_truth": "z",
+         "rephrase_prompt": "r", "locality_prompt": "l", "locality_ground_truth": "g"},
+        {"prompt": "{} is", "subject": "B", "target": "c", "neighbors": [{"answer": "x"}]},
+    ]  # fmt: skip
+    path = write(tmp_path, "mixed.json", json.dumps(records))
+    with pytest.warns(BadRecordWarning, match="6 of 7 records left out: record 2: prompt: it has 0"):
+        facts = read_facts(path)
+    assert facts == [Fact("{} is", "A", "b")]
+    assert [r.record for r in facts.rejected] == [2, 3, 4, 5, 6, 7]
+    reasons = [r.reason for r in facts.rejected]
+    assert "must be an object" in reasons[1]
+    assert "prompt: it is empty" in reasons[2]
+    assert "must be text, not int" in reasons[3]
+    assert "'X' is not in the prompt" in reasons[4]
+    assert "'prompt' is missing" in reasons[5]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("facts.txt", b"", "ends in .csv, .json, .jsonl"),
+        ("facts.json", b"{", "facts.json"),
+        ("facts.json", b"{}", "a list of records"),
+        ("facts.jsonl", b'{}\n{"a"', "line 2 is not JSON"),
+        ("facts.csv", b"a,b\n1,2\n", "prompt, subject, target is missing"),
+        ("facts.csv", b"", "prompt, subject, target is missing"),
+        ("facts.csv", b'prompt,subject,target\n"a"b,c,d\n', "malformed CSV near line 2"),
+        ("facts.csv", "Zürich".encode("latin-1"), "not UTF-8"),
+    ],
+)
+def test_unreadable_files_say_why(tmp_path: Path, name: str, content: bytes, match: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(FactFileError, match=match):
+        read_facts(path)
+
+
+def test_absent_file(tmp_path: Path) -> None:
+    with pytest.raises(FactFileError, match="it cannot be read: No such file"):
+        read_facts(tmp_path / "nothing.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("counterfact-edit.json", 9900), ("zsre_mend_train-1k.json", 900)]
+)
+@pytest.mark.filterwarnings("ignore::coachhook_viz.reading.BadRecordWarning")
+def test_public_sets(shared: Path, name: str, least: int) -> None:
+    facts = read_facts(shared / "data" / name)
+    assert len(facts) >= least
+    assert not find_problems(facts)
+    assert all(f.truth and f.paraphrases and f.neighbors for f in facts)
+    total = len(json.loads((shared / "data" / name).read_text()))
+    assert len(facts) + len(facts.rejected) == total
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from([*asdict(FACT), "requested_rewrite", "src", "alt", "answers", "loc", "loc_ans"]),
+        inner,
+        max_size=6,
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.lists(json_values, max_size=4))
+@pytest.mark.filterwarnings("ignore::coachhook_viz.reading.BadRecordWarning")
+def test_any_json_list_loads_or_is_rejected(tmp_path: Path, records: list[object]) -> None:
+    path = write(tmp_path, "any.json", json.dumps(records))
+    facts = read_facts(path)
+    assert len(facts) + len(facts.rejected) == len(records)
+
+
+def test_bundled_facts_are_complete() -> None:
+    facts = bundled_facts()
+    assert len(facts) >= 150
+    relations = {fact.relation for fact in facts}
+    assert len(relations) >= 12
+    assert not find_problems(facts)
+    assert not find_conflicts(facts)
+    assert len({(fact.prompt, fact.subject) for fact in facts}) == len(facts)
+    for fact in facts:
+        assert fact.truth
+        assert len(fact.paraphrases) == 3
+        assert len(fact.neighbors) == 3
+        assert all(fact.subject in text for text in fact.paraphrases)
+        assert all(n.answer and fact.subject not in n.prompt for n in fact.neighbors)
+    assert {f.relation for f in bundled_facts("capital")} == {"capital"}
+    with pytest.raises(ValueError, match=r"no relation 'x'; there are .*capital"):
+        bundled_facts("x")
+
+
+@pytest.mark.model
+def test_default_model_knows_the_truth_of_at_least_100(lm) -> None:
+    """Its own top answer, token by token, before any edit."""
+    known = 0
+    for fact in bundled_facts():
+        prompt, answer = continuation(lm, fact.text, fact.truth or "")
+        ids = torch.tensor([prompt + answer])
+        with torch.no_grad():
+            logits = lm.model(input_ids=ids, logits_to_keep=len(answer) + 1).logits[0, :-1]
+        known += logits.argmax(-1).tolist() == answer
+        assert prompt == tokenize(lm, fact.text)
+    assert known >= 100

@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import statistics
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import LAYERS, tiny_config, tiny_facts, tiny_model, tiny_moments, tiny_session
+
+from coachhook_viz import EditCancelled, EditConfig, Fact, FactError, Session
+from coachhook_viz.editing.state import EditState
+
+PROMPTS = [fact.text for fact in tiny_facts()] + ["The capital of Spain is"]
+
+
+def new_session(scope: str = "zscore") -> Session:
+    return tiny_session(tiny_model(lead="He "), scope=scope)
+
+
+def logits(session: Session) -> torch.Tensor:
+    with session.hooked(), torch.no_grad():
+        return torch.cat(
+            [session.lm.model(**session.lm.encode([p]), use_cache=False).logits[0] for p in PROMPTS]
+        )
+
+
+@pytest.mark.parametrize("scope", ["zscore", "match", "off"])
+def test_every_position_is_bit_equal_however_it_is_reached(scope: str) -> None:
+    session = new_session(scope)
+    seen = [logits(session)]
+    for fact in tiny_facts()[:4]:
+        session.apply([fact])
+        seen.append(logits(session))
+    for position in (0, 4, 1, 3, 2, 0):
+        session.go_to(position)
+        assert session.position == position
+        assert torch.equal(logits(session), seen[position])
+    for _ in range(4):
+        session.redo()
+    assert torch.equal(logits(session), seen[4])
+    session.undo()
+    assert torch.equal(logits(session), seen[3])
+    session.go_to(0)
+    with torch.no_grad():
+        bare = [session.lm.model(**session.lm.encode([p]), use_cache=False) for p in PROMPTS]
+    assert torch.equal(torch.cat([output.logits[0] for output in bare]), seen[0])
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_a_round_after_undo_replaces_the_undone_and_is_the_same_again() -> None:
+    facts = tiny_facts()
+    session, straight = new_session(), new_session()
+    session.apply(facts[:2])
+    session.apply(facts[2:4])
+    session.undo()
+    again = session.apply(facts[4:])
+    straight.apply(facts[:2])
+    expected = straight.apply(facts[4:])
+    assert len(session.rounds) == 2
+    assert torch.equal(again.targets, expected.targets)
+    for layer in LAYERS:
+        assert torch.equal(session.delta_weight(layer), straight.delta_weight(layer))
+        assert again.alphas[layer] == expected.alphas[layer]
+
+
+def test_undo_redo_and_go_to_say_when_there_is_nothing() -> None:
+    session = new_session()
+    with pytest.raises(ValueError, match="nothing to undo"):
+        session.undo()
+    with pytest.raises(ValueError, match="nothing to redo"):
+        session.redo()
+    with pytest.raises(ValueError, match=r"go_to\(1\): the session has 0 rounds"):
+        session.go_to(1)
+    with pytest.raises(ValueError, match=r"evaluate\(-1\)"):
+        session.evaluate(-1)
+    with pytest.raises(ValueError, match="layer 0 is not hooked"):
+        session.delta_weight(0)
+
+
+@pytest.mark.parametrize("bad", [[], [Fact("no slot", "Anna", "Oslo")]])
+def test_bad_facts_change_nothing(bad: list[Fact]) -> None:
+    session = new_session()
+    session.apply(tiny_facts()[:1])
+    before, rounds = logits(session), session.rounds
+    with pytest.raises(FactError):
+        session.apply(bad)
+    assert session.rounds == rounds
+    assert torch.equal(logits(session), before)
+
+
+def test_cancel_stops_at_the_next_step() -> None:
+    session = new_session()
+    asked = []
+
+    def cancel() -> bool:
+        asked.append(True)
+        return len(asked) == 4
+
+    with pytest.raises(EditCancelled, match="targets, step 3"):
+        session.apply(tiny_facts()[:2], cancel=cancel)
+    assert session.rounds == ()
+    assert len(asked) == 4
+
+
+def test_delta_weight_is_the_sum_of_the_factors() -> None:
+    session = new_session()
+    for fact in tiny_facts()[:3]:
+        session.apply([fact])
+    for layer in LAYERS:
+        parts = [r.factors[layer].residuals @ r.factors[layer].directions.T for r in session.rounds]
+        torch.testing.assert_close(session.delta_weight(layer), sum(parts))
+
+
+def test_history_costs_its_factors_and_no_more() -> None:
+    session = new_session()
+    lm = session.lm
+    for size in (1, 2):
+        round_ = session.apply(tiny_facts()[:size])
+        for factors in round_.factors.values():
+            stored = sum(part.numel() for part in vars(factors).values())
+            assert stored == size * (lm.d_model + 2 * lm.d_key)
+        assert round_.targets.numel() == size * lm.d_model
+
+
+def test_150_rounds_cost_the_same_from_first_to_last(record_property) -> None:
+    """Not a timing: the same kernels on the same shapes, counted."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    session = tiny_session(tiny_model(lead="He "), steps=2, context_templates=(("{}",),))
+    facts = tiny_facts()
+    work = []
+    for t in range(150):
+        fact = Fact(facts[0].prompt, facts[t % 6].subject, ("Oslo", "Quito", "Lima")[t % 3])
+        with FlopCounterMode(display=False) as counter:
+            session.apply([fact])
+        work.append(counter.get_total_flops())
+        session.config  # noqa: B018
+    assert statistics.median(work[-18:]) <= 1.0 * statistics.median(work[1:19])
+    hook_layers = session.state.hook_layers(session.lm.dtype)
+    held = sum(hook.delta_weight.numel() for hook in hook_layers.values())
+    assert held == len(LAYERS) * session.lm.d_model * session.lm.d_key
+    direct = 30.0 * tiny_moments(session.lm)[2]
+    for round_ in session.rounds:
+        direct = direct + round_.factors[2].keys @ round_.factors[2].keys.T
+    inverse = session._preserved.after(session.rounds)[2]
+    expected = torch.linalg.inv(direct)
+    assert (inverse - expected).norm() / expected.norm() < 1e-5
+
+
+@given(prompt=st.sampled_from(PROMPTS), scope=st.sampled_from(["zscore", "match", "off"]))
+def test_contributions_sum_to_delta_weight_times_key(prompt: str, scope: str) -> None:
+    session = _edited(scope)
+    read = session.scope(prompt)
+    assert read.contributions.shape == (len(LAYERS), 6, len(read.tokens))
+    torch.testing.assert_close(read.contributions.sum(1), read.norms, atol=1e-5, rtol=1e-4)
+
+
+_SESSIONS: dict[str, Session] = {}
+
+
+def _edited(scope: str) -> Session:
+    if scope not in _SESSIONS:
+        _SESSIONS[scope] = new_session(scope)
+        _SESSIONS[scope].apply(tiny_facts()[:3])
+        _SESSIONS[scope].apply(tiny_facts()[3:])
+    return _SESSIONS[scope]
+
+
+def test_a_facts_match_at_its_own_key_is_one() -> None:
+    for round_ in _edited("match").rounds:
+        for factors in round_.factors.values():
+            own = (factors.unit_directions * factors.keys).sum(0)
+            torch.testing.assert_close(own, torch.ones_like(own))
+
+
+def test_scope_reads_what_the_hooks_do() -> None:
+    """in_scope of a reading is where hooked and unhooked down projections differ."""
+    for scope in ("zscore", "match", "off"):
+        session = _edited(scope)
+        for prompt in PROMPTS:
+            read = session.scope(prompt)
+            outputs: dict[int, torch.Tensor] = {}
+            handles = []
+            for layer in LAYERS:
+                module = session.lm.down_projection(layer)
+
+                def keep(m, args, output, layer=layer):
+                    outputs[layer] = output - m(args[0]) if False else (args[0], output)
+
+                handles.append(module.register_forward_hook(keep))
+            # registered before the hook layers, so these see the outputs without them
+            with torch.no_grad(), session.hooked():
+                seen: dict[int, torch.Tensor] = {}
+                late = [
+                    session.lm.down_projection(layer).register_forward_hook(
+                        lambda m, args, output, layer=layer: seen.update({layer: output})
+                    )
+                    for layer in LAYERS
+                ]
+                session.lm.model(**session.lm.encode([prompt]), use_cache=False)
+            for handle in handles + late:
+                handle.remove()
+            for i, layer in enumerate(LAYERS):
+                changed = (seen[layer] != outputs[layer][1]).any(-1)[0]
+                assert torch.equal(changed, read.in_scope[i])
+
+
+def test_scope_explains_itself() -> None:
+    session = _edited("zscore")
+    assert "In scope at some layer" in session.scope(PROMPTS[0]).explain()
+    assert "no z-score can exceed" in tiny_scope_out_of_reach().explain()
+    assert "No round is in force" in new_session().scope(PROMPTS[0]).explain()
+    match = _edited("match").scope("not very old")
+    assert match.in_scope.any() or "best match" in match.explain()
+    with pytest.raises(ValueError, match="no token"):
+        tiny_session().scope("")
+
+
+def tiny_scope_out_of_reach():
+    session = tiny_session(tiny_model(lead="He "), alpha=2.2)
+    session.apply([Fact("The very old and new city near the river where {} is", "Anna", "Oslo")])
+    return session.scope("Anna is")
+
+
+def test_scope_shows_itself_as_escaped_html() -> None:
+    lm = tiny_model(lead="He ")
+    session = tiny_session(lm)
+    session.apply(tiny_facts()[:1])
+    shown = session.scope("Anna <script> is")._repr_html_()
+    assert "<script" not in shown
+    assert "α" in shown
+
+
+def test_order_of_facts_in_a_round_does_not_matter() -> None:
+    facts = tiny_facts()
+    one, other = new_session(), new_session()
+    one.apply(facts)
+    other.apply(facts[::-1])
+    for layer in LAYERS:
+        found, expected = other.delta_weight(layer), one.delta_weight(layer)
+        assert (found - expected).norm() / expected.norm() < 1e-3
+        assert one.rounds[0].alphas[layer] == pytest.approx(other.rounds[0].alphas[layer], abs=2e-3)
+
+
+def test_order_of_rounds_matters_only_through_what_they_saw() -> None:
+    """The covariance is a sum: C after two rounds is one value, whichever came first."""
+    session = new_session()
+    rounds = [session.apply([fact]) for fact in tiny_facts()[:3]]
+    preserved = session._preserved.after(tuple(rounds))
+    reordered = session._preserved.after(tuple(rounds[::-1]))
+    for layer in LAYERS:
+        torch.testing.assert_close(preserved[layer], reordered[layer])
+    states = [EditState.of(session.lm, session.config, r) for r in (rounds, rounds[::-1])]
+    for layer in LAYERS:
+        a, b = (state.layers[layer].delta_weight for state in states)
+        torch.testing.assert_close(a, b)
+
+
+def test_thresholds_follow_the_minimum_rule() -> None:
+    session = new_session()
+    alphas = {layer: session.config.alpha for layer in LAYERS}
+    for fact in tiny_facts():
+        round_ = session.apply([fact])
+        for layer in LAYERS:
+            assert round_.alphas[layer] <= alphas[layer]
+        alphas = dict(round_.alphas)
+        assert session.state.alphas == alphas
+
+
+def test_evaluate_any_prefix() -> None:
+    session = new_session("off")
+    session.apply(tiny_facts()[:3])
+    session.apply(tiny_facts()[3:])
+    now = session.evaluate()
+    assert list(now.columns) == ["fact", "round", "metric", "value"]
+    assert set(now["metric"]) == {"reliability", "generality", "locality"}
+    assert set(now["fact"]) == set(range(6))
+    assert (now["round"] == 2).all()
+    earlier = session.evaluate(rounds=1)
+    assert set(earlier["fact"]) == {0, 1, 2}
+    session.go_to(1)
+    pd.testing.assert_frame_equal(session.evaluate(), earlier)
+    session.go_to(0)
+    assert session.evaluate().empty
+
+
+def test_predict_and_generate_before_and_after() -> None:
+    session = new_session("off")
+    fact = tiny_facts()[0]
+    before = session.predict(fact.text)
+    session.apply([fact])
+    after = session.predict(fact.text, top=3)
+    assert list(after.columns) == ["token", "probability"]
+    assert after["probability"].is_monotonic_decreasing
+    assert len(after) == 3
+    pd.testing.assert_frame_equal(session.predict(fact.text, edited=False), before)
+    assert session.generate(fact.text, 3) != session.generate(fact.text, 3, edited=False)
+    with pytest.raises(ValueError, match="no token"):
+        tiny_session().predict("")
+
+
+def test_config_and_moments_must_fit_the_model() -> None:
+    lm = tiny_model()
+    with pytest.raises(ValueError, match="has blocks 0 to 4 only"):
+        Session(lm, tiny_config(layers=(3, 9)), tiny_moments(lm))
+    with pytest.raises(ValueError, match="no C0 for layer"):
+        Session(lm, tiny_config(), {1: torch.eye(64)})
+    with pytest.warns(UserWarning, match="a guess"):
+        config = EditConfig.for_model(lm)
+    assert config.layers[-1] < lm.n_layers

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import itertools
+import warnings
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import tiny_facts, tiny_model
+
+from coachhook_viz import Fact, FactError
+from coachhook_viz.editing.progress import Watch
+from coachhook_viz.editing.tokens import (
+    FirstTokenWarning,
+    continuation,
+    length_batches,
+    prepare,
+    sample_contexts,
+    subject_last_token,
+    tokenize,
+)
+
+BARE = (("{}",),)
+
+
+def test_subject_is_found_by_place_not_by_text() -> None:
+    lm = tiny_model()
+    fact = Fact("Anna and {} lives in", "Anna", "Oslo")
+    [tokens] = prepare(lm, [fact], BARE)
+    assert tokens.bare.subject_last == 2
+
+
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize("lead", ["", "He "])
+def test_lead_and_leading_token_shift_everything(bos: bool, lead: str) -> None:
+    lm = tiny_model(bos=bos, lead=lead)
+    fact = Fact("The language of {} is", "Anna Bruno", "red blue")
+    [tokens] = prepare(lm, [fact], (("{}",), ("He left today . {}",)))
+    ahead = bos + bool(lead)
+    assert tokens.bare.subject_last == ahead + 4
+    assert tokens.groups[1][0].subject_last == ahead + 4 + 4
+    words = lm.tokenizer.convert_ids_to_tokens(tokens.target)
+    assert words == ["red", "blue"]
+    assert lm.tokenizer.convert_ids_to_tokens(tokens.essence.ids)[ahead:] == [
+        "Anna", "Bruno", "is", "a",
+    ]  # fmt: skip
+
+
+def test_context_braces_and_subject_braces_do_not_mix() -> None:
+    lm = tiny_model()
+    [tokens] = prepare(lm, [Fact("The {} is", "Anna", "Oslo")], (("{}",), ("{ left } . {}",)))
+    assert len(tokens.groups[1][0].ids) == 4 + 3
+
+
+def test_subject_without_a_token_and_too_long_prompts_are_named() -> None:
+    lm = tiny_model(max_position_embeddings=16)
+    lm.tokenizer.backend_tokenizer.normalizer = None
+    long = Fact("{} " + "is " * 20 + "in", "Anna", "Oslo")
+    with pytest.raises(FactError, match=r"fact 2 .*prompt: 2\d tokens .* at most 16") as caught:
+        prepare(lm, [Fact("The {} is", "Anna", "Oslo"), long], BARE)
+    assert [(p.index, p.field) for p in caught.value.problems] == [(1, "prompt")]
+    assert subject_last_token(lm, "The  is", 4, 4) is None
+
+
+def test_first_token_subject_is_warned_about_unless_there_is_a_lead() -> None:
+    fact = Fact("{} lives in", "Anna", "Oslo")
+    with pytest.warns(FirstTokenWarning, match="'Anna' is the prompt's first token"):
+        prepare(tiny_model(), [fact], BARE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prepare(tiny_model(lead="He "), [fact], BARE)
+
+
+@pytest.mark.model
+def test_offsets_on_the_real_tokenizer(lm) -> None:
+    for subject in ("France", "Zürich", "日本", "Anna 🙂", "New York"):
+        text = f"The capital of {subject}'s neighbour is"
+        ids = tokenize(lm, text)
+        last = subject_last_token(lm, text, 15, 15 + len(subject))
+        assert last is not None
+        head = lm.tokenizer.decode(ids[: last + 1])
+        assert head == f"\nThe capital of {subject}"
+        assert len(lm.tokenizer.decode(ids[:last])) < len(head)
+    before, answer = continuation(lm, "The capital of France is", "Rome")
+    assert lm.tokenizer.decode(answer) == " Rome"
+    assert continuation(lm, "The capital of France is", " Rome ") == (before, answer)
+
+
+@pytest.mark.model
+def test_contexts_are_sampled_once_and_the_same(lm) -> None:
+    state = torch.get_rng_state()
+    first, second = (sample_contexts(lm, Watch()) for _ in range(2))
+    assert first == second
+    assert torch.equal(state, torch.get_rng_state())
+    assert first[0] == ("{}",)
+    assert len(first[1]) == 5
+    assert all(template.endswith(". {}") and template.count("{}") == 1 for template in first[1])
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=9), st.integers(0, 40))
+def test_length_batches_split_optimally(lengths: list[int], overhead: int) -> None:
+    def cost(batches: list[list[int]]) -> int:
+        return sum(len(b) * max(lengths[i] for i in b) + overhead for b in batches)
+
+    batches = length_batches(lengths, overhead)
+    assert sorted(itertools.chain(*batches)) == list(range(len(lengths)))
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for cuts in range(len(order)):
+        for places in itertools.combinations(range(1, len(order)), cuts):
+            edges = [0, *places, len(order)]
+            other = [order[a:b] for a, b in itertools.pairwise(edges)]
+            assert cost(batches) <= cost(other)
+        if cuts > 3:
+            break
+
+
+def test_every_tiny_fact_prepares() -> None:
+    with pytest.warns(FirstTokenWarning):
+        assert len(prepare(tiny_model(), tiny_facts(), BARE)) == 6

@@ -1,0 +1,132 @@
+"""Tiny random models of every known family, for tests of the arithmetic."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from coachhook_viz import EditConfig, Fact, LanguageModel, Neighbor, Session
+
+WORDS = (
+    "The the of is in a city capital language currency France Italy Spain Peru Rome Paris Lima"
+    " Madrid Oslo Quito Anna Bruno Carla Diego Emma Fabio speaks lives works plays was born near"
+    " river guitar piano tennis and or not very old new green He She left today . , ! ? red blue"
+).split()
+LAYERS = (1, 2, 3)
+GPT2_LIKE = {"n_embd": 32, "n_head": 4, "n_layer": 5, "n_positions": 64}
+SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gpt2": GPT2_LIKE,
+    "gptj": {**GPT2_LIKE, "rotary_dim": 4},
+    "gpt_neox": {**SMALL, "num_key_value_heads": 4},
+    "llama": SMALL,
+    "smollm3": SMALL,
+    "mistral": SMALL,
+    "qwen2": SMALL,
+    "qwen3": SMALL,
+    "gemma": SMALL,
+    "gemma2": SMALL,
+    "gemma3_text": SMALL,
+    "phi": {**SMALL, "num_key_value_heads": 4},
+    "phi3": {**SMALL, "pad_token_id": 0},
+}
+
+
+@cache
+def tiny_model(
+    family: str = "llama",
+    *,
+    bos: bool = False,
+    lead: str = "",
+    dtype: torch.dtype = torch.float32,
+    **changes: Any,
+) -> LanguageModel:
+    """A random model with weights large enough for its answers to vary."""
+    config = CONFIG_MAPPING[family](
+        **{**FAMILIES[family], **changes},
+        vocab_size=len(WORDS) + 2,
+        bos_token_id=1,
+        eos_token_id=0,
+        initializer_range=0.25,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).to(dtype)
+    return LanguageModel(model, tiny_tokenizer(bos=bos), f"tiny-{family}", lead)
+
+
+def tiny_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
+    """One token a word, with a leading token or none."""
+    vocabulary = {word: i for i, word in enumerate(["<unk>", "<s>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", 1)]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<unk>", bos_token="<s>"
+    )
+
+
+def tiny_config(**changes: Any) -> EditConfig:
+    """Settings that suit the tiny models: few steps, several contexts, a low threshold."""
+    defaults: dict[str, Any] = {
+        "layers": LAYERS,
+        "covariance_weight": 30.0,
+        "alpha": 1.3,
+        "steps": 6,
+        "context_templates": (("{}",), ("He left today . {}", "The river is old . {}")),
+    }
+    return EditConfig(**{**defaults, **changes})
+
+
+@cache
+def tiny_moments(lm: LanguageModel) -> dict[int, torch.Tensor]:
+    """A well-conditioned C0 for each layer."""
+    generator = torch.Generator().manual_seed(1)
+    samples = torch.randn(5, 4 * lm.d_key, lm.d_key, generator=generator, dtype=torch.float64)
+    return {layer: x.T @ x / len(x) for layer, x in enumerate(samples)}
+
+
+def tiny_session(lm: LanguageModel | None = None, **changes: Any) -> Session:
+    """A session on a tiny model, nothing edited yet."""
+    lm = tiny_model() if lm is None else lm
+    return Session(lm, tiny_config(**changes), tiny_moments(lm))
+
+
+def tiny_facts(count: int = 6) -> list[Fact]:
+    """Facts of different lengths, subjects first, in the middle and of two words."""
+    people = ["Anna", "Bruno", "Carla", "Diego", "Emma", "Fabio"]
+    forms = [
+        ("{} lives in the old city of", "Oslo", "Today {} works in"),
+        ("The new language of {} is", "red blue", "{} speaks"),
+        ("He and {} was not born near the river of", "Quito", "Near {} is"),
+    ]
+    facts = []
+    for i in range(count):
+        prompt, target, paraphrase = forms[i % 3]
+        name = people[i % 6] + (" " + people[(i + 2) % 6] if i % 2 else "")
+        other = people[(i + 3) % 6]
+        facts.append(
+            Fact(
+                prompt,
+                name,
+                target,
+                paraphrases=(paraphrase.format(name),),
+                neighbors=(Neighbor(prompt.format(other), "Lima"), Neighbor(f"{other} is a")),
+            )
+        )
+    return facts
