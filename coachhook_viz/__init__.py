@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -21,13 +23,16 @@ _HOMES = {
     "Scope": "editing.inspect",
     "Session": "session",
     "bundled_facts": "reading",
+    "figures": "figures",
     "load_model": "models",
     "read_facts": "reading",
+    "report": "report",
 }
 
-__all__ = [*_HOMES]  # noqa: PLE0604 - the names are the keys above
+__all__ = [*_HOMES]
 
 if TYPE_CHECKING:
+    from coachhook_viz import figures as figures
     from coachhook_viz.editing.config import EditConfig as EditConfig
     from coachhook_viz.editing.inspect import Scope as Scope
     from coachhook_viz.editing.progress import EditCancelled as EditCancelled
@@ -37,22 +42,36 @@ if TYPE_CHECKING:
     from coachhook_viz.facts import Fact as Fact
     from coachhook_viz.facts import FactError as FactError
     from coachhook_viz.facts import Neighbor as Neighbor
-    from coachhook_viz.reading import bundled_facts as bundled_facts
-    from coachhook_viz.reading import read_facts as read_facts
     from coachhook_viz.models import Architecture as Architecture
     from coachhook_viz.models import LanguageModel as LanguageModel
     from coachhook_viz.models import load_model as load_model
+    from coachhook_viz.reading import bundled_facts as bundled_facts
+    from coachhook_viz.reading import read_facts as read_facts
+    from coachhook_viz.report import report as report
     from coachhook_viz.session import Session as Session
+
+
+class _Package(ModuleType):
+    """Keeps `report` the function: importing the module of that name would put itself there."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "report" and isinstance(value, ModuleType):
+            value = value.report
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: importing the package stays fast."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    home = import_module(f"{__name__}.{_HOMES[name]}")
+    value = home if name == "figures" else getattr(home, name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOMES})

@@ -11,14 +11,24 @@ from hypothesis import HealthCheck, settings
 import coachhook_viz as cv
 
 ROOT = Path(__file__).parent.parent
+IN_CI = os.environ.get("CI") == "true"
+
 settings.register_profile(
     "default",
     deadline=None,
-    derandomize=True,
+    derandomize=IN_CI,
     max_examples=25,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("default")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI nothing may skip: a test that cannot run there is a hole, not a pass."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if IN_CI and reporter is not None and reporter.stats.get("skipped"):
+        reporter.write_line("CI=true: a skipped test counts as a failure", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +36,7 @@ def shared() -> Path:
     """Reference outputs and public data, which stand beside a checkout but are not part of it."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
-        if os.environ.get("CI") == "true":
+        if IN_CI:
             pytest.fail("../shared is absent: CI needs the reference outputs")
         pytest.skip("../shared (reference outputs, public editing data) is not here")
     return folder

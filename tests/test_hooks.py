@@ -19,11 +19,17 @@ from coachhook_viz.editing.progress import EditCancelled
 _SESSIONS: dict[Any, Session] = {}
 
 
-def edited(scope: str = "zscore", family: str = "llama", **changes: Any) -> Session:
+def edited(
+    scope: str = "zscore",
+    family: str = "llama",
+    dtype: torch.dtype = torch.float32,
+    layers: tuple[int, ...] = LAYERS,
+) -> Session:
     """A session with two rounds on a tiny model, made once."""
-    key = (scope, family, *changes.items())
+    key = (scope, family, dtype, layers)
     if key not in _SESSIONS:
-        session = tiny_session(tiny_model(family, lead="He ", **changes), scope=scope)
+        lm = tiny_model(family, lead="He ", dtype=dtype)
+        session = tiny_session(lm, scope=scope, layers=layers)
         session.apply(tiny_facts()[:3])
         session.apply(tiny_facts()[3:])
         _SESSIONS[key] = session
@@ -100,8 +106,7 @@ def test_cached_decoding_equals_one_pass_that_knows_the_prompt(
 @given(ids=token_lists)
 def test_a_new_token_is_judged_alike_with_and_without_a_cache(ids: list[int]) -> None:
     """At the first hooked layer nothing upstream differs, so its scope must be the same."""
-    session = tiny_session(tiny_model(lead="He "), layers=(2,))
-    session.apply(tiny_facts()[:3])
+    session = edited(layers=(2,))
     with session.hooked(), torch.no_grad():
         whole = session.lm.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
         cache = DynamicCache()
@@ -179,7 +184,7 @@ def test_hooks_add_delta_weight_times_key(family: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma"])
 def test_every_edit_prompt_is_in_scope_at_every_layer(family: str, dtype: torch.dtype) -> None:
-    session = edited("zscore", family, dtype=dtype)
+    session = edited("zscore", family, dtype)
     for fact in tiny_facts():
         scope = session.scope(fact.text)
         assert scope.in_scope.any(1).all(), scope.explain()

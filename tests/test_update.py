@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import tiny_facts, tiny_moments, tiny_session
+from tiny import tiny_facts, tiny_model, tiny_moments, tiny_session
 
 from coachhook_viz.editing.update import PreservedKeys, woodbury
 
@@ -33,7 +33,7 @@ def test_running_inverse_stays_with_direct_solves_over_150_rounds() -> None:
 
 
 def test_preserved_keys_of_any_prefix_have_the_same_bits() -> None:
-    session = tiny_session(steps=2)
+    session = tiny_session(tiny_model(lead="He "), steps=2)
     facts = tiny_facts(3)
     for fact in facts:
         session.apply([fact])

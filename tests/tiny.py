@@ -33,7 +33,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gptj": {**GPT2_LIKE, "rotary_dim": 4},
     "gpt_neox": {**SMALL, "num_key_value_heads": 4},
     "llama": SMALL,
-    "smollm3": SMALL,
+    "smollm3": {**SMALL, "pad_token_id": 0},
     "mistral": SMALL,
     "qwen2": SMALL,
     "qwen3": SMALL,

@@ -1,0 +1,51 @@
+# Each target works alone on a fresh machine that has make and Python 3.11 or newer.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help lab demo test bench fmt lock model
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+lab: .venv/.installed model ## open the playground in JupyterLab
+	$(BIN)/jupyter lab notebooks/01_playground.ipynb
+
+demo: .venv/.installed ## edit the default model in three rounds, print and report what happens
+	$(BIN)/python -m coachhook_viz demo
+
+test: .venv/.installed ## lint, types, floors and all tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tests/browser/find_chromium.py
+	$(BIN)/python -m coachhook_viz model
+	$(BIN)/python -m pytest
+
+bench: .venv/.installed model ## time a round beside a plain implementation of the published method
+	$(BIN)/python benchmarks/speed.py
+
+fmt: .venv/.installed ## format, and fix what the linter can fix
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+lock: ## rebuild .venv from the newest versions that pyproject.toml allows, and pin them
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --upgrade pip setuptools
+	$(BIN)/python -m pip install --editable '.[test]'
+	$(BIN)/python -m pip freeze --all --exclude-editable >.venv/freeze
+	sed 's/+.*//' .venv/freeze >requirements.lock
+	touch .venv/.installed
+
+model: .venv/.installed ## fetch the default model, once
+	$(BIN)/python -m coachhook_viz model
+
+.venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install "$$(grep '^pip==' requirements.lock)"
+	$(BIN)/python -m pip install --requirement requirements.lock
+	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
+	touch $@

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+import pytest
+
+import coachhook_viz as cv
+
+ROOT = Path(__file__).parent.parent
+PUBLIC = {
+    "Architecture", "EditCancelled", "EditConfig", "EditState", "Fact", "FactError",
+    "LanguageModel", "Neighbor", "Progress", "Round", "Scope", "Session", "bundled_facts",
+    "figures", "load_model", "read_facts", "report",
+}  # fmt: skip
+HEAVY = {"torch", "transformers", "numpy", "pandas", "matplotlib", "plotly", "ipywidgets"}
+
+
+def in_a_fresh_process(code: str) -> str:
+    """What `code` prints where nothing is imported yet."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    modules = in_a_fresh_process("import sys, coachhook_viz; print(*sys.modules)").split()
+    assert "coachhook_viz" in modules
+    assert not HEAVY & set(modules)
+
+
+def test_a_fact_needs_no_torch() -> None:
+    code = "import sys, coachhook_viz as cv; cv.Fact('{} is', 'A', 'B'); print(*sys.modules)"
+    assert not HEAVY & set(in_a_fresh_process(code).split())
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_every_public_name_resolves(name: str) -> None:
+    value = getattr(cv, name)
+    assert getattr(value, "__doc__", None)
+    assert getattr(cv, name) is value
+
+
+def test_public_names_are_listed() -> None:
+    assert set(cv.__all__) == PUBLIC
+    assert set(dir(cv)) >= PUBLIC
+    assert len(dir(cv)) == len(set(dir(cv)))
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    tree = ast.parse(Path(cv.__file__).read_text("utf-8"))
+    (block,) = (
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    assert {alias.asname for node in imports for alias in node.names} == PUBLIC
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        cv.nonsense  # noqa: B018
+
+
+def test_figures_is_the_module() -> None:
+    assert isinstance(cv.figures, ModuleType)
+    assert cv.figures.__name__ == "coachhook_viz.figures"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import coachhook_viz as cv; print(type(cv.report).__name__)",
+        "import coachhook_viz.report as report; print(type(report).__name__)",
+        "import coachhook_viz as cv; cv.report; import coachhook_viz.report;"
+        " print(type(cv.report).__name__)",
+    ],
+    ids=["attribute", "module first", "module after"],
+)
+def test_report_is_the_function_however_it_is_imported(code: str) -> None:
+    assert in_a_fresh_process(code) == FunctionType.__name__
+
+
+def test_version_is_the_distributions() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert cv.__version__ == project["version"]
