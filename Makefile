@@ -13,7 +13,7 @@ lab: .venv/.installed model ## open the playground in JupyterLab
 	$(BIN)/jupyter lab notebooks/01_playground.ipynb
 
 demo: .venv/.installed ## edit the default model in three rounds, print and report what happens
-	$(BIN)/python -m coachhook_viz demo
+	$(BIN)/python -m coachhook_viz demo --report build/demo.html
 
 test: .venv/.installed ## lint, types, floors and all tests
 	$(BIN)/ruff check

@@ -22,6 +22,11 @@ from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import tokenize
 from coachhook_viz.measure.quality import quality, top_tokens
 
+HEADER = (
+    "| setting | reliability | generality | locality | top kept | time |\n"
+    "| --- | --- | --- | --- | --- | --- |"
+)
+
 
 def settings(given: list[str]) -> dict[str, Any]:
     """Parse NAME=VALUE pairs; values are Python literals or words."""
@@ -69,12 +74,14 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         facts = cv.read_facts(arguments.facts) if arguments.facts else cv.bundled_facts()
-    print("| setting | reliability | generality | locality | top kept | time |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print(HEADER)
     for scope in arguments.scopes.split(","):
         changes = {**settings(arguments.set), "scope": scope}
         name = " ".join([scope, *arguments.set])
-        print(f"| {name} | {run(lm, facts[: arguments.count], arguments.round, changes)} |", flush=True)
+        print(
+            f"| {name} | {run(lm, facts[: arguments.count], arguments.round, changes)} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

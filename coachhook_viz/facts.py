@@ -131,10 +131,14 @@ def _problems_of(fact: Fact) -> Iterable[tuple[str, str]]:
         return
     slots = fact.prompt.count("{}")
     if slots != 1:
-        yield "prompt", f"it has {slots} '{{}}'; write exactly one, where the subject stands" + (
-            f" (here: {fact.prompt.replace(fact.subject, '{}', 1)!r})"
-            if slots == 0 and fact.subject in fact.prompt
-            else ""
+        yield (
+            "prompt",
+            f"it has {slots} '{{}}'; write exactly one, where the subject stands"
+            + (
+                f" (here: {fact.prompt.replace(fact.subject, '{}', 1)!r})"
+                if slots == 0 and fact.subject in fact.prompt
+                else ""
+            ),
         )
     for field in ("prompt", "paraphrases", "neighbors"):
         if any(name == field and text != text.rstrip() for name, text in texts):
@@ -201,5 +205,3 @@ def validate(facts: Sequence[Fact]) -> None:
                 problems.append(Problem(index, "target", reason))
     if problems:
         raise FactError(problems, facts)
-
-

@@ -139,7 +139,7 @@ def _csv_records(text: str) -> list[dict[str, Any]]:
     try:
         return [{k: v for k, v in row.items() if k in _FIELDS and v} for row in reader]
     except csv.Error as error:
-        raise ValueError(f"malformed CSV near line {reader.line_num}: {error}") from None
+        raise ValueError(f"malformed CSV near line {reader.line_num + 1}: {error}") from None
 
 
 def _json_records(text: str) -> list[Any]:
@@ -179,7 +179,9 @@ def _own(record: dict[str, Any]) -> Fact:
     if isinstance(values.get("neighbors"), str):
         pairs = [pair.partition("=>") for pair in values["neighbors"].split("|") if pair.strip()]
         values["neighbors"] = [(p.strip(), answer.strip() or None) for p, _, answer in pairs]
-    stripped = {k: v.strip() if isinstance(v, str) else v for k, v in values.items()}
+    stripped: dict[str, Any] = {
+        k: v.strip() if isinstance(v, str) else v for k, v in values.items()
+    }
     for name in ("prompt", "subject", "target"):
         stripped.setdefault(name, "")
     return Fact(**stripped)

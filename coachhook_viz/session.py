@@ -1,9 +1,9 @@
 """An edit session: a list of rounds, and how many of them are in force.
 
-    session = Session(lm, EditConfig.for_model(lm))
-    session.apply(facts)
-    session.predict("The capital of France is")
-    session.undo()
+session = Session(lm, EditConfig.for_model(lm))
+session.apply(facts)
+session.predict("The capital of France is")
+session.undo()
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from coachhook_viz.editing.editor import edit_round
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.inspect import Scope, read_scope
 from coachhook_viz.editing.moments import cached_moments, check_moments
-from coachhook_viz.editing.progress import CancelCallback, ProgressCallback, Watch
+from coachhook_viz.editing.progress import Bar, CancelCallback, ProgressCallback, Watch
 from coachhook_viz.editing.state import EditState, Round
 from coachhook_viz.editing.tokens import sample_contexts, tokenize
 from coachhook_viz.editing.update import PreservedKeys
@@ -42,7 +42,7 @@ class Session:
         Layer to C0 (d_key, d_key). None: from the user's cache, or collected over the shipped
         corpus the first time.
     progress, cancel : callables, optional
-        As in `apply`, for what the session has to collect first.
+        As in `apply`, for what the session has to collect first; None draws a bar.
 
     Raises
     ------
@@ -59,13 +59,14 @@ class Session:
         progress: ProgressCallback | None = None,
         cancel: CancelCallback | None = None,
     ) -> None:
-        watch = Watch(progress, cancel)
         config = EditConfig.for_model(lm) if config is None else config
         config.check(lm)
-        if config.context_templates is None:
-            config = replace(config, context_templates=sample_contexts(lm, watch))
-        if moments is None:
-            moments = cached_moments(lm, config.layers, watch)
+        with Bar() as bar:
+            watch = Watch(progress or bar, cancel)
+            if config.context_templates is None:
+                config = replace(config, context_templates=sample_contexts(lm, watch))
+            if moments is None:
+                moments = cached_moments(lm, config.layers, watch)
         check_moments(moments, lm, config.layers)
         self.lm = lm
         self.config = config
@@ -206,12 +207,7 @@ class Session:
         """Greedy continuation of `prompt`, without the prompt."""
         inputs = self._encode(prompt)
         with self.hooked(edited):
-            output = self.lm.model.generate(
-                **inputs,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=self.lm.tokenizer.pad_token_id,
-            )
+            output = self.lm.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         new = output[0, inputs["input_ids"].shape[1] :]
         return str(self.lm.tokenizer.decode(new, skip_special_tokens=True))
 

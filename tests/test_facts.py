@@ -18,8 +18,13 @@ def test_a_fact_reads_as_a_sentence() -> None:
     assert str(fact) == "The capital of France is → Rome"
     assert fact.paraphrases == ("France's capital is",)
     assert fact.neighbors == (Neighbor("Italy's", "Rome"),)
-    assert Fact(**GOOD, neighbors=[{"prompt": "a"}, "b"]).neighbors == (Neighbor("a"), Neighbor("b"))
-    assert hash(fact) == hash(Fact(**GOOD, paraphrases=("France's capital is",), neighbors=fact.neighbors))
+    assert Fact(**GOOD, neighbors=[{"prompt": "a"}, "b"]).neighbors == (
+        Neighbor("a"),
+        Neighbor("b"),
+    )
+    assert hash(fact) == hash(
+        Fact(**GOOD, paraphrases=("France's capital is",), neighbors=fact.neighbors)
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,7 +66,9 @@ def test_problems_name_the_field(change: dict[str, Any], field: str, reason: str
     assert reason in str(caught.value)
 
 
-@pytest.mark.parametrize("subject", ["Zürich", "日本", "القاهرة", "Anna 👩‍👩‍👧", "O'Hara", "<img src=x>"])
+@pytest.mark.parametrize(
+    "subject", ["Zürich", "日本", "القاهرة", "Anna 👩‍👩‍👧", "O'Hara", "<img src=x>"]
+)
 def test_any_script_and_emoji_are_fine(subject: str) -> None:
     validate([Fact(**{**GOOD, "subject": subject})])
 
@@ -95,8 +102,12 @@ def test_any_text_is_edited_or_refused_never_worse(prompt, subject, target, trut
     try:
         validate([fact])
     except FactError as error:
-        assert error.problems
-        assert all(p.field and p.reason for p in error.problems)
+        refused = error.problems
+    else:
+        refused = None
+    if refused is not None:
+        assert refused
+        assert all(p.field and p.reason for p in refused)
     else:
         assert fact.text.count(subject) >= 1
         assert "{}" not in fact.text

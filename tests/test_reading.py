@@ -34,7 +34,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 def test_csv(tmp_path: Path) -> None:
     text = (
         "\ufeffsubject,prompt,target,truth,paraphrases,neighbors,relation,mine\n"
-        'France, The capital of {} is ,Rome,Paris,"France\'s capital is | In France, the capital is",'
+        'France, The capital of {} is ,Rome,Paris,"France\'s capital is|In France, the capital is",'
         "The capital of Italy is => Rome | The capital of Spain is,capital,x\n"
         "Peru,The capital of {} is,Oslo,,,,,\n"
     )
@@ -84,7 +84,9 @@ def test_bad_records_are_numbered_and_the_good_ones_load(tmp_path: Path) -> None
         {"prompt": "{} is", "subject": "B", "target": "c", "neighbors": [{"answer": "x"}]},
     ]  # fmt: skip
     path = write(tmp_path, "mixed.json", json.dumps(records))
-    with pytest.warns(BadRecordWarning, match="6 of 7 records left out: record 2: prompt: it has 0"):
+    with pytest.warns(
+        BadRecordWarning, match="6 of 7 records left out: record 2: prompt: it has 0"
+    ):
         facts = read_facts(path)
     assert facts == [Fact("{} is", "A", "b")]
     assert [r.record for r in facts.rejected] == [2, 3, 4, 5, 6, 7]
@@ -136,11 +138,15 @@ def test_public_sets(shared: Path, name: str, least: int) -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from([*asdict(FACT), "requested_rewrite", "src", "alt", "answers", "loc", "loc_ans"]),
-        inner,
-        max_size=6,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [*asdict(FACT), "requested_rewrite", "src", "alt", "answers", "loc", "loc_ans"]
+            ),
+            inner,
+            max_size=6,
+        )
     ),
     max_leaves=8,
 )

@@ -42,7 +42,9 @@ def test_pads_never_count(values: list[float], left: int, right: int) -> None:
 
 
 @given(norm_lists, st.data())
-def test_cached_steps_judge_as_one_pass_with_horizons(values: list[float], data: st.DataObject) -> None:
+def test_cached_steps_judge_as_one_pass_with_horizons(
+    values: list[float], data: st.DataObject
+) -> None:
     """Prompt first, then token by token, equals one pass that knows where the prompt ended."""
     prompt = data.draw(st.integers(1, len(values)))
     norms = torch.tensor([values])

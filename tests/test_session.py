@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import statistics
-
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import LAYERS, tiny_config, tiny_facts, tiny_model, tiny_moments, tiny_session
+from torch.utils.flop_counter import FlopCounterMode
 
 from coachhook_viz import EditCancelled, EditConfig, Fact, FactError, Session
 from coachhook_viz.editing.state import EditState
@@ -124,20 +123,20 @@ def test_history_costs_its_factors_and_no_more() -> None:
         assert round_.targets.numel() == size * lm.d_model
 
 
-def test_150_rounds_cost_the_same_from_first_to_last(record_property) -> None:
+def test_150_rounds_cost_the_same_from_first_to_last() -> None:
     """Not a timing: the same kernels on the same shapes, counted."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     session = tiny_session(tiny_model(lead="He "), steps=2, context_templates=(("{}",),))
     facts = tiny_facts()
     work = []
     for t in range(150):
         fact = Fact(facts[0].prompt, facts[t % 6].subject, ("Oslo", "Quito", "Lima")[t % 3])
-        with FlopCounterMode(display=False) as counter:
+        if t in (*range(1, 7), *range(144, 150)):  # each fact's subject once, early and late
+            with FlopCounterMode(display=False) as counter:
+                session.apply([fact])
+            work.append(counter.get_total_flops())
+        else:
             session.apply([fact])
-        work.append(counter.get_total_flops())
-        session.config  # noqa: B018
-    assert statistics.median(work[-18:]) <= 1.0 * statistics.median(work[1:19])
+    assert sorted(work[6:]) == sorted(work[:6])
     hook_layers = session.state.hook_layers(session.lm.dtype)
     held = sum(hook.delta_weight.numel() for hook in hook_layers.values())
     assert held == len(LAYERS) * session.lm.d_model * session.lm.d_key
@@ -175,36 +174,28 @@ def test_a_facts_match_at_its_own_key_is_one() -> None:
             torch.testing.assert_close(own, torch.ones_like(own))
 
 
-def test_scope_reads_what_the_hooks_do() -> None:
-    """in_scope of a reading is where hooked and unhooked down projections differ."""
-    for scope in ("zscore", "match", "off"):
-        session = _edited(scope)
-        for prompt in PROMPTS:
-            read = session.scope(prompt)
-            outputs: dict[int, torch.Tensor] = {}
-            handles = []
-            for layer in LAYERS:
-                module = session.lm.down_projection(layer)
+@pytest.mark.parametrize("scope", ["zscore", "match", "off"])
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_scope_reads_what_the_hooks_do(scope: str, prompt: str) -> None:
+    """in_scope of a reading is where a hook layer changed its down projection's output."""
+    session = _edited(scope)
+    before: dict[int, torch.Tensor] = {}
+    after: dict[int, torch.Tensor] = {}
 
-                def keep(m, args, output, layer=layer):
-                    outputs[layer] = output - m(args[0]) if False else (args[0], output)
+    def keep(layer: int, into: dict[int, torch.Tensor]):
+        module = session.lm.down_projection(layer)
+        return module.register_forward_hook(lambda m, args, output: into.update({layer: output}))
 
-                handles.append(module.register_forward_hook(keep))
-            # registered before the hook layers, so these see the outputs without them
-            with torch.no_grad(), session.hooked():
-                seen: dict[int, torch.Tensor] = {}
-                late = [
-                    session.lm.down_projection(layer).register_forward_hook(
-                        lambda m, args, output, layer=layer: seen.update({layer: output})
-                    )
-                    for layer in LAYERS
-                ]
-                session.lm.model(**session.lm.encode([prompt]), use_cache=False)
-            for handle in handles + late:
-                handle.remove()
-            for i, layer in enumerate(LAYERS):
-                changed = (seen[layer] != outputs[layer][1]).any(-1)[0]
-                assert torch.equal(changed, read.in_scope[i])
+    handles = [keep(layer, before) for layer in LAYERS]  # these run before the hook layers
+    with torch.no_grad(), session.hooked():
+        handles += [keep(layer, after) for layer in LAYERS]  # and these after them
+        session.lm.model(**session.lm.encode([prompt]), use_cache=False)
+    for handle in handles:
+        handle.remove()
+    read = session.scope(prompt)
+    for i, layer in enumerate(LAYERS):
+        changed = (after[layer] != before[layer]).any(-1)[0]
+        assert torch.equal(changed, read.in_scope[i])
 
 
 def test_scope_explains_itself() -> None:
@@ -260,7 +251,7 @@ def test_order_of_rounds_matters_only_through_what_they_saw() -> None:
 
 def test_thresholds_follow_the_minimum_rule() -> None:
     session = new_session()
-    alphas = {layer: session.config.alpha for layer in LAYERS}
+    alphas = dict.fromkeys(LAYERS, session.config.alpha)
     for fact in tiny_facts():
         round_ = session.apply([fact])
         for layer in LAYERS:

@@ -74,7 +74,9 @@ class EditConfig:
         self._require("match_threshold", lambda value: 0 < value <= 1, "in (0, 1]")
         for name, allowed in (("calibration", Calibration), ("scope", ScopeKind)):
             if getattr(self, name) not in get_args(allowed):
-                raise ValueError(f"{name} is {getattr(self, name)!r}: use one of {get_args(allowed)}")
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}: use one of {get_args(allowed)}"
+                )
         if self.context_templates is not None:
             groups = tuple(tuple(group) for group in self.context_templates)
             object.__setattr__(self, "context_templates", groups)

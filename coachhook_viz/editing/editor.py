@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.forward import Batch, run_to
 from coachhook_viz.editing.hooks import HookLayer, attached
 from coachhook_viz.editing.progress import Watch

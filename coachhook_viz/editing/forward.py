@@ -10,7 +10,7 @@ with_hidden      the same output with other hidden states
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ class _Stop(Exception):
 
 
 def hidden(output: Any) -> Tensor:
-    """The (B, T, d_model) hidden states in a block's output, which some families wrap in a tuple."""
+    """Hidden states (B, T, d_model) in a block's output, which some families wrap in a tuple."""
     states: Tensor = output[0] if isinstance(output, tuple) else output
     return states
 
@@ -84,10 +84,8 @@ def run_to(
             handle = lm.down_projection(layer).register_forward_pre_hook(keep(layer))
             stack.callback(handle.remove)
         stack.callback(lm.blocks[block].register_forward_hook(stop).remove)
-        try:
+        with suppress(_Stop):
             lm.decoder(**batch.inputs, use_cache=False)
-        except _Stop:
-            pass
     return found[0], keys
 
 

@@ -103,7 +103,9 @@ class Attachment:
         norms = self._sequences[cache].norms
         if any(known.shape[1] < past for known in norms.values()):
             raise ValueError("the cache holds tokens that did not pass through these hooks")
-        return {layer: known[:, :past] for layer, known in norms.items()}  # it may have been cropped
+        return {
+            layer: known[:, :past] for layer, known in norms.items()
+        }  # it may have been cropped
 
     def end(self, decoder: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """After the decoder ran: the norms belong to the cache that holds the same tokens."""

@@ -97,10 +97,27 @@ class Scope:
             f" below α {float(self.alpha[layer]):.2f}."
         )
 
+    def __str__(self) -> str:
+        """Tokens down, layers across: z-scores, ● where the hook speaks."""
+        heads = [
+            f"layer {layer} (α {float(a):.2f})"
+            for layer, a in zip(self.layers, self.alpha, strict=True)
+        ]
+        width = max(len(repr(token)) for token in self.tokens)
+        lines = [" " * width + "  " + "  ".join(heads)]
+        for column, token in enumerate(self.tokens):
+            pairs = zip(self.z[:, column].tolist(), self.in_scope[:, column].tolist(), strict=True)
+            cells = [f"{z:+.2f} {'●' if hit else ' '}" for z, hit in pairs]
+            cells = [cell.rjust(len(head)) for cell, head in zip(cells, heads, strict=True)]
+            lines.append(repr(token).ljust(width) + "  " + "  ".join(cells).rstrip())
+        return "\n".join([*lines, f"ceiling {self.ceiling:.2f}. {self.explain()}"])
+
     def _repr_html_(self) -> str:
         def cell(layer: int, token: int) -> str:
             inside = bool(self.in_scope[layer, token])
-            style = "border:2px solid #d55e00;font-weight:bold" if inside else "border:1px solid #ccc"
+            style = (
+                "border:2px solid #d55e00;font-weight:bold" if inside else "border:1px solid #ccc"
+            )
             text = f"{float(self.z[layer, token]):+.1f}" + (" ●" if inside else "")
             return f'<td style="{style};text-align:right">{text}</td>'
 
@@ -154,7 +171,9 @@ def read_scope(lm: LanguageModel, state: EditState, prompt: str) -> Scope:
         direction = torch.nn.functional.normalize(outputs[0].double(), dim=1).T  # (d_model, T)
         along = [f.residuals.T @ direction for f in state.layers[layer].factors]
         nothing = key.new_zeros(0, len(ids))
-        contributions.append(torch.cat([nothing, *(t * a for t, a in zip(terms, along, strict=True))]))
+        contributions.append(
+            torch.cat([nothing, *(t * a for t, a in zip(terms, along, strict=True))])
+        )
         match.append(torch.cat([nothing, *units]))
     return Scope(
         prompt,

@@ -3,12 +3,17 @@
 Progress        one message: stage, step of total, loss
 EditCancelled   raised when the caller's `cancel` answered True
 Watch           the pair of callbacks, as the editing code carries them
+Bar             a progress callback that draws a bar, in a terminal or a notebook
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from tqdm.auto import tqdm
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class Progress:
     Attributes
     ----------
     stage : str
-        "contexts", "moments", "targets", "layers" or "scope".
+        "contexts", "moments", "targets", "layers", "scope"; "quality" and "report" elsewhere.
     step, total : int
         `step` of `total` is about to run; both count within the stage.
     loss : float or None
@@ -47,7 +52,42 @@ class Watch:
     cancel: CancelCallback | None = None
 
     def __call__(self, stage: str, step: int, total: int, loss: float | None = None) -> None:
+        """Say that `step` of `total` is about to run, unless the caller wants to stop."""
         if self.cancel is not None and self.cancel():
             raise EditCancelled(f"cancelled at {stage}, step {step} of {total}")
         if self.progress is not None:
             self.progress(Progress(stage, step, total, loss))
+
+
+class Bar:
+    """A progress bar, one stage after the other.
+
+    with Bar() as bar:
+        session.apply(facts, progress=bar)
+    """
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._stage = ""
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, progress: Progress) -> None:
+        """Draw `progress`."""
+        if progress.stage != self._stage:
+            self.__exit__(None, None, None)
+            self._stage = progress.stage
+            self._bar = tqdm(desc=progress.stage, total=progress.total, leave=False, delay=0.3)
+        self._bar.update(progress.step - self._bar.n)
+        if progress.loss is not None:
+            self._bar.set_postfix(loss=f"{progress.loss:.2f}")

@@ -9,6 +9,7 @@ ZScore, Match, everywhere      the rules: keys and hook outputs in, in-scope mas
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -80,7 +81,7 @@ def z_scores(norms: Tensor, mask: Tensor, horizon: Tensor) -> Tensor:
 
 def ceiling(tokens: int) -> float:
     """Highest z-score any of `tokens` tokens can have, ``(n − 1) / √n``."""
-    return (tokens - 1) / tokens**0.5
+    return (tokens - 1) / math.sqrt(tokens)
 
 
 def threshold(alpha: float, peaks: Tensor, margin: float) -> float:
@@ -110,6 +111,7 @@ class ZScore:
     alpha: float
 
     def __call__(self, layer: int, keys: Tensor, outputs: Tensor, tokens: Tokens) -> Tensor:
+        """See `Rule`; remembers the norms in `tokens` for the steps of cached decoding."""
         norms = torch.linalg.vector_norm(outputs.float(), dim=-1)
         if layer in tokens.norms:
             norms = torch.cat([tokens.norms[layer], norms], dim=1)
@@ -119,7 +121,7 @@ class ZScore:
 
 @dataclass(frozen=True)
 class Match:
-    """This project's rule: in scope where some edit recognises its own key.
+    """The rule of this project: in scope where some edit recognises its own key.
 
     Attributes
     ----------
@@ -133,4 +135,5 @@ class Match:
     threshold: float
 
     def __call__(self, layer: int, keys: Tensor, outputs: Tensor, tokens: Tokens) -> Tensor:
+        """See `Rule`."""
         return (keys @ self.unit_directions).amax(-1) >= self.threshold

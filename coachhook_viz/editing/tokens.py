@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -186,14 +187,13 @@ def sample_contexts(lm: LanguageModel, watch: Watch) -> ContextTemplates:
     with torch.random.fork_rng([lm.device] if lm.device.type == "cuda" else []):
         torch.manual_seed(_CONTEXT_SEED)
         for group in by_length.values():  # equal lengths: no pads to generate after
-            ids = torch.tensor(group, device=lm.device)
-            sampled = lm.model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
+            openers = torch.tensor(group, device=lm.device)
+            sampled = lm.generate(
+                input_ids=openers,
+                attention_mask=torch.ones_like(openers),
                 max_new_tokens=_CONTEXT_TOKENS,
                 do_sample=True,
                 top_k=5,
-                pad_token_id=lm.tokenizer.pad_token_id,
             )
             texts += lm.tokenizer.batch_decode(sampled, skip_special_tokens=True)
     words = (" ".join(text.replace("{", " ").replace("}", " ").split()) for text in texts)
@@ -229,4 +229,4 @@ def length_batches(lengths: Sequence[int], overhead: int) -> list[list[int]]:
             for start, (cost, cuts) in best.items()
         )
     cuts = [0, *best[len(order)][1]]
-    return [order[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False)]
+    return [order[start:stop] for start, stop in pairwise(cuts)]

@@ -22,7 +22,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from coachhook_viz.editing.config import EditConfig
-from coachhook_viz.editing.forward import Batch, hidden, replaced, run_to, with_hidden
+from coachhook_viz.editing.forward import Batch, replaced, run_to, with_hidden
 from coachhook_viz.editing.hooks import HookLayer, attached
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.tokens import FactTokens, Prompt, length_batches
@@ -130,7 +130,7 @@ def _optimise(
     problem = _Suffixes(lm, hook_layers, facts, config)
     initial = problem.initial.float()  # h (b, d_model)
     norm = initial.norm(dim=1)
-    deltas = [nn.Parameter(torch.zeros_like(row)) for row in initial]
+    deltas = [torch.zeros_like(row, requires_grad=True) for row in initial]
     adam = torch.optim.Adam(deltas, lr=config.learning_rate)
     losses = torch.zeros(count)
     active = list(range(count))
@@ -138,7 +138,9 @@ def _optimise(
     with torch.enable_grad(), problem.skipping_to_suffixes():
         for step in range(config.steps):
             if step:
-                watch("targets", config.steps * chunk[0] + step, total, float(losses[active].mean()))
+                watch(
+                    "targets", config.steps * chunk[0] + step, total, float(losses[active].mean())
+                )
             delta = torch.stack(deltas)  # (b, d_model)
             nll, kl = problem.losses(delta, active)  # (active,) each
             decay = delta[active].norm(dim=1) / norm[active].square()
@@ -164,16 +166,17 @@ class _FrozenLayer(DynamicLayer):
     """Cached keys and values of the prefixes: attention sees them, steps do not add to them."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.prefix = keys, values
+        self.lazy_initialization(keys, values)
         self.keys, self.values = keys, values
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         return (
-            torch.cat([self.keys, key_states], dim=-2),
-            torch.cat([self.values, value_states], dim=-2),
+            torch.cat([self.prefix[0], key_states], dim=-2),
+            torch.cat([self.prefix[1], value_states], dim=-2),
         )
 
 
@@ -268,7 +271,8 @@ class _Suffixes:
             cache = DynamicCache()
             lm.decoder(**batch.inputs, past_key_values=cache, use_cache=True)
             for block in range(self._last + 1, lm.n_layers):
-                for into, part in enumerate((cache.layers[block].keys, cache.layers[block].values)):
+                layer: Any = cache.layers[block]
+                for into, part in enumerate((layer.keys, layer.values)):
                     if block not in found:
                         shape = (len(lengths), part.shape[1], max(lengths), part.shape[3])
                         found[block] = (part.new_zeros(shape), part.new_zeros(shape))

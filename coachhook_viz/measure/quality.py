@@ -72,7 +72,7 @@ def quality(
         wanted = unedited[i] if i in unedited else torch.tensor(sequences[i][1])
         rows.append((fact_index, metric, float((edited[i] == wanted).float().mean())))
     frame = pd.DataFrame(rows, columns=["fact", "metric", "value"])
-    return frame.groupby(["fact", "metric"], as_index=False, sort=False)["value"].mean()
+    return frame.groupby(["fact", "metric"], sort=False)["value"].mean().reset_index()
 
 
 @torch.no_grad()

@@ -36,12 +36,18 @@ class Architecture:
         try:
             blocks = model.get_submodule(self.blocks)
             if not isinstance(blocks, nn.ModuleList) or not len(blocks):
-                raise AttributeError(f"{self.blocks} is {type(blocks).__name__}, not a list of blocks")
+                raise AttributeError(
+                    f"{self.blocks} is {type(blocks).__name__}, not a list of blocks"
+                )
             weight = blocks[0].get_submodule(self.down_projection).weight
         except AttributeError as error:
-            raise ValueError(f"the architecture does not fit {type(model).__name__}: {error}") from None
+            raise ValueError(
+                f"the architecture does not fit {type(model).__name__}: {error}"
+            ) from None
         if getattr(weight, "dim", int)() != 2:
-            raise ValueError(f"{self.down_projection} of {type(model).__name__} has no weight matrix")
+            raise ValueError(
+                f"{self.down_projection} of {type(model).__name__} has no weight matrix"
+            )
 
 
 ARCHITECTURES = (
@@ -51,8 +57,16 @@ ARCHITECTURES = (
     Architecture(("phi",), "model.layers", "mlp.fc2"),
     Architecture(
         (
-            "llama", "smollm3", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3",
-        ),  # fmt: skip
+            "llama",
+            "smollm3",
+            "mistral",
+            "qwen2",
+            "qwen3",
+            "gemma",
+            "gemma2",
+            "gemma3_text",
+            "phi3",
+        ),
         "model.layers",
         "mlp.down_proj",
     ),

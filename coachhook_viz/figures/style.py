@@ -1,0 +1,93 @@
+"""What all figures share: colours, tokens as one can read them, an empty picture to draw in.
+
+Picture        a matplotlib figure that shows itself in any notebook
+plotly_figure  an empty plotly figure
+visible        a token on one line, its white space marked
+literal        text that plotly must not read as markup
+"""
+
+from __future__ import annotations
+
+import io
+from html import escape
+from typing import Any, Literal
+
+import matplotlib as mpl
+import plotly.graph_objects as go
+from matplotlib.figure import Figure
+
+Backend = Literal["plotly", "matplotlib"]
+
+INK = "#757575"  # 4.6 : 1 on white and on black, so one figure suits light and dark themes
+BEFORE, AFTER = "#0072B2", "#D55E00"  # Okabe–Ito
+MAGNITUDE = "cividis"  # perceptually even, also for colour-blind eyes
+IN_SCOPE = "●"
+
+_MARKS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
+
+
+class Picture(Figure):
+    """A matplotlib figure with no window behind it, on a clear ground."""
+
+    def __init__(self, width: float, height: float) -> None:
+        super().__init__(figsize=(width, height), layout="constrained", facecolor="none")
+
+    def axes_in_ink(self) -> Any:
+        """Axes whose frame, ticks and labels read on light and on dark."""
+        axes = self.subplots()
+        axes.set_facecolor("none")
+        axes.tick_params(colors=INK)
+        for spine in axes.spines.values():
+            spine.set_color(INK)
+        for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+            text.set_color(INK)
+            text.set_parse_math(False)
+        return axes
+
+    def svg(self) -> str:
+        """The picture as one self-contained SVG text."""
+        target = io.StringIO()
+        with mpl.rc_context({"svg.fonttype": "none"}):  # text stays text, in the reader's fonts
+            self.savefig(target, format="svg", metadata={"Date": None})
+        return target.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        target = io.BytesIO()
+        self.savefig(target, format="png", dpi=144)
+        return target.getvalue()
+
+
+def plotly_figure(title: str, width: int, height: int) -> go.Figure:
+    """An empty plotly figure in the shared look."""
+    figure = go.Figure()
+    figure.update_layout(
+        template="none",
+        title={"text": literal(title), "font": {"size": 14}},
+        font={"color": INK},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        width=width,
+        height=height,
+        margin={"l": 20, "r": 20, "t": 60, "b": 20},
+    )
+    figure.update_xaxes(automargin=True, linecolor=INK, gridcolor="rgba(117,117,117,0.25)")
+    figure.update_yaxes(automargin=True, linecolor=INK, gridcolor="rgba(117,117,117,0.25)")
+    return figure
+
+
+def visible(token: str) -> str:
+    """A token on one line: ``"·Paris"`` for `" Paris"`, ``"↵"`` for a line break."""
+    text = "".join(_MARKS.get(c) or (c if c.isprintable() else f"\\u{ord(c):04x}") for c in token)
+    spaces = len(text) - len(text.lstrip(" "))
+    return "·" * spaces + text[spaces:]
+
+
+def literal(text: str) -> str:
+    """`text` for plotly, which would else read tags, entities and ``$formulas$`` in it."""
+    return escape(text).replace("$", "&#36;")
+
+
+def check_backend(backend: str) -> None:
+    """Raise ValueError for a backend that there is not."""
+    if backend not in ("plotly", "matplotlib"):
+        raise ValueError(f"backend is {backend!r}: use 'plotly' or 'matplotlib'")
