@@ -20,6 +20,7 @@ from coachhook_viz.figures.style import (
 )
 
 _SIDES = (("before", BEFORE, ""), ("after", AFTER, "///"))
+_STRIPES = {"fillmode": "overlay", "fgcolor": "white", "fgopacity": 0.6, "solidity": 0.15}
 
 
 def answers(
@@ -65,7 +66,7 @@ def _plotly(tokens: list[str], shares: list[list[float | None]], title: str) -> 
             y=list(range(len(tokens))),
             x=share,
             orientation="h",
-            marker={"color": colour, "pattern": {"shape": "/" if hatch else ""}},
+            marker={"color": colour, "pattern": {"shape": hatch[:1], **_STRIPES}},
             hovertemplate=f"{name}: %{{x:.3f}}<extra></extra>",
         )
     figure.update_xaxes(title="probability", range=[0, 1])

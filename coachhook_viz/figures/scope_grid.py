@@ -6,6 +6,7 @@ from textwrap import shorten, wrap
 
 import plotly.graph_objects as go
 import seaborn as sns
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 
 from coachhook_viz.editing.inspect import Scope
@@ -105,7 +106,7 @@ def _plotly(scope: Scope) -> go.Figure:
         y=list(range(len(layers))),
         zmin=low,
         zmax=high,
-        colorscale=MAGNITUDE.capitalize(),
+        colorscale=MAGNITUDE,
         text=_cells(scores, inside),
         texttemplate="%{text}",
         customdata=[[f"{token}, {layer}" for token in tokens] for layer in layers],
@@ -146,7 +147,7 @@ def _matplotlib(scope: Scope) -> Picture:
         annot=_cells(scores, inside),
         fmt="",
         annot_kws={"size": 8},
-        cmap=MAGNITUDE,
+        cmap=LinearSegmentedColormap.from_list("magnitude", MAGNITUDE),
         vmin=low,
         vmax=high,
         linewidths=2,
@@ -158,7 +159,7 @@ def _matplotlib(scope: Scope) -> Picture:
     for row, hits in enumerate(inside):
         for column, hit in enumerate(hits):
             if hit:
-                frame = Rectangle((column + 0.04, row + 0.06), 0.92, 0.88)
+                frame = Rectangle((column + 0.02, row + 0.03), 0.96, 0.94)
                 frame.set(fill=False, edgecolor=AFTER, linewidth=2.5)
                 axes.add_patch(frame)
     axes.set_xticks([i + 0.5 for i in range(count)])

@@ -9,6 +9,7 @@ literal        text that plotly must not read as markup
 from __future__ import annotations
 
 import io
+import warnings
 from html import escape
 from typing import Any, Literal
 
@@ -19,8 +20,8 @@ from matplotlib.figure import Figure
 Backend = Literal["plotly", "matplotlib"]
 
 INK = "#757575"  # 4.6 : 1 on white and on black, so one figure suits light and dark themes
-BEFORE, AFTER = "#0072B2", "#D55E00"  # Okabe–Ito
-MAGNITUDE = "cividis"  # perceptually even, also for colour-blind eyes
+BEFORE, AFTER = "#8A97A8", "#D55E00"  # orange is kept for what an edit changed, or reaches
+MAGNITUDE = ("#EEF1F6", "#1D4E89")  # a ramp of lightness in one hue, also for colour-blind eyes
 IN_SCOPE = "●"
 
 _MARKS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
@@ -45,16 +46,22 @@ class Picture(Figure):
         return axes
 
     def svg(self) -> str:
-        """The picture as one self-contained SVG text."""
+        """The picture as one self-contained SVG text, the same each time."""
         target = io.StringIO()
-        with mpl.rc_context({"svg.fonttype": "none"}):  # text stays text, in the reader's fonts
-            self.savefig(target, format="svg", metadata={"Date": None})
+        options = {"svg.fonttype": "none", "svg.hashsalt": "coachhook_viz"}
+        with mpl.rc_context(options):  # text stays text, drawn in the reader's own fonts
+            self._save(target, format="svg", metadata={"Date": None})
         return target.getvalue()
 
     def _repr_png_(self) -> bytes:
         target = io.BytesIO()
-        self.savefig(target, format="png", dpi=144)
+        self._save(target, format="png", dpi=144)
         return target.getvalue()
+
+    def _save(self, target: io.StringIO | io.BytesIO, **options: Any) -> None:
+        with warnings.catch_warnings():  # a script that the font lacks is no reason to complain
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+            self.savefig(target, **options)
 
 
 def plotly_figure(title: str, width: int, height: int) -> go.Figure:
@@ -62,7 +69,7 @@ def plotly_figure(title: str, width: int, height: int) -> go.Figure:
     figure = go.Figure()
     figure.update_layout(
         template="none",
-        title={"text": literal(title), "font": {"size": 14}},
+        title={"text": literal(title), "font": {"size": 14}, "x": 0, "xref": "paper"},
         font={"color": INK},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
