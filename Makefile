@@ -10,7 +10,7 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 lab: .venv/.installed model ## open the playground in JupyterLab
-	$(BIN)/jupyter lab notebooks/01_playground.ipynb
+	$(BIN)/jupyter lab --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate notebooks/01_playground.ipynb
 
 demo: .venv/.installed ## edit the default model in three rounds, print and report what happens
 	$(BIN)/python -m coachhook_viz demo --report build/demo.html

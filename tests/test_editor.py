@@ -36,14 +36,15 @@ def test_a_round_is_the_plain_published_procedure(family: str, lead: str) -> Non
 def test_facts_that_stop_early_do_not_move_on() -> None:
     """Losses that cross the stop at different steps, together and alone."""
     lm = tiny_model(lead="He ")
-    lowest = tiny_session(lm, stop_loss=0.0, steps=12).apply(tiny_facts()).losses
-    stop = statistics.median(lowest)
+    early = tiny_session(lm, stop_loss=0.0, steps=4).apply(tiny_facts()).losses
+    stop = statistics.median(early)  # half the facts stop by the fourth pass, the rest go on
     together = tiny_session(lm, stop_loss=stop, steps=12).apply(tiny_facts())
     alone = [tiny_session(lm, stop_loss=stop, steps=12).apply([fact]) for fact in tiny_facts()]
     for i, round_ in enumerate(alone):
         assert difference(together.targets[i], round_.targets[0]) < 1e-4
         assert together.losses[i] == pytest.approx(round_.losses[0], abs=1e-3)
-    assert len({loss < stop for loss in together.losses}) == 2
+    assert sum(loss < stop for loss in together.losses) >= 3
+    assert {loss < stop for loss in early} == {True, False}
 
 
 def test_chunks_bound_memory_and_change_nothing(monkeypatch) -> None:

@@ -141,7 +141,7 @@ class EditConfig:
 
 # Published settings, and for the bundled default those found by benchmarks/sweep.py.
 _KNOWN: dict[str, dict[str, Any]] = {
-    r"smollm2-135m.*": {"layers": (2, 3, 4, 5), "covariance_weight": 300.0},
+    r"smollm2-135m.*": {"layers": (4, 5, 6, 7), "covariance_weight": 300.0},
     r"gpt2-xl": {"layers": (13, 14, 15, 16, 17), "covariance_weight": 20000.0},
     r"gpt-j-6b": {"layers": (3, 4, 5, 6, 7, 8), "covariance_weight": 15000.0, "steps": 25},
     r"llama-2-7b.*": {"layers": (4, 5, 6, 7, 8), "covariance_weight": 15000.0, "steps": 25},

@@ -141,9 +141,9 @@ def _optimise(
                 watch(
                     "targets", config.steps * chunk[0] + step, total, float(losses[active].mean())
                 )
-            delta = torch.stack(deltas)  # (b, d_model)
+            delta = torch.stack([deltas[i] for i in active])  # (active, d_model)
             nll, kl = problem.losses(delta, active)  # (active,) each
-            decay = delta[active].norm(dim=1) / norm[active].square()
+            decay = delta.norm(dim=1) / norm[active].square()
             loss = nll + config.kl_weight * kl + config.weight_decay * decay
             losses[active] = loss.detach().cpu()
             going = [i for i in active if losses[i] >= config.stop_loss]
@@ -152,7 +152,7 @@ def _optimise(
             adam.zero_grad(set_to_none=True)
             loss.sum().backward()
             for stopped in set(active) - set(going):
-                deltas[stopped].grad = None  # else its momentum would carry it on
+                deltas[stopped].grad = None  # so that Adam leaves it, momentum and all
             adam.step()
             with torch.no_grad():
                 for i in going:
@@ -292,7 +292,7 @@ class _Suffixes:
             yield
 
     def losses(self, delta: Tensor, active: list[int]) -> tuple[Tensor, Tensor]:
-        """Mean NLL and KL, (active,) each, with `delta` (b, d_model) at the subjects.
+        """Mean NLL and KL, (active,) each, with `delta` (active, d_model) at the subjects.
 
         To be called within `skipping_to_suffixes`, first with a zero `delta` and all facts.
         """
@@ -302,7 +302,7 @@ class _Suffixes:
         read = []
         for batch in self._batches:
             rows = torch.arange(len(batch.sequences), device=lm.device)
-            owners = torch.tensor([s.fact for s in batch.sequences], device=lm.device)
+            owners = torch.tensor([active.index(s.fact) for s in batch.sequences], device=lm.device)
             moved = batch.states[rows, batch.first].float() + delta[owners]
             self._fed = batch.states.index_put((rows, batch.first), moved.to(batch.states.dtype))
             output = lm.decoder(

@@ -32,6 +32,7 @@ class Picture(Figure):
 
     def __init__(self, width: float, height: float) -> None:
         super().__init__(figsize=(width, height), layout="constrained", facecolor="none")
+        self.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # inches
 
     def axes_in_ink(self) -> Any:
         """Axes whose frame, ticks and labels read on light and on dark."""
