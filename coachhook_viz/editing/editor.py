@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from coachhook_viz.editing.forward import Batch, run_to
+from coachhook_viz.editing.forward import Batch, Relay
 from coachhook_viz.editing.hooks import HookLayer, attached
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.scope import CALIBRATION_MARGIN, ZScore, threshold, z_scores
@@ -86,12 +86,14 @@ def spread(
     config, dtype = state.config, lm.dtype
     layers: dict[int, LayerState] = dict(state.layers)
     hooks = {layer: layers[layer].temporary(dtype) for layer in layers} if state.rounds else {}
+    contexts = _relays(lm, [prompt for fact in facts for prompt in fact.contexts])
+    bare = _relays(lm, [fact.bare for fact in facts])
     factors: dict[int, Factors] = {}
     for i, layer in enumerate(config.layers):
         watch("layers", i, len(config.layers))
         with attached(lm, hooks):
-            keys = _mean_keys(lm, facts, layer)  # (d_key, b)
-            reached = _subject_states(lm, facts, config.layers[-1])  # (b, d_model)
+            keys = _mean_keys(facts, contexts, layer)  # (d_key, b)
+            reached = _subject_states(bare, layer, config.layers[-1])  # (b, d_model)
         residuals = (targets - reached).T / (len(config.layers) - i)  # (d_model, b)
         directions, _ = woodbury(preserved[layer], keys)  # (d_key, b)
         factors[layer] = Factors(residuals, directions, keys)
@@ -113,6 +115,7 @@ def calibrate(
     so that every edit prompt of the round is in scope at every hooked layer.
     """
     config = state.config
+    relays = _relays(lm, prompts)
     hooks: dict[int, HookLayer] = {}
     alphas: dict[int, float] = {}
     for i, layer in enumerate(config.layers):
@@ -121,60 +124,65 @@ def calibrate(
         upstream = hooks if config.calibration == "edited" else {}
         margin = CALIBRATION_MARGIN if config.calibration == "edited" else 0.0
         with attached(lm, upstream):
-            peaks = _peaks(lm, prompts, layer, updated.delta_weight.to(lm.dtype))
+            peaks = _peaks(relays, layer, updated.delta_weight.to(lm.dtype))
         alphas[layer] = threshold(updated.alpha, peaks, margin)
         hooks[layer] = HookLayer(updated.delta_weight.to(lm.dtype), ZScore(alphas[layer]))
     return alphas
 
 
-def _mean_keys(lm: LanguageModel, facts: Sequence[FactTokens], layer: int) -> Tensor:
-    """Keys (d_key, b): mean over groups of the mean over a group's contexts."""
-    prompts = [prompt for fact in facts for prompt in fact.contexts]
-    keys = torch.empty(len(prompts), lm.d_key, dtype=torch.float64, device=lm.device)
-    for rows, batch, last in _prompt_batches(lm, prompts):
-        _, seen = run_to(lm, batch, layer, keys_of=[layer])
-        keys[rows] = seen[layer][torch.arange(len(rows)), last].double()
-    means, start = [], 0
-    for fact in facts:
-        sizes = [len(group) for group in fact.groups]
-        groups = keys[start : start + sum(sizes)].split(sizes)
-        means.append(torch.stack([group.mean(0) for group in groups]).mean(0))
-        start += sum(sizes)
-    return torch.stack(means, dim=1)
+_Relays = Sequence[tuple[Sequence[int], Sequence[int], Relay]]
+"""Batches of prompts: the prompts' places, their subjects' last tokens, and the passes."""
 
 
-def _subject_states(lm: LanguageModel, facts: Sequence[FactTokens], block: int) -> Tensor:
-    """Output (b, d_model) of `block` at the subject's last token of the bare prompts."""
-    prompts = [fact.bare for fact in facts]
-    states = torch.empty(len(prompts), lm.d_model, dtype=torch.float64, device=lm.device)
-    for rows, batch, last in _prompt_batches(lm, prompts):
-        output, _ = run_to(lm, batch, block)
-        states[rows] = output[torch.arange(len(rows)), last].double()
-    return states
-
-
-def _peaks(
-    lm: LanguageModel, prompts: Sequence[Prompt], layer: int, delta_weight: Tensor
-) -> Tensor:
-    """Highest z-score (b,) of ‖ΔW k‖ over the tokens of each prompt."""
-    peaks = torch.empty(len(prompts), dtype=torch.float64)
-    for rows, batch, _ in _prompt_batches(lm, prompts):
-        _, seen = run_to(lm, batch, layer, keys_of=[layer])
-        norms = torch.linalg.vector_norm((seen[layer] @ delta_weight.T).float(), dim=-1)
-        everything = torch.full_like(batch.ids, batch.ids.shape[1] - 1)
-        peaks[rows] = z_scores(norms, batch.mask, everything).amax(1).cpu()
-    return peaks
-
-
-def _prompt_batches(
-    lm: LanguageModel, prompts: Sequence[Prompt]
-) -> list[tuple[list[int], Batch, list[int]]]:
-    """Batches of prompts of similar length: their indices, tokens, and subjects' last tokens."""
+def _relays(lm: LanguageModel, prompts: Sequence[Prompt]) -> _Relays:
     return [
         (
             rows,
-            Batch.of([prompts[row].ids for row in rows], lm.device),
             [prompts[row].subject_last for row in rows],
+            Relay(lm, Batch.of([prompts[row].ids for row in rows], lm.device)),
         )
         for rows in length_batches([len(prompt.ids) for prompt in prompts], _BATCH_OVERHEAD)
     ]
+
+
+def _in_order(found: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
+    """Rows of all batches, back in the order of the prompts."""
+    order = torch.tensor([row for rows, _ in found for row in rows])
+    values = torch.cat([values for _, values in found])
+    return values[order.argsort().to(values.device)]
+
+
+def _mean_keys(facts: Sequence[FactTokens], contexts: _Relays, layer: int) -> Tensor:
+    """Keys (d_key, b): mean over groups of the mean over a group's contexts."""
+    keys = _in_order([(rows, _at(relay.advance(layer), last)) for rows, last, relay in contexts])
+    sizes = [[len(group) for group in fact.groups] for fact in facts]
+    of_facts = keys.split([sum(groups) for groups in sizes])
+    means = [
+        torch.stack([group.mean(0) for group in of_fact.split(groups)]).mean(0)
+        for of_fact, groups in zip(of_facts, sizes, strict=True)
+    ]
+    return torch.stack(means, dim=1)
+
+
+def _subject_states(bare: _Relays, layer: int, block: int) -> Tensor:
+    """Output (b, d_model) of `block` at the subject's last token of the bare prompts."""
+    found = []
+    for rows, last, relay in bare:
+        relay.advance(layer)
+        found.append((rows, _at(relay.states(block), last)))
+    return _in_order(found)
+
+
+def _at(values: Tensor, last: Sequence[int]) -> Tensor:
+    """Of (B, T, d), the token `last` of each row, in float64."""
+    return values[torch.arange(len(last)), torch.tensor(last)].double()
+
+
+def _peaks(relays: _Relays, layer: int, delta_weight: Tensor) -> Tensor:
+    """Highest z-score (b,) of ‖ΔW k‖ over the tokens of each prompt."""
+    found = []
+    for rows, _, relay in relays:
+        norms = torch.linalg.vector_norm((relay.advance(layer) @ delta_weight.T).float(), dim=-1)
+        horizon = torch.full(norms.shape, norms.shape[1] - 1, device=norms.device)
+        found.append((rows, z_scores(norms, relay.mask, horizon).amax(1)))
+    return _in_order(found).cpu()

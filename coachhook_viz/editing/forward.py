@@ -2,6 +2,7 @@
 
 Batch            token ids of some sequences, right-padded
 run_to           blocks 0 … l, returning l's output and the keys of any layers
+Relay            the same in stages, none of which runs a block again that an earlier one has run
 replaced         a context in which a module's forward is another function
 hidden           the hidden states in a block's output, whichever form the family gives it
 with_hidden      the same output with other hidden states
@@ -87,6 +88,43 @@ def run_to(
         with suppress(_Stop):
             lm.decoder(**batch.inputs, use_cache=False)
     return found[0], keys
+
+
+class Relay:
+    """A pass over one batch that is taken up again, block by block, where it had got to.
+
+    While hooks change only at the block it stands at and after it, running on from there gives
+    what running from the start would.
+    """
+
+    def __init__(self, lm: LanguageModel, batch: Batch) -> None:
+        self.mask = batch.mask
+        self._lm = lm
+        self._batch = batch
+        self._block = 0
+        self._entry: Any = None  # output of the block before; None at the first
+
+    def advance(self, block: int) -> Tensor:
+        """Go on to `block` and stand there; the keys (B, T, d_key) of its down projection."""
+        passed: list[Any] = []
+        with ExitStack() as stack:
+            if block > self._block:
+                before = self._lm.blocks[block - 1]
+                handle = before.register_forward_hook(lambda m, args, output: passed.append(output))
+                stack.callback(handle.remove)
+            _, keys = self._run(block, [block])
+        self._block, self._entry = block, passed[0] if passed else self._entry
+        return keys[block]
+
+    def states(self, block: int) -> Tensor:
+        """Output (B, T, d_model) of a later `block`, without going there."""
+        return self._run(block, [])[0]
+
+    def _run(self, block: int, keys_of: list[int]) -> tuple[Tensor, dict[int, Tensor]]:
+        with ExitStack() as stack:
+            for passed in self._lm.blocks[: self._block]:
+                stack.enter_context(replaced(passed, lambda *args, **kwargs: self._entry))
+            return run_to(self._lm, self._batch, block, keys_of)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import matplotlib as mpl
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 Backend = Literal["plotly", "matplotlib"]
 
@@ -31,8 +32,8 @@ class Picture(Figure):
     """A matplotlib figure with no window behind it, on a clear ground."""
 
     def __init__(self, width: float, height: float) -> None:
-        super().__init__(figsize=(width, height), layout="constrained", facecolor="none")
-        self.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # inches
+        engine = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)  # inches
+        super().__init__(figsize=(width, height), layout=engine, facecolor="none")
 
     def axes_in_ink(self) -> Any:
         """Axes whose frame, ticks and labels read on light and on dark."""
@@ -49,8 +50,8 @@ class Picture(Figure):
     def svg(self) -> str:
         """The picture as one self-contained SVG text, the same each time."""
         target = io.StringIO()
-        options = {"svg.fonttype": "none", "svg.hashsalt": "coachhook_viz"}
-        with mpl.rc_context(options):  # text stays text, drawn in the reader's own fonts
+        # text stays text, drawn in the reader's own fonts
+        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "coachhook_viz"}):
             self._save(target, format="svg", metadata={"Date": None})
         return target.getvalue()
 
