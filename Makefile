@@ -24,8 +24,11 @@ test: .venv/.installed ## lint, types, floors and all tests
 	$(BIN)/python -m coachhook_viz model
 	$(BIN)/python -m pytest
 
-bench: .venv/.installed model ## time a round beside a plain implementation of the published method
+bench: .venv/.installed model ## time a round beside the plain published procedure, and the rest that results.md shows
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/flat.py
+	$(BIN)/python benchmarks/quality.py
 
 fmt: .venv/.installed ## format, and fix what the linter can fix
 	$(BIN)/ruff check --fix-only

@@ -17,27 +17,24 @@ from quality import HEADER, run
 
 import coachhook_viz as cv
 
-# Prefixes in the manner of running text, where CounterFact's paraphrases put their subjects.
-SENTENCES = (
-    "He was born in a small town. {}",
-    "The book was published last year. {}",
-    "In the end, nothing came of it. {}",
-    "They had met many years before. {}",
-    "It is known for its long history. {}",
-)
+PUBLISHED: dict[str, Any] = {
+    "weight_decay": 0.5,
+    "clamp_factor": 0.75,
+    "stop_loss": 0.05,
+    "context_templates": None,  # sampled from the model, the bare prompt weighs a half
+}
 ONE_BY_ONE: list[dict[str, Any]] = [
     {},
+    PUBLISHED,
+    {"context_templates": None},
+    {"context_templates": (("{}",),)},
+    {"weight_decay": 0.5, "stop_loss": 0.05},
+    {"clamp_factor": 0.75},
     {"covariance_weight": 30.0},
-    {"covariance_weight": 1000.0},
-    {"clamp_factor": 0.5},
-    {"clamp_factor": 1.5},
+    {"covariance_weight": 3000.0},
     {"layers": (2, 3, 4, 5)},
     {"layers": (3, 4, 5, 6)},
     {"layers": (5, 6, 7, 8)},
-    {"layers": (5, 6)},
-    {"context_templates": (("{}",),)},
-    {"context_templates": (("{}",), SENTENCES)},
-    {"kl_weight": 0.0},
     {"scope": "match", "match_threshold": 0.3},
     {"scope": "match"},
     {"scope": "match", "match_threshold": 0.7},
@@ -68,10 +65,11 @@ def main() -> None:
 
 def name(lead: str, setting: dict[str, Any]) -> str:
     """What a row changes, in short."""
+    if setting is PUBLISHED:
+        return "published settings at these layers"
     parts = [f"{key} {value}" for key, value in setting.items() if key != "context_templates"]
     if "context_templates" in setting:
-        groups = setting["context_templates"]
-        parts.append(f"{sum(map(len, groups)) - 1} written contexts")
+        parts.append("sampled contexts" if setting["context_templates"] is None else "no contexts")
     if lead != "\n":
         parts.append(f"lead {lead!r}")
     return ", ".join(parts) or "default"

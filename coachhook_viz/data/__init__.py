@@ -1,1 +1,1 @@
-"""Data shipped with the package: the bundled facts, and the corpus for second moments."""
+"""Data shipped with the package: bundled facts, a corpus for second moments, the report's page."""

@@ -139,9 +139,26 @@ class EditConfig:
             )
 
 
+# Written prefixes in one group: the bare prompt weighs a sixth, not a half, and paraphrases gain.
+_WRITTEN_CONTEXTS = (
+    "{}",
+    "It was a cold morning in late autumn. {}",
+    "He had never been there before. {}",
+    "According to the newspaper, {}",
+    "We spoke about it at school. {}",
+    "She opened the book and read aloud: {}",
+)
+
 # Published settings, and for the bundled default those found by benchmarks/sweep.py.
 _KNOWN: dict[str, dict[str, Any]] = {
-    r"smollm2-135m.*": {"layers": (4, 5, 6, 7), "covariance_weight": 300.0},
+    r"smollm2-135m.*": {
+        "layers": (4, 5, 6, 7),
+        "covariance_weight": 300.0,
+        "weight_decay": 0.0,
+        "clamp_factor": 1.5,
+        "stop_loss": 0.02,
+        "context_templates": (_WRITTEN_CONTEXTS,),
+    },
     r"gpt2-xl": {"layers": (13, 14, 15, 16, 17), "covariance_weight": 20000.0},
     r"gpt-j-6b": {"layers": (3, 4, 5, 6, 7, 8), "covariance_weight": 15000.0, "steps": 25},
     r"llama-2-7b.*": {"layers": (4, 5, 6, 7, 8), "covariance_weight": 15000.0, "steps": 25},
