@@ -48,6 +48,12 @@ class Fact:
         Prompts that should not change.
     relation : str
         What kind of fact it is, to sort by.
+
+    Raises
+    ------
+    TypeError
+        If `paraphrases` or `neighbors` is one text instead of several. Whatever else is wrong is
+        said when the fact is used, see `find_problems`.
     """
 
     prompt: str
@@ -59,6 +65,11 @@ class Fact:
     relation: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("paraphrases", "neighbors"):
+            if isinstance(getattr(self, name), str):
+                raise TypeError(
+                    f"{name} is one text: give a list of them, [{getattr(self, name)!r}]"
+                )
         object.__setattr__(self, "paraphrases", tuple(self.paraphrases))
         object.__setattr__(self, "neighbors", tuple(map(_neighbor, self.neighbors)))
 
@@ -121,13 +132,14 @@ def find_problems(facts: Sequence[Fact]) -> list[Problem]:
 def _problems_of(fact: Fact) -> Iterable[tuple[str, str]]:
     texts: list[tuple[str, Any]] = [(n, getattr(fact, n)) for n in ("prompt", "subject", "target")]
     texts += [("truth", fact.truth)] if fact.truth is not None else []
+    texts += [("relation", fact.relation)] if fact.relation != "" else []
     texts += [("paraphrases", text) for text in fact.paraphrases]
     for neighbor in fact.neighbors:
         texts.append(("neighbors", neighbor.prompt))
         texts += [("neighbors", neighbor.answer)] if neighbor.answer is not None else []
     wrong = [(field, reason) for field, text in texts if (reason := _wrong_with(text))]
     yield from wrong
-    if any(field in ("prompt", "subject", "target", "truth") for field, _ in wrong):
+    if any(field in ("prompt", "subject", "target", "truth", "relation") for field, _ in wrong):
         return
     slots = fact.prompt.count("{}")
     if slots != 1:
@@ -140,6 +152,9 @@ def _problems_of(fact: Fact) -> Iterable[tuple[str, str]]:
                 else ""
             ),
         )
+    for field in ("paraphrases", "neighbors"):
+        if any(name == field and "{}" in text for name, text in texts):
+            yield field, "it holds '{}'; write the subject itself there"
     for field in ("prompt", "paraphrases", "neighbors"):
         if any(name == field and text != text.rstrip() for name, text in texts):
             yield field, "it ends in a space; the answer brings its own, so leave it out"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
@@ -82,6 +83,8 @@ def read_facts(path: str | Path) -> FactList:
         raise FactFileError(f"{path.name}: it cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise FactFileError(f"{path.name}: {error}") from None
+    except RecursionError:
+        raise FactFileError(f"{path.name}: it is nested too deeply") from None
     facts, rejected = [], []
     for number, record in enumerate(records, start=1):
         try:
@@ -128,7 +131,7 @@ def bundled_facts(relation: str | None = None) -> list[Fact]:
 
 
 def _csv_records(text: str) -> list[dict[str, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey=_SURPLUS, strict=True)
     columns = set(reader.fieldnames or ())
     missing = {"prompt", "subject", "target"} - columns
     if missing:
@@ -137,7 +140,7 @@ def _csv_records(text: str) -> list[dict[str, Any]]:
             f" columns prompt, subject, target and, if you like, {', '.join(_OPTIONAL)}"
         )
     try:
-        return [{k: v for k, v in row.items() if k in _FIELDS and v} for row in reader]
+        return [{k: v for k, v in row.items() if k in (*_FIELDS, _SURPLUS) and v} for row in reader]
     except csv.Error as error:
         raise ValueError(f"malformed CSV near line {reader.line_num + 1}: {error}") from None
 
@@ -152,7 +155,7 @@ def _json_records(text: str) -> list[Any]:
 
 
 def _jsonl_records(text: str) -> list[Any]:
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     records = []
     for number, line in lines:
         try:
@@ -162,17 +165,22 @@ def _jsonl_records(text: str) -> list[Any]:
     return records
 
 
+_SURPLUS = "cells beyond the columns"
 _FIELDS = tuple(field.name for field in fields(Fact))
 _OPTIONAL = _FIELDS[3:]
 
 
 def _with_slot(prompt: str, subject: str) -> str:
-    if subject not in prompt:
+    whole_words = rf"(?<!\w){re.escape(subject)}(?!\w)"
+    found = re.search(whole_words, prompt) or re.search(re.escape(subject), prompt)
+    if found is None:
         raise ValueError(f"subject: {subject!r} is not in the prompt {prompt!r}")
-    return prompt.replace(subject, "{}", 1)
+    return prompt[: found.start()] + "{}" + prompt[found.end() :]
 
 
 def _own(record: dict[str, Any]) -> Fact:
+    if _SURPLUS in record:
+        raise ValueError("it has more cells than columns; put quotes around texts with commas")
     values = {name: record[name] for name in _FIELDS if record.get(name) is not None}
     if isinstance(values.get("paraphrases"), str):  # a CSV cell
         values["paraphrases"] = [p.strip() for p in values["paraphrases"].split("|") if p.strip()]

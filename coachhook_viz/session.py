@@ -207,7 +207,13 @@ class Session:
         """Greedy continuation of `prompt`, without the prompt."""
         inputs = self._encode(prompt)
         with self.hooked(edited):
-            output = self.lm.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+            output = self.lm.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                repetition_penalty=1.0,  # the model's own settings may have another
+            )
         new = output[0, inputs["input_ids"].shape[1] :]
         return str(self.lm.tokenizer.decode(new, skip_special_tokens=True))
 
@@ -258,7 +264,5 @@ class Session:
 
     def _encode(self, prompt: str) -> dict[str, Tensor]:
         ids = tokenize(self.lm, prompt)
-        if not ids:
-            raise ValueError("the prompt has no token")
         ids_tensor = torch.tensor([ids], device=self.lm.device)
         return {"input_ids": ids_tensor, "attention_mask": torch.ones_like(ids_tensor)}

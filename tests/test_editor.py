@@ -69,9 +69,18 @@ def test_targets_stay_within_the_clamp() -> None:
     assert (round_.targets[0] - h).norm() <= 0.1 * h.norm() * (1 + 1e-5)
 
 
-def test_round_closes_in_on_its_targets() -> None:
-    """After the spread the last hooked block says nearly z at each subject (small λ)."""
-    session = tiny_session(tiny_model(lead="He "), covariance_weight=1e-6, scope="off")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("scope", ["zscore", "match", "off"])
+def test_round_closes_in_on_its_targets(family: str, scope: str) -> None:
+    """After the spread the last hooked block says nearly z at each subject (small λ).
+
+    α starts above what the prompts can reach: layers that did not see each other would overshoot.
+    """
+    lm = tiny_model(family, lead="He ")
+    templates = (("{}",),)
+    session = tiny_session(
+        lm, covariance_weight=1e-6, scope=scope, alpha=9.0, context_templates=templates
+    )
     facts = tiny_facts()[:3]
     round_ = session.apply(facts)
     for i, tokens in enumerate(prepare(session.lm, facts, (("{}",),))):
@@ -86,7 +95,7 @@ def test_progress_counts_every_stage() -> None:
     steps: list[Progress] = []
     tiny_session(tiny_model(lead="He ")).apply(tiny_facts()[:2], progress=steps.append)
     stages = list(dict.fromkeys(step.stage for step in steps))
-    assert stages == ["targets", "layers", "scope"]
+    assert stages == ["targets", "layers"]
     assert [s.step for s in steps if s.stage == "targets"] == list(range(tiny_config().steps))
     assert all(s.loss is not None for s in steps if s.stage == "targets" and s.step)
     assert all(0 <= s.step < s.total for s in steps)

@@ -111,3 +111,16 @@ def test_any_text_is_edited_or_refused_never_worse(prompt, subject, target, trut
     else:
         assert fact.text.count(subject) >= 1
         assert "{}" not in fact.text
+
+
+def test_one_text_for_a_list_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="paraphrases is one text"):
+        Fact("{} is", "Peru", "red", paraphrases="Peru's colour is")
+    with pytest.raises(TypeError, match="neighbors is one text"):
+        Fact("{} is", "Peru", "red", neighbors="Chile is")
+
+
+def test_slots_belong_into_the_prompt_only() -> None:
+    fact = Fact("{} is", "Peru", "red", paraphrases=("{} shines",), neighbors=("{} is",))
+    fields = [problem.field for problem in find_problems([fact])]
+    assert fields == ["paraphrases", "neighbors"]

@@ -99,6 +99,23 @@ def test_answers_pair_each_token_before_and_after() -> None:
     assert [t.get_text() for t in axes.get_yticklabels()] == ["·Rome", "·Paris", "·Lyon"]
 
 
+def test_tokens_that_read_the_same_are_added_up() -> None:
+    twice = pd.DataFrame({"token": ["Paris", "Paris"], "probability": [0.5, 0.1]})
+    figure = figures.answers(twice, AFTER, "x")
+    assert figure.data[0].x[list(figure.layout.yaxis.ticktext).index("Paris")] == 0.6
+
+
+def test_plotly_is_given_only_entities_that_it_knows() -> None:
+    assert literal("He said \"Paris\" & 'Rome' <b> $x$") == (
+        "He said \"Paris\" &amp; 'Rome' &lt;b&gt; &#36;x&#36;"
+    )
+
+
+def test_a_very_long_prompt_can_still_be_drawn() -> None:
+    picture = figures.scope(scope_of(tokens=(" a",) * 900), backend="matplotlib")
+    assert picture.get_size_inches()[0] * 144 < 2**16
+
+
 def test_quality_draws_the_mean_of_each_metric_by_round() -> None:
     frame = pd.DataFrame(
         [
@@ -139,6 +156,7 @@ def test_text_stays_text(text: str) -> None:
 def test_pictures_show_themselves_in_a_notebook() -> None:
     picture = figures.answers(BEFORE, AFTER, "x", backend="matplotlib")
     assert picture._repr_png_().startswith(b"\x89PNG")
+    picture = figures.answers(BEFORE, AFTER, "x", backend="matplotlib")
     assert picture.svg() == figures.answers(BEFORE, AFTER, "x", backend="matplotlib").svg()
 
 

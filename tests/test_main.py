@@ -38,7 +38,7 @@ def test_demo_on_a_tiny_model(monkeypatch, capsys, tmp_path: Path) -> None:
         assert f"{fact.text} → {fact.target}" in said
     assert "Round 2" in said
     assert "reliability" in said
-    assert "ceiling" in said
+    assert "z-scores, at most" in said
     assert session.position == 2
     assert path.resolve().as_uri() in said
     assert path.is_file()

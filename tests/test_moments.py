@@ -15,7 +15,7 @@ from coachhook_viz.editing.moments import (
 )
 from coachhook_viz.editing.tokens import tokenize
 
-TEXTS = [" ".join(WORDS[i : i + 3 + i % 7]) for i in range(40)]
+TEXTS = [" ".join(WORDS[i : i + 3 + i % 7]) for i in range(40)] * 3
 
 
 def test_collect_is_the_mean_outer_product_of_every_real_token() -> None:
@@ -32,7 +32,7 @@ def test_collect_is_the_mean_outer_product_of_every_real_token() -> None:
 
 def test_too_few_tokens_are_said_and_still_give_a_usable_inverse() -> None:
     lm = tiny_model()
-    with pytest.warns(MomentsWarning, match="9 tokens cannot fill .* width 64"):
+    with pytest.warns(MomentsWarning, match="9 tokens are few .* width 64"):
         moment = collect(lm, [1], [" ".join(WORDS[:9])])[1]
     with pytest.warns(MomentsWarning, match="singular"):
         preserved = inverse(moment, 30.0)

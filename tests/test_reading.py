@@ -191,3 +191,41 @@ def test_default_model_knows_the_truth_of_at_least_100(lm) -> None:
         known += logits.argmax(-1).tolist() == answer
         assert prompt == tokenize(lm, fact.text)
     assert known >= 100
+
+
+def test_a_row_with_too_many_cells_is_rejected_not_misread(tmp_path: Path) -> None:
+    text = "prompt,subject,target\nThe {}, capital of, is,France,Rome\n{} is in,Peru,Asia\n"
+    with pytest.warns(BadRecordWarning, match="record 1: it has more cells than columns"):
+        facts = read_facts(write(tmp_path, "facts.csv", text))
+    assert [fact.subject for fact in facts] == ["Peru"]
+
+
+def test_line_separators_within_json_lines(tmp_path: Path) -> None:
+    """They end no line of JSONL; the record that holds one is looked at on its own."""
+    records = [
+        {"prompt": "{} is in", "subject": name, "target": "Asia"} for name in ("Peru", "P\u2028")
+    ]
+    lines = [json.dumps(record, ensure_ascii=False) for record in records]
+    path = write(tmp_path, "facts.jsonl", "\r\n".join(lines))
+    with pytest.warns(BadRecordWarning, match=r"record 2: .*U\+2028|1 of 2"):
+        [fact] = read_facts(path)
+    assert fact.subject == "Peru"
+
+
+def test_deep_nesting_is_an_error_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(FactFileError):
+        read_facts(write(tmp_path, "facts.json", "[" * 100_000))
+
+
+def test_the_slot_is_put_where_the_whole_word_stands(tmp_path: Path) -> None:
+    record = {
+        "subject": "Rome",
+        "prompt": "Romeo and Juliet is set in, while Rome is",
+        "target_new": "red",
+        "ground_truth": "blue",
+        "rephrase_prompt": "Rome is",
+        "locality_prompt": "Oslo is",
+        "locality_ground_truth": "blue",
+    }
+    [fact] = read_facts(write(tmp_path, "facts.json", json.dumps([record])))
+    assert fact.prompt == "Romeo and Juliet is set in, while {} is"

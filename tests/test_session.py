@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -9,7 +11,10 @@ from tiny import LAYERS, tiny_config, tiny_facts, tiny_model, tiny_moments, tiny
 from torch.utils.flop_counter import FlopCounterMode
 
 from coachhook_viz import EditCancelled, EditConfig, Fact, FactError, Session
+from coachhook_viz.editing import editor
+from coachhook_viz.editing.editor import WideScopeWarning
 from coachhook_viz.editing.state import EditState
+from coachhook_viz.editing.values import Targets
 
 PROMPTS = [fact.text for fact in tiny_facts()] + ["The capital of Spain is"]
 
@@ -204,7 +209,8 @@ def test_scope_explains_itself() -> None:
     assert "no z-score can exceed" in tiny_scope_out_of_reach().explain()
     assert "No round is in force" in new_session().scope(PROMPTS[0]).explain()
     match = _edited("match").scope("not very old")
-    assert match.in_scope.any() or "best match" in match.explain()
+    nothing = replace(match, in_scope=torch.zeros_like(match.in_scope))
+    assert "best match with any edited fact is" in nothing.explain()
     with pytest.raises(ValueError, match="no token"):
         tiny_session().scope("")
 
@@ -216,12 +222,56 @@ def tiny_scope_out_of_reach():
 
 
 def test_scope_shows_itself_as_escaped_html() -> None:
-    lm = tiny_model(lead="He ")
-    session = tiny_session(lm)
-    session.apply(tiny_facts()[:1])
-    shown = session.scope("Anna <script> is")._repr_html_()
+    read = replace(_edited("zscore").scope("Anna is"), tokens=("<script>", "a&b", "\n"))
+    shown = read._repr_html_()
     assert "<script" not in shown
-    assert "α" in shown
+    assert "&lt;script&gt;" in shown
+    assert "a&amp;b" in shown
+
+
+@pytest.mark.parametrize(("kind", "sign"), [("zscore", "α"), ("match", "τ"), ("off", "")])
+def test_scope_shows_what_the_rule_in_force_compares(kind: str, sign: str) -> None:
+    read = _edited(kind).scope(PROMPTS[0])
+    expected = read.match.amax(1) if kind == "match" else read.z
+    assert torch.equal(read.scores, expected)
+    for shown in (str(read), read._repr_html_()):
+        assert f"{float(read.scores[0, 1]):+.2f}" in shown
+        assert {c for c in "ατ" if f"· {c} " in shown} == set(sign)
+
+
+def test_hooked_contexts_do_not_add_up() -> None:
+    """Within `hooked()` the session still tells edited from unedited, and applies as outside."""
+    session, other = new_session("off"), new_session("off")
+    session.apply(tiny_facts()[:2])
+    prompt = PROMPTS[0]
+    outside = [session.predict(prompt, edited=edited) for edited in (True, False)]
+    with session.hooked(), torch.no_grad():
+        inside = [session.predict(prompt, edited=edited) for edited in (True, False)]
+        again = session.lm.model(**session.lm.encode([prompt]), use_cache=False).logits
+        other.apply(tiny_facts()[:2])
+    for a, b in zip(inside, outside, strict=True):
+        pd.testing.assert_frame_equal(a, b)
+    with session.hooked(), torch.no_grad():
+        logits_ = session.lm.model(**session.lm.encode([prompt]), use_cache=False).logits
+    assert torch.equal(again, logits_)
+    for layer in LAYERS:
+        assert torch.equal(other.delta_weight(layer), session.delta_weight(layer))
+    assert not any(m._forward_hooks for m in session.lm.model.modules())
+
+
+def test_a_short_prompt_that_opens_the_scope_is_named() -> None:
+    session = new_session()
+    with pytest.warns(WideScopeWarning, match=r"'Anna is', has 3 tokens.* exceed 1\.15"):
+        session.apply([Fact("{} is", "Anna", "Oslo")])
+
+
+def test_numbers_out_of_range_are_refused(monkeypatch) -> None:
+    session = new_session()
+    broken = Targets(torch.full((2, session.lm.d_model), torch.nan), (0.1, 0.2))
+    monkeypatch.setattr(editor, "optimise_targets", lambda *args: broken)
+    with pytest.raises(FactError, match=r"fact 1 .*fact 2 .*left the range of numbers"):
+        session.apply(tiny_facts()[:2])
+    assert session.position == 0
 
 
 def test_order_of_facts_in_a_round_does_not_matter() -> None:

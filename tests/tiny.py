@@ -38,8 +38,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": SMALL,
     "qwen3": SMALL,
     "gemma": SMALL,
-    "gemma2": SMALL,
-    "gemma3_text": SMALL,
     "phi": {**SMALL, "num_key_value_heads": 4},
     "phi3": {**SMALL, "pad_token_id": 0},
 }

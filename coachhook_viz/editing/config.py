@@ -6,6 +6,7 @@ import math
 import re
 import warnings
 from dataclasses import dataclass, fields
+from operator import index
 from typing import Any, Literal, get_args
 
 from coachhook_viz.models import LanguageModel
@@ -62,14 +63,20 @@ class EditConfig:
     match_threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
+        try:
+            object.__setattr__(self, "layers", tuple(map(index, self.layers)))
+            object.__setattr__(self, "steps", index(self.steps))
+        except TypeError:
+            raise ValueError(
+                f"layers and steps must be whole numbers, not {self.layers!r} and {self.steps!r}"
+            ) from None
         if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
             raise ValueError(f"layers must be ascending block numbers, not {self.layers!r}")
         for name in ("covariance_weight", "learning_rate", "clamp_factor"):
             self._require(name, lambda value: value > 0, "positive")
         for name in ("weight_decay", "kl_weight", "stop_loss"):
             self._require(name, lambda value: value >= 0, "zero or more")
-        self._require("steps", lambda value: value >= 1 and value == int(value), "1 or more, whole")
+        self._require("steps", lambda value: value >= 1, "1 or more")
         self._require("alpha", lambda value: True, "a number")
         self._require("match_threshold", lambda value: 0 < value <= 1, "in (0, 1]")
         for name, allowed in (("calibration", Calibration), ("scope", ScopeKind)):

@@ -1,28 +1,36 @@
 """One round of CoachHooK, top to bottom as on the method page.
 
-edit_round    a batch of facts, edited at once into a Round
+edit_round          a batch of facts, edited at once into a Round
+WideScopeWarning    what it says of prompts too short for the z-score scope
 """
 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from coachhook_viz.editing.forward import Batch, Relay
-from coachhook_viz.editing.hooks import HookLayer, attached
+from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
-from coachhook_viz.editing.scope import CALIBRATION_MARGIN, ZScore, threshold, z_scores
+from coachhook_viz.editing.scope import CALIBRATION_MARGIN, ceiling, threshold, z_scores
 from coachhook_viz.editing.state import EditState, Factors, LayerState, Round
 from coachhook_viz.editing.tokens import FactTokens, Prompt, length_batches, prepare
 from coachhook_viz.editing.update import woodbury
-from coachhook_viz.editing.values import optimise_targets
-from coachhook_viz.facts import Fact, validate
+from coachhook_viz.editing.values import Targets, optimise_targets
+from coachhook_viz.facts import Fact, FactError, Problem, validate
 from coachhook_viz.models import LanguageModel
 
 _BATCH_OVERHEAD = 25  # tokens that one more batch costs
+_WIDE = 1.0  # α below which about a sixth of any prompt's tokens would be in scope
+
+
+class WideScopeWarning(UserWarning):
+    """A short edit prompt has lowered α so far that edits hardly stay local."""
 
 
 def edit_round(
@@ -53,21 +61,64 @@ def edit_round(
     Raises
     ------
     FactError
-        If a fact cannot be edited; it names fact and field.
+        If a fact cannot be edited, or its optimisation gives no finite number; it names the fact.
     EditCancelled
         If `watch` says so.
+
+    Warns
+    -----
+    WideScopeWarning
+        If a short prompt lowered α so far that much of every later prompt is in scope.
     """
     started = time.perf_counter()
     config = state.config
     validate(facts)
     tokens = prepare(lm, facts, config.context_templates or (("{}",),))
 
-    targets = optimise_targets(lm, state.hook_layers(lm.dtype), tokens, config, watch)
-    factors = spread(lm, state, tokens, targets.states, preserved, watch)
-    alphas = calibrate(lm, state, [fact.bare for fact in tokens], factors, watch)
+    with attached(lm, {}):  # whatever else hangs on the model is silent meanwhile
+        targets = optimise_targets(lm, state.hook_layers(lm.dtype), tokens, config, watch)
+        _check_finite(targets, facts)
+        factors, alphas = spread(lm, state, tokens, targets.states, preserved, watch)
+    _warn_of_wide_scope(state, alphas, facts, tokens)
     return Round(
         tuple(facts), factors, alphas, targets.states, targets.losses, time.perf_counter() - started
     )
+
+
+def _check_finite(targets: Targets, facts: Sequence[Fact]) -> None:
+    finite = targets.states.isfinite().all(1) & torch.tensor(targets.losses).isfinite()
+    problems = [
+        Problem(
+            index,
+            "target",
+            "its optimisation left the range of numbers; load the model in float32 or bfloat16,"
+            " or lower learning_rate",
+        )
+        for index in (~finite).nonzero().flatten().tolist()
+    ]
+    if problems:
+        raise FactError(problems, facts)
+
+
+def _warn_of_wide_scope(
+    state: EditState,
+    alphas: Mapping[int, float],
+    facts: Sequence[Fact],
+    tokens: Sequence[FactTokens],
+) -> None:
+    low = min(alphas.values())
+    if state.config.scope == "zscore" and low < _WIDE <= min(state.alphas.values()):
+        count, text = min(
+            (len(t.bare.ids), fact.text) for t, fact in zip(tokens, facts, strict=True)
+        )
+        warnings.warn(
+            f"α fell to {low:.2f}, and it never rises: from now on much of every prompt is in"
+            f" scope. The round's shortest prompt, {text!r}, has {count} tokens, where no z-score"
+            f" can exceed {ceiling(count):.2f}. Undo the round and use a longer prompt, or"
+            " scope='match'",
+            WideScopeWarning,
+            stacklevel=3,
+        )
 
 
 def spread(
@@ -77,11 +128,17 @@ def spread(
     targets: Tensor,
     preserved: Mapping[int, Tensor],
     watch: Watch,
-) -> dict[int, Factors]:
-    """Factors of every hooked layer, first to last (method page, "One round", step 3).
+) -> tuple[dict[int, Factors], dict[int, float]]:
+    """Factors and thresholds of every hooked layer, first to last (method page, "One round").
 
     Each layer takes its share of what is still missing to z: ``R = (z − h_L) / (n − i)``,
     ``A = (C + K Kᵀ)⁻¹ K``.
+
+    With ``calibration="edited"`` its threshold is set at once, on what it sees with the hooks
+    before it on. So every edit prompt of the round is in scope at every hooked layer, and the
+    layers to come see what this one already gives. The published order, ``calibration="base"``,
+    sets all thresholds at the end, on the bare model; where the old ones are above what a short
+    prompt can reach, the layers do not see each other and together overshoot z.
     """
     config, dtype = state.config, lm.dtype
     layers: dict[int, LayerState] = dict(state.layers)
@@ -97,37 +154,19 @@ def spread(
         residuals = (targets - reached).T / (len(config.layers) - i)  # (d_model, b)
         directions, _ = woodbury(preserved[layer], keys)  # (d_key, b)
         factors[layer] = Factors(residuals, directions, keys)
-        layers[layer] = layers[layer].then(factors[layer], layers[layer].alpha)
-        hooks[layer] = layers[layer].validated(dtype, config.scope, config.match_threshold)
-    return factors
-
-
-def calibrate(
-    lm: LanguageModel,
-    state: EditState,
-    prompts: Sequence[Prompt],
-    factors: Mapping[int, Factors],
-    watch: Watch,
-) -> dict[int, float]:
-    """Scope thresholds after the update (method page, "One round", step 4).
-
-    With ``calibration="edited"`` layer by layer, on what each sees with the hooks before it on,
-    so that every edit prompt of the round is in scope at every hooked layer.
-    """
-    config = state.config
-    relays = _relays(lm, prompts)
-    hooks: dict[int, HookLayer] = {}
-    alphas: dict[int, float] = {}
-    for i, layer in enumerate(config.layers):
-        watch("scope", i, len(config.layers))
-        updated = state.layers[layer].then(factors[layer], state.layers[layer].alpha)
-        upstream = hooks if config.calibration == "edited" else {}
-        margin = CALIBRATION_MARGIN if config.calibration == "edited" else 0.0
-        with attached(lm, upstream):
-            peaks = _peaks(relays, layer, updated.delta_weight.to(lm.dtype))
-        alphas[layer] = threshold(updated.alpha, peaks, margin)
-        hooks[layer] = HookLayer(updated.delta_weight.to(lm.dtype), ZScore(alphas[layer]))
-    return alphas
+        updated = layers[layer].then(factors[layer], layers[layer].alpha)
+        if config.calibration == "edited":
+            with attached(lm, hooks):
+                peaks = _peaks(bare, layer, updated.delta_weight.to(dtype))
+            updated = replace(updated, alpha=threshold(updated.alpha, peaks, CALIBRATION_MARGIN))
+        layers[layer] = updated
+        hooks[layer] = updated.validated(dtype, config.scope, config.match_threshold)
+    if config.calibration == "base":
+        bare = _relays(lm, [fact.bare for fact in facts])
+        for layer, updated in layers.items():
+            peaks = _peaks(bare, layer, updated.delta_weight.to(dtype))
+            layers[layer] = replace(updated, alpha=threshold(updated.alpha, peaks, margin=0.0))
+    return factors, {layer: updated.alpha for layer, updated in layers.items()}
 
 
 _Relays = Sequence[tuple[Sequence[int], Sequence[int], Relay]]

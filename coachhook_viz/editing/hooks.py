@@ -58,6 +58,7 @@ class Attachment:
 
     def __init__(self, hook_layers: Mapping[int, HookLayer], signature: inspect.Signature) -> None:
         self.prompt_lengths: Tensor | None = None
+        self.suspended = False  # while another attachment on the same model is in force
         self._layers = hook_layers
         self._signature = signature
         self._carries_norms = any(isinstance(h.rule, ZScore) for h in hook_layers.values())
@@ -66,6 +67,8 @@ class Attachment:
 
     def begin(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the decoder runs: which of its tokens are real, new, and judged with which."""
+        if self.suspended:
+            return
         given = self._signature.bind_partial(*args, **kwargs).arguments
         entry = given.get("input_ids")
         shape = (entry if entry is not None else given["inputs_embeds"]).shape
@@ -109,6 +112,8 @@ class Attachment:
 
     def end(self, decoder: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """After the decoder ran: the norms belong to the cache that holds the same tokens."""
+        if self.suspended:
+            return
         given = self._signature.bind_partial(*args, **kwargs).arguments
         cache = getattr(output, "past_key_values", None) or given.get("past_key_values")
         if cache is not None and self._carries_norms and self._tokens is not None:
@@ -140,11 +145,13 @@ class Attachment:
                 cache.__dict__.pop(name, None)
         self._sequences.clear()
 
-    def speak(self, layer: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    def speak(self, layer: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Any]:
         """The forward hook of `layer`'s down projection."""
         hook_layer = self._layers[layer]
 
-        def forward_hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        def forward_hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Any:
+            if self.suspended:
+                return None
             if self._tokens is None:
                 raise RuntimeError("a hooked layer ran outside its model's decoder")
             return hook_layer(layer, args[0], output, self._tokens)
@@ -152,9 +159,25 @@ class Attachment:
         return forward_hook
 
 
+_IN_FORCE: WeakKeyDictionary[nn.Module, Attachment] = WeakKeyDictionary()
+
+
+def _take_over(decoder: nn.Module, last: Attachment | None, following: Attachment | None) -> None:
+    if last is not None:
+        last.suspended = True
+    if following is None:
+        del _IN_FORCE[decoder]
+    else:
+        following.suspended = False
+        _IN_FORCE[decoder] = following
+
+
 @contextmanager
 def attached(lm: LanguageModel, hook_layers: Mapping[int, HookLayer]) -> Iterator[Attachment]:
     """Hang `hook_layers` on `lm` within the context; no hook layers, no trace on the model.
+
+    Within another such context the outer hook layers are silent until this one ends: what runs
+    here is the base model with these `hook_layers` and no others.
 
     Parameters
     ----------
@@ -166,8 +189,11 @@ def attached(lm: LanguageModel, hook_layers: Mapping[int, HookLayer]) -> Iterato
     Attachment
     """
     attachment = Attachment(hook_layers, inspect.signature(lm.decoder.forward))
+    outer = _IN_FORCE.get(lm.decoder)
     with ExitStack() as stack:
         stack.callback(attachment.release)
+        stack.callback(_take_over, lm.decoder, attachment, outer)
+        _take_over(lm.decoder, outer, attachment)
         if hook_layers:
             before = lm.decoder.register_forward_pre_hook(attachment.begin, with_kwargs=True)
             stack.callback(before.remove)

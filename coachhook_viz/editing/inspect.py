@@ -71,6 +71,21 @@ class Scope:
         """Highest z-score that a prompt of T tokens allows, (T − 1) / √T."""
         return ceiling(len(self.tokens))
 
+    @property
+    def scores(self) -> Tensor:
+        """(L, T) what the rule in force judges: the best match of any fact, else the z-scores."""
+        return self.match.amax(1) if self.kind == "match" and self.facts else self.z
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Each hooked layer with the threshold that the rule in force compares with, if any."""
+        names = [f"layer {layer}" for layer in self.layers]
+        if self.kind == "zscore":
+            return tuple(f"{n} · α {float(a):.2f}" for n, a in zip(names, self.alpha, strict=True))
+        return tuple(
+            f"{n} · τ {self.match_threshold:.2f}" * (self.kind == "match") or n for n in names
+        )
+
     def explain(self) -> str:
         """In plain words, why the hook speaks where it does, or why it cannot."""
         if not self.facts:
@@ -98,40 +113,43 @@ class Scope:
         )
 
     def __str__(self) -> str:
-        """Tokens down, layers across: z-scores, ● where the hook speaks."""
-        heads = [
-            f"layer {layer} (α {float(a):.2f})"
-            for layer, a in zip(self.layers, self.alpha, strict=True)
-        ]
+        """Tokens down, layers across: the scores, ● where the hook speaks."""
         width = max(len(repr(token)) for token in self.tokens)
-        lines = [" " * width + "  " + "  ".join(heads)]
+        lines = [" " * width + "  " + "  ".join(self.layer_names)]
         for column, token in enumerate(self.tokens):
-            pairs = zip(self.z[:, column].tolist(), self.in_scope[:, column].tolist(), strict=True)
-            cells = [f"{z:+.2f} {'●' if hit else ' '}" for z, hit in pairs]
-            cells = [cell.rjust(len(head)) for cell, head in zip(cells, heads, strict=True)]
+            cells = [
+                self._cell(row, column).rjust(len(name))
+                for row, name in enumerate(self.layer_names)
+            ]
             lines.append(repr(token).ljust(width) + "  " + "  ".join(cells).rstrip())
-        return "\n".join([*lines, f"ceiling {self.ceiling:.2f}. {self.explain()}"])
+        return "\n".join([*lines, self._caption()])
 
     def _repr_html_(self) -> str:
-        def cell(layer: int, token: int) -> str:
-            inside = bool(self.in_scope[layer, token])
+        def cell(row: int, column: int) -> str:
+            inside = bool(self.in_scope[row, column])
             style = (
-                "border:2px solid #d55e00;font-weight:bold" if inside else "border:1px solid #ccc"
+                "border:2px solid #d55e00;font-weight:bold" if inside else "border:1px solid #8885"
             )
-            text = f"{float(self.z[layer, token]):+.1f}" + (" ●" if inside else "")
-            return f'<td style="{style};text-align:right">{text}</td>'
+            return f'<td style="{style};text-align:right">{self._cell(row, column)}</td>'
 
         head = "".join(f"<th>{escape(repr(token)[1:-1])}</th>" for token in self.tokens)
         rows = "".join(
-            f"<tr><th>layer {layer}</th>"
-            + "".join(cell(i, token) for token in range(len(self.tokens)))
-            + f"<td>α {float(self.alpha[i]):.2f}</td></tr>"
-            for i, layer in enumerate(self.layers)
+            f"<tr><th>{name}</th>"
+            + "".join(cell(row, column) for column in range(len(self.tokens)))
+            + "</tr>"
+            for row, name in enumerate(self.layer_names)
         )
-        return (
-            f"<table><caption>z-scores, ceiling {self.ceiling:.2f}. {escape(self.explain())}"
-            f"</caption><tr><th></th>{head}<th></th></tr>{rows}</table>"
-        )
+        caption = escape(self._caption())
+        return f"<table><caption>{caption}</caption><tr><th></th>{head}</tr>{rows}</table>"
+
+    def _cell(self, row: int, column: int) -> str:
+        mark = "●" if self.in_scope[row, column] else " "
+        return f"{float(self.scores[row, column]):+.2f} {mark}"
+
+    def _caption(self) -> str:
+        if self.kind == "match":
+            return f"Best match with any edited fact. {self.explain()}"
+        return f"z-scores, at most {self.ceiling:.2f} here. {self.explain()}"
 
 
 @torch.no_grad()
@@ -141,11 +159,9 @@ def read_scope(lm: LanguageModel, state: EditState, prompt: str) -> Scope:
     Raises
     ------
     ValueError
-        If the prompt has no token.
+        If the prompt has no token, or too many.
     """
     ids = tokenize(lm, prompt)
-    if not ids:
-        raise ValueError("the prompt has no token")
     config = state.config
     layers = tuple(state.layers)
     batch = Batch.of([ids], lm.device)

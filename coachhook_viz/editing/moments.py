@@ -20,12 +20,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from coachhook_viz.editing.forward import Batch, run_to
+from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
-from coachhook_viz.editing.tokens import tokenize
+from coachhook_viz.editing.tokens import token_ids
 from coachhook_viz.models import LanguageModel
 from coachhook_viz.models.cache import cache_dir
 
 _BATCH_TOKENS = 2048
+_TOKENS_A_DIMENSION = 10
 _SINGULAR = 1e-13  # smallest pivot of a usable C0, relative to its largest
 _RIDGE = 1e-4  # of the mean diagonal, where C0 is singular
 
@@ -68,16 +70,17 @@ def collect(
     Warns
     -----
     MomentsWarning
-        If there are fewer tokens than d_key, so that C0 must be singular.
+        If there are fewer than ten tokens for each dimension of the keys.
     """
-    sequences = sorted((tokenize(lm, t)[: lm.context_window] for t in texts), key=len)
+    sequences = sorted((token_ids(lm, t)[: lm.context_window] for t in texts), key=len)
     total = sum(map(len, sequences))
     if not total:
         raise ValueError("no token in the texts that second moments are to be collected over")
-    if total < lm.d_key:
+    if total < _TOKENS_A_DIMENSION * lm.d_key:
         warnings.warn(
-            f"{total} tokens cannot fill a second moment of width {lm.d_key}: directions never seen"
-            " count as free to change. Give more text, at least ten times the width",
+            f"{total} tokens are few for a second moment of width {lm.d_key}: directions that they"
+            " hardly use count as free to change. Give more text, at least"
+            f" {_TOKENS_A_DIMENSION} tokens for each dimension of the keys, or your own moments",
             MomentsWarning,
             stacklevel=2,
         )
@@ -93,7 +96,8 @@ def collect(
         if watch is not None:
             watch("moments", done, total)
         batch = Batch.of(chosen, lm.device)
-        _, keys = run_to(lm, batch, max(layers), keys_of=layers)
+        with attached(lm, {}):
+            _, keys = run_to(lm, batch, max(layers), keys_of=layers)
         for layer in layers:
             real = keys[layer][batch.mask].float()  # (tokens, d_key)
             sums[layer] += real.T @ real
@@ -112,7 +116,9 @@ def cached_moments(
         Layer to C0 (d_key, d_key), float64, on the model's device.
     """
     texts = corpus()
-    digest = hashlib.sha256("\n\n".join([lm.fingerprint, lm.lead, *texts]).encode()).hexdigest()
+    tokens = repr([token_ids(lm, text) for text in texts])  # with lead and special tokens
+    parts = [lm.fingerprint, lm.architecture.down_projection, tokens]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     folder = cache_dir() / "moments"
     files = {layer: folder / f"{digest[:16]}-layer{layer}.safetensors" for layer in layers}
     known = {layer: moment for layer in layers if (moment := _read(lm, files[layer])) is not None}
@@ -132,7 +138,8 @@ def _read(lm: LanguageModel, file: Path) -> Tensor | None:
         moment = load_file(file)["moment"]
     except Exception:  # absent, cut short or not ours: collected anew either way
         return None
-    return moment.to(lm.device) if moment.shape == (lm.d_key, lm.d_key) else None
+    usable = moment.shape == (lm.d_key, lm.d_key) and bool(moment.isfinite().all())
+    return moment.to(lm.device) if usable else None
 
 
 def inverse(moment: Tensor, covariance_weight: float) -> Tensor:

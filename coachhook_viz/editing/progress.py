@@ -23,7 +23,7 @@ class Progress:
     Attributes
     ----------
     stage : str
-        "contexts", "moments", "targets", "layers", "scope"; "quality" and "report" elsewhere.
+        "contexts", "moments", "targets", "layers"; "quality" and "report" elsewhere.
     step, total : int
         `step` of `total` is about to run; both count within the stage.
     loss : float or None

@@ -1,6 +1,7 @@
 """From facts to token ids: subjects, targets, context templates, batches by length.
 
-tokenize            a text's ids, with the model's leading text
+token_ids           a text's ids, with the model's leading text
+tokenize            the same for a prompt, checked
 Prompt              a tokenised prompt that knows where its subject ends
 FactTokens          everything of one fact that editing runs through the model
 prepare             the FactTokens of a batch of facts, or a FactError that says what to change
@@ -18,6 +19,7 @@ from itertools import pairwise
 import torch
 
 from coachhook_viz.editing.config import ContextTemplates
+from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.facts import Fact, FactError, Problem
 from coachhook_viz.models import LanguageModel
@@ -69,9 +71,28 @@ class FactTokens:
         return [prompt for group in self.groups for prompt in group]
 
 
-def tokenize(lm: LanguageModel, text: str) -> list[int]:
+def token_ids(lm: LanguageModel, text: str) -> list[int]:
     """Token ids of `text` after the model's lead, with the special tokens it expects."""
     ids: list[int] = lm.tokenizer(lm.lead + text)["input_ids"]
+    return ids
+
+
+def tokenize(lm: LanguageModel, text: str) -> list[int]:
+    """Token ids of a prompt that the model can read.
+
+    Raises
+    ------
+    ValueError
+        If it has no token, or more than the model's context window.
+    """
+    ids = token_ids(lm, text)
+    if not ids:
+        raise ValueError("the prompt has no token")
+    if len(ids) > lm.context_window:
+        raise ValueError(
+            f"the prompt {text[:40]!r}… has {len(ids)} tokens, but {lm.name} reads at most"
+            f" {lm.context_window}: shorten it"
+        )
     return ids
 
 
@@ -81,10 +102,10 @@ def continuation(lm: LanguageModel, prompt: str, answer: str) -> tuple[list[int]
     Raises
     ------
     ValueError
-        If the answer has no token of its own after this prompt.
+        If the answer has no token of its own after this prompt, or the prompt is too long.
     """
     before = tokenize(lm, prompt)
-    whole = tokenize(lm, f"{prompt} {answer.strip()}")
+    whole = token_ids(lm, f"{prompt} {answer.strip()}")
     if whole[: len(before)] != before or len(whole) == len(before):
         raise ValueError(f"{answer!r} cannot be told apart from the prompt {prompt!r} as tokens")
     return before, whole[len(before) :]
@@ -115,7 +136,8 @@ def prepare(
     ------
     FactError
         Naming each fact and field whose tokens cannot be edited: a subject or target without a
-        token, a prompt longer than the model's context window.
+        token, a prompt longer than the model's context window, a paraphrase or neighbour that
+        could not be measured.
 
     Warns
     -----
@@ -131,7 +153,7 @@ def prepare(
             start = text.index("{}", len(template) - len("{}"))
             text = text[:start] + fact.subject + text[start + len("{}") :]
             last = subject_last_token(lm, text, start, start + len(fact.subject))
-            return None if last is None else Prompt(tuple(tokenize(lm, text)), last)
+            return None if last is None else Prompt(tuple(token_ids(lm, text)), last)
 
         groups = tuple(tuple(located(t, fact.prompt) for t in group) for group in templates)
         essence = located("{}", KL_PROMPT)
@@ -141,23 +163,34 @@ def prepare(
                 Problem(index, "subject", f"{fact.subject!r} has no token in this model")
             )
             continue
+        longest = max(len(prompt.ids) for group in complete for prompt in group)
+        room = lm.context_window - longest
         try:
-            _, target = continuation(lm, fact.text, fact.target)
+            target = continuation(lm, fact.text, fact.target)[1] if room >= 0 else []
         except ValueError as error:
             problems.append(Problem(index, "target", str(error)))
             continue
-        tokens = FactTokens(tuple(complete), tuple(target), essence)
-        longest = max(len(prompt.ids) for prompt in tokens.contexts) + len(target)
-        if longest > lm.context_window:
+        if len(target) > room:
             reason = (
-                f"{longest} tokens with its context and target, but {lm.name} reads at most"
-                f" {lm.context_window}: shorten it"
+                f"{longest + len(target)} tokens with its context and target, but {lm.name} reads"
+                f" at most {lm.context_window}: shorten it"
             )
             problems.append(Problem(index, "prompt", reason))
-        prepared.append(tokens)
+            continue
+        prepared.append(FactTokens(tuple(complete), tuple(target), essence))
+        for field, prompt, answer in [
+            *(("paraphrases", paraphrase, fact.target) for paraphrase in fact.paraphrases),
+            *(("neighbors", n.prompt, n.answer) for n in fact.neighbors),
+        ]:
+            try:
+                tokenize(lm, prompt) if answer is None else continuation(lm, prompt, answer)
+            except ValueError as error:
+                problems.append(Problem(index, field, str(error)))
     if problems:
         raise FactError(problems, facts)
-    first = [fact.subject for fact, t in zip(facts, prepared, strict=True) if _is_first(lm, t.bare)]
+    first = [
+        fact.subject for fact, t in zip(facts, prepared, strict=True) if not t.bare.subject_last
+    ]
     if first:
         warnings.warn(
             f"the subject of {', '.join(map(repr, first))} is the prompt's first token, where keys"
@@ -169,10 +202,6 @@ def prepare(
     return prepared
 
 
-def _is_first(lm: LanguageModel, prompt: Prompt) -> bool:
-    return prompt.subject_last == 0
-
-
 def sample_contexts(lm: LanguageModel, watch: Watch) -> ContextTemplates:
     """The method's context templates: the bare prompt, and five prefixes of the model's own.
 
@@ -181,10 +210,10 @@ def sample_contexts(lm: LanguageModel, watch: Watch) -> ContextTemplates:
     watch("contexts", 0, 1)
     by_length: dict[int, list[list[int]]] = {}
     for opener in _CONTEXT_OPENERS:
-        ids = tokenize(lm, opener)
+        ids = token_ids(lm, opener)
         by_length.setdefault(len(ids), []).append(ids)
     texts: list[str] = []
-    with torch.random.fork_rng([lm.device] if lm.device.type == "cuda" else []):
+    with attached(lm, {}), torch.random.fork_rng([lm.device] if lm.device.type == "cuda" else []):
         torch.manual_seed(_CONTEXT_SEED)
         for group in by_length.values():  # equal lengths: no pads to generate after
             openers = torch.tensor(group, device=lm.device)
@@ -195,7 +224,8 @@ def sample_contexts(lm: LanguageModel, watch: Watch) -> ContextTemplates:
                 do_sample=True,
                 top_k=5,
             )
-            texts += lm.tokenizer.batch_decode(sampled, skip_special_tokens=True)
+            decoded = lm.tokenizer.batch_decode(sampled, skip_special_tokens=True)
+            texts += [text.removeprefix(lm.lead) for text in decoded]
     words = (" ".join(text.replace("{", " ").replace("}", " ").split()) for text in texts)
     return (("{}",), tuple(f"{text.rstrip(' .')}. {{}}" for text in words))
 

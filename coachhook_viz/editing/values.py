@@ -146,7 +146,7 @@ def _optimise(
             decay = delta.norm(dim=1) / norm[active].square()
             loss = nll + config.kl_weight * kl + config.weight_decay * decay
             losses[active] = loss.detach().cpu()
-            going = [i for i in active if losses[i] >= config.stop_loss]
+            going = [i for i in active if not losses[i] < config.stop_loss]
             if step == config.steps - 1 or not going:
                 break
             adam.zero_grad(set_to_none=True)

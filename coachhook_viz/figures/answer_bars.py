@@ -33,7 +33,7 @@ def answers(
     before, after : DataFrame
         What `Session.predict` gives with ``edited=False`` and ``edited=True``: token, probability.
         A token that only one of them has gets no bar on the other side, where its probability is
-        smaller than any that is shown.
+        smaller than any that is shown; tokens that read the same are added up.
     prompt : str
         For the title.
     backend : {"plotly", "matplotlib"}
@@ -48,9 +48,10 @@ def answers(
         For another backend.
     """
     check_backend(backend)
-    sides = [dict(zip(f["token"], f["probability"], strict=True)) for f in (before, after)]
+    sides = [frame.groupby("token")["probability"].sum() for frame in (before, after)]
     tokens = sorted(
-        dict.fromkeys([*sides[0], *sides[1]]), key=lambda t: -max(s.get(t, 0.0) for s in sides)
+        dict.fromkeys([*before["token"], *after["token"]]),
+        key=lambda token: -max(side.get(token, 0.0) for side in sides),
     )
     shares = [[side.get(token) for token in tokens] for side in sides]
     title = f"Next token after “{shorten(prompt, 80, placeholder=' …')}”"

@@ -23,6 +23,8 @@ from coachhook_viz.figures.style import (
     visible,
 )
 
+_WIDEST = 100  # inches; more than matplotlib can save
+
 
 def scope(scope: Scope, backend: Backend = "plotly") -> go.Figure | Picture:
     """Tokens × layers: the score that the rule in force judges, in-scope cells framed and marked ●.
@@ -45,22 +47,6 @@ def scope(scope: Scope, backend: Backend = "plotly") -> go.Figure | Picture:
     """
     check_backend(backend)
     return _plotly(scope) if backend == "plotly" else _matplotlib(scope)
-
-
-def _scores(scope: Scope) -> list[list[float]]:
-    """(L, T) what is compared with the threshold."""
-    if scope.kind == "match" and scope.facts:
-        return list(scope.match.amax(1).tolist())
-    return list(scope.z.tolist())
-
-
-def _layer_names(scope: Scope) -> list[str]:
-    if scope.kind == "match":
-        return [f"layer {layer} · τ {scope.match_threshold:.2f}" for layer in scope.layers]
-    if scope.kind == "off":
-        return [f"layer {layer}" for layer in scope.layers]
-    names = zip(scope.layers, scope.alpha.tolist(), strict=True)
-    return [f"layer {layer} · α {alpha:.2f}" for layer, alpha in names]
 
 
 def _title(scope: Scope) -> str:
@@ -93,10 +79,10 @@ def _score_name(scope: Scope) -> str:
 
 
 def _plotly(scope: Scope) -> go.Figure:
-    scores, inside = _scores(scope), scope.in_scope.tolist()
+    scores, inside = scope.scores.tolist(), scope.in_scope.tolist()
     low, high = _bounds(scores)
     tokens = [literal(visible(token)) for token in scope.tokens]
-    layers = _layer_names(scope)
+    layers = scope.layer_names
     figure = plotly_figure(
         _title(scope), 260 + max(54 * len(tokens), 380), 190 + 38 * len(scope.layers)
     )
@@ -136,10 +122,11 @@ def _plotly(scope: Scope) -> go.Figure:
 
 
 def _matplotlib(scope: Scope) -> Picture:
-    scores, inside = _scores(scope), scope.in_scope.tolist()
+    scores, inside = scope.scores.tolist(), scope.in_scope.tolist()
     low, high = _bounds(scores)
     count = len(scope.tokens)
-    picture = Picture(2.4 + max(0.66 * count, 4.5), 1.7 + 0.42 * len(scope.layers))
+    width = min(2.4 + max(0.66 * count, 4.5), _WIDEST)
+    picture = Picture(width, 1.7 + 0.42 * len(scope.layers))
     axes = picture.axes_in_ink()
     sns.heatmap(
         scores,
@@ -170,7 +157,7 @@ def _matplotlib(scope: Scope) -> Picture:
         rotation_mode="anchor",
         parse_math=False,
     )
-    axes.set_yticks([i + 0.5 for i in range(len(scope.layers))], _layer_names(scope), rotation=0)
+    axes.set_yticks([i + 0.5 for i in range(len(scope.layers))], scope.layer_names, rotation=0)
     axes.tick_params(length=0)
     axes.set_xlabel("\n".join(wrap(_below(scope), 90)), size=9)
     axes.set_title(

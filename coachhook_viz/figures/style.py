@@ -93,7 +93,7 @@ def visible(token: str) -> str:
 
 def literal(text: str) -> str:
     """`text` for plotly, which would else read tags, entities and ``$formulas$`` in it."""
-    return escape(text).replace("$", "&#36;")
+    return escape(text, quote=False).replace("$", "&#36;")  # plotly knows no &quot;
 
 
 def check_backend(backend: str) -> None:

@@ -62,9 +62,7 @@ ARCHITECTURES = (
             "mistral",
             "qwen2",
             "qwen3",
-            "gemma",
-            "gemma2",
-            "gemma3_text",
+            "gemma",  # later ones normalise what the MLP adds, so ΔW k would not add up
             "phi3",
         ),
         "model.layers",

@@ -7,11 +7,12 @@ load_model       the bundled default, any hub id, or a local folder
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -115,8 +116,12 @@ class LanguageModel:
 
     @property
     def context_window(self) -> int:
-        """Most tokens the model reads."""
-        return int(self.model.config.max_position_embeddings)
+        """Most tokens that the model reads with each token seeing all before it."""
+        limits = [
+            getattr(self.model.config, name, None)
+            for name in ("max_position_embeddings", "sliding_window")
+        ]
+        return min((int(limit) for limit in limits if limit), default=sys.maxsize)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -134,8 +139,16 @@ class LanguageModel:
             digest.update(sample.numpy().tobytes())
         return digest.hexdigest()
 
-    def encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Token ids of `prompts`, each after the lead, right-padded.
+    def encode(
+        self, prompts: Sequence[str], padding_side: Literal["left", "right"] = "right"
+    ) -> dict[str, Tensor]:
+        """Token ids of `prompts`, each after the lead.
+
+        Parameters
+        ----------
+        prompts : sequence of str
+        padding_side : {"right", "left"}
+            "left" for generating from several prompts at once, which goes on after the last token.
 
         Returns
         -------
@@ -143,7 +156,9 @@ class LanguageModel:
             input_ids and attention_mask, (prompts, tokens) each, on the model's device.
         """
         texts = [self.lead + prompt for prompt in prompts]
-        encoded = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
+        encoded = self.tokenizer(
+            texts, padding=True, padding_side=padding_side, return_tensors="pt"
+        )
         return {name: encoded[name].to(self.device) for name in ("input_ids", "attention_mask")}
 
     def generate(self, **options: Any) -> Tensor:
