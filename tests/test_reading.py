@@ -203,11 +203,11 @@ def test_a_row_with_too_many_cells_is_rejected_not_misread(tmp_path: Path) -> No
 def test_line_separators_within_json_lines(tmp_path: Path) -> None:
     """They end no line of JSONL; the record that holds one is looked at on its own."""
     records = [
-        {"prompt": "{} is in", "subject": name, "target": "Asia"} for name in ("Peru", "P\u2028")
+        {"prompt": "{} is in", "subject": name, "target": "Asia"} for name in ("Peru", "P\u2028eru")
     ]
     lines = [json.dumps(record, ensure_ascii=False) for record in records]
     path = write(tmp_path, "facts.jsonl", "\r\n".join(lines))
-    with pytest.warns(BadRecordWarning, match=r"record 2: .*U\+2028|1 of 2"):
+    with pytest.warns(BadRecordWarning, match=r"record 2: .*U\+2028"):
         [fact] = read_facts(path)
     assert fact.subject == "Peru"
 
