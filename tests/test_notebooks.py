@@ -23,9 +23,8 @@ def test_saved_notebook_can_be_read_without_a_kernel(path: Path) -> None:
     assert not any(output.output_type == "error" for output in outputs(notebook))
     assert not any(output.get("name") == "stderr" for output in outputs(notebook))
     text = path.read_text("utf-8")
-    assert "/home/" not in text
-    assert "/root/" not in text
-    assert "/work/" not in text
+    for path_of_this_machine in (Path.home(), NOTEBOOKS[0].parents[1]):
+        assert str(path_of_this_machine) not in text
 
 
 @pytest.mark.notebook

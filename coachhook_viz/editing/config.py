@@ -36,7 +36,8 @@ class EditConfig:
     context_templates : groups of prefixes or None
         ``(("{}",), ("He left. {}", ...))``. None: sampled from the model once, fixed seed.
     calibration : {"edited", "base"}
-        Thresholds from what a layer sees with the hooks on, or (published) from the bare model.
+        Each layer's threshold as soon as it is updated, from what it sees with the hooks on; or
+        (published) all of them at the end, from the bare model.
     scope : {"zscore", "match", "off"}
         Where the hook speaks: published z-score rule, this project's match rule, every token.
     match_threshold : float
