@@ -1,21 +1,25 @@
-"""An edit session: a list of rounds, and how many of them are in force.
+"""An edit session: rounds on branches, and which of them are in force.
 
-session = Session(lm, EditConfig.for_model(lm))
+session = Session(lm, EditConfig.for_model(lm), folder="my session")
 session.apply(facts)
 session.predict("The capital of France is")
 session.undo()
+session = Session.load("my session", lm)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from coachhook_viz import store
 from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.editor import edit_round
 from coachhook_viz.editing.hooks import attached
@@ -25,13 +29,26 @@ from coachhook_viz.editing.progress import Bar, CancelCallback, ProgressCallback
 from coachhook_viz.editing.state import EditState, Round
 from coachhook_viz.editing.tokens import sample_contexts, tokenize
 from coachhook_viz.editing.update import PreservedKeys
+from coachhook_viz.events import (
+    BranchChanged,
+    Emitter,
+    Event,
+    FactMuted,
+    Moved,
+    RoundApplied,
+    RoundLabelled,
+    Subscriber,
+)
 from coachhook_viz.facts import Fact
+from coachhook_viz.history import Branch, History, Label
 from coachhook_viz.measure.quality import quality
 from coachhook_viz.models import LanguageModel
 
 
 class Session:
     """Rounds of edits on a model that itself is never modified.
+
+    Whatever changes the session takes a `source`, any value, which its event then carries.
 
     Parameters
     ----------
@@ -41,6 +58,8 @@ class Session:
     moments : mapping of int to Tensor, optional
         Layer to C0 (d_key, d_key). None: from the user's cache, or collected over the shipped
         corpus the first time.
+    folder : str or Path, optional
+        An empty or new folder that each change is written to at once.
     progress, cancel : callables, optional
         As in `apply`, for what the session has to collect first; None draws a bar.
 
@@ -48,6 +67,8 @@ class Session:
     ------
     ValueError
         If the configuration or the moments do not fit the model.
+    SessionFileError
+        If the folder holds a session already; `Session.load` opens it.
     """
 
     def __init__(
@@ -56,6 +77,7 @@ class Session:
         config: EditConfig | None = None,
         moments: Mapping[int, Tensor] | None = None,
         *,
+        folder: str | Path | None = None,
         progress: ProgressCallback | None = None,
         cancel: CancelCallback | None = None,
     ) -> None:
@@ -68,40 +90,173 @@ class Session:
             if moments is None:
                 moments = cached_moments(lm, config.layers, watch)
         check_moments(moments, lm, config.layers)
+        moments = {layer: moments[layer].to(lm.device) for layer in config.layers}
         self.lm = lm
         self.config = config
-        self._preserved = PreservedKeys(
-            {layer: moments[layer].to(lm.device) for layer in config.layers},
-            config.covariance_weight,
-        )
-        self._rounds: tuple[Round, ...] = ()
+        self._id = uuid4().hex
+        self._traces = {layer: float(torch.trace(moment)) for layer, moment in moments.items()}
+        self._preserved = PreservedKeys(moments, config.covariance_weight)
+        self._emitter = Emitter()
+        self._history = History()
         self._state = EditState.of(lm, config)
+        self._folder: Path | None = None
+        self._checksum: str | None = None
+        if folder is not None:
+            self._folder = Path(folder)
+            self._checksum = store.write(self._folder, self._saved(self._history))
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        lm: LanguageModel,
+        moments: Mapping[int, Tensor] | None = None,
+        *,
+        journal: bool = True,
+        progress: ProgressCallback | None = None,
+        cancel: CancelCallback | None = None,
+    ) -> Session:
+        """Open a session that was saved, and go on writing each change to its folder.
+
+        Parameters
+        ----------
+        folder : str or Path
+        lm : LanguageModel
+            The model that it was made with.
+        moments : mapping of int to Tensor, optional
+            As it was made with.
+        journal : bool
+            False: only read; the folder stays as it is.
+        progress, cancel : callables, optional
+            As in `Session`.
+
+        Raises
+        ------
+        SessionFileError
+            If there is no session, its files are damaged or newer, or it belongs to another model,
+            another revision of it, or other moments.
+        """
+        folder = Path(folder)
+        saved, checksum = store.read(folder, lm)
+        session = cls(lm, saved.config, moments, progress=progress, cancel=cancel)
+        for layer, trace in saved.moments.items():
+            if abs(session._traces[layer] - trace) > 1e-3 * abs(trace):
+                raise store.SessionFileError(
+                    f"{folder}: it was made with other moments C0; pass them as moments="
+                )
+        session._id = saved.id
+        session._history = saved.history
+        session._state = session._after(session._history.branch.in_force())
+        if journal:
+            session._folder, session._checksum = folder, checksum
+        return session
+
+    def save(self, folder: str | Path) -> None:
+        """Write the whole session to a folder, atomically.
+
+        Parameters
+        ----------
+        folder : str or Path
+            A new or empty one, or one where this session was saved before.
+
+        Raises
+        ------
+        SessionFileError
+            If the folder holds another session.
+        OSError
+            If the disk does not take it; the folder then holds what it held.
+        """
+        checksum = store.write(Path(folder), self._saved(self._history))
+        if self._folder is not None and Path(folder).resolve() == self._folder.resolve():
+            self._checksum = checksum
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call `subscriber` with an `events.Event` after each change of state.
+
+        Returns
+        -------
+        callable
+            Ends the subscription.
+        """
+        return self._emitter.subscribe(subscriber)
 
     @property
     def rounds(self) -> tuple[Round, ...]:
-        """All rounds, those in force first."""
-        return self._rounds
+        """All rounds of the branch, those in force first."""
+        return self._history.branch.rounds
 
     @property
     def position(self) -> int:
         """How many rounds are in force."""
-        return len(self._state.rounds)
+        return self._history.branch.position
+
+    @property
+    def facts(self) -> dict[int, Fact]:
+        """The facts of all rounds of the branch by id, muted ones too."""
+        return {
+            fact_id: fact
+            for round_ in self.rounds
+            for fact_id, fact in zip(round_.fact_ids, round_.facts, strict=True)
+        }
+
+    @property
+    def muted(self) -> frozenset[int]:
+        """Ids of the facts that are muted on this branch."""
+        return self._history.branch.muted
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        """All branches by name."""
+        return self._history.branches
+
+    @property
+    def current_branch(self) -> str:
+        """Name of the branch in force."""
+        return self._history.current
+
+    @property
+    def labels(self) -> Mapping[int, Label]:
+        """What rounds are called, by number of the round."""
+        return self._history.labels
 
     @property
     def state(self) -> EditState:
         """What is in force."""
         return self._state
 
+    def state_at(self, position: int | None = None, branch: str | None = None) -> EditState:
+        """What would be in force with the first `position` rounds of a branch.
+
+        Parameters
+        ----------
+        position : int, optional
+            None: as the branch stands.
+        branch : str, optional
+            None: the one in force.
+
+        Raises
+        ------
+        ValueError
+            If there is no such branch, or it has not that many rounds.
+        """
+        found = self._history.find(self.current_branch if branch is None else branch)
+        position = found.position if position is None else position
+        if not 0 <= position <= len(found.rounds):
+            raise ValueError(f"there is no position {position}: {len(found.rounds)} rounds")
+        return self._after(found.in_force(position))
+
     def apply(
         self,
         facts: Sequence[Fact],
         progress: ProgressCallback | None = None,
         cancel: CancelCallback | None = None,
+        *,
+        source: object = None,
     ) -> Round:
         """Edit a batch of facts as one round on top of those in force.
 
-        Rounds that had been undone are dropped. It happens whole or not at all: after an error,
-        a cancel or an interrupt the session is as it was.
+        Rounds of this branch that had been undone are dropped. It happens whole or not at all:
+        after an error, a cancel or an interrupt the session is as it was.
 
         Parameters
         ----------
@@ -110,6 +265,8 @@ class Session:
             Called with a `Progress` before each step.
         cancel : callable, optional
             Asked before each step; True stops the round.
+        source : object
+            For the `RoundApplied` event.
 
         Returns
         -------
@@ -121,15 +278,19 @@ class Session:
             If a fact cannot be edited; it names fact and field.
         EditCancelled
             If `cancel` answered True.
+        SessionFileError, OSError
+            If the session's folder cannot be written to.
         """
+        self._journal(self._history)  # fail now rather than after the work
         state, watch = self._state, Watch(progress, cancel)
-        preserved = self._preserved.after(state.rounds)
+        preserved = self._preserved.after(self.rounds[: self.position])
         round_ = edit_round(self.lm, state, facts, preserved, watch)
-        following = state.then(round_)
-        self._rounds, self._state = following.rounds, following
-        return round_
+        history = self._history.applied(round_)
+        applied = history.branch.rounds[-1]
+        self._commit(history, RoundApplied(source, applied))
+        return applied
 
-    def go_to(self, position: int) -> None:
+    def go_to(self, position: int, *, source: object = None) -> None:
         """Put the first `position` rounds in force, bit for bit as when they were applied.
 
         Raises
@@ -137,14 +298,11 @@ class Session:
         ValueError
             If there are not that many rounds.
         """
-        if not 0 <= position <= len(self._rounds):
-            raise ValueError(f"go_to({position}): the session has {len(self._rounds)} rounds")
-        if position == self.position + 1:
-            self._state = self._state.then(self._rounds[self.position])
-        elif position != self.position:
-            self._state = EditState.of(self.lm, self.config, self._rounds[:position])
+        history = self._history.moved(position)
+        if position != self.position:
+            self._commit(history, Moved(source, position))
 
-    def undo(self) -> None:
+    def undo(self, *, source: object = None) -> None:
         """Take the last round in force back.
 
         Raises
@@ -154,9 +312,9 @@ class Session:
         """
         if not self.position:
             raise ValueError("nothing to undo: no round is in force")
-        self.go_to(self.position - 1)
+        self.go_to(self.position - 1, source=source)
 
-    def redo(self) -> None:
+    def redo(self, *, source: object = None) -> None:
         """Put the next round in force again.
 
         Raises
@@ -164,9 +322,98 @@ class Session:
         ValueError
             If all are in force.
         """
-        if self.position == len(self._rounds):
+        if self.position == len(self.rounds):
             raise ValueError("nothing to redo: all rounds are in force")
-        self.go_to(self.position + 1)
+        self.go_to(self.position + 1, source=source)
+
+    def mute(self, fact_id: int, *, source: object = None) -> None:
+        """Switch one fact's edit off by dropping its columns; all others stay as they are.
+
+        Its key stays preserved in later rounds and thresholds stay where they are, so `unmute`
+        restores the very same bits.
+
+        Raises
+        ------
+        ValueError
+            If the branch has no such fact.
+        """
+        self._mute(fact_id, True, source)
+
+    def unmute(self, fact_id: int, *, source: object = None) -> None:
+        """Switch a muted fact's edit on again.
+
+        Raises
+        ------
+        ValueError
+            If the branch has no such fact.
+        """
+        self._mute(fact_id, False, source)
+
+    def _mute(self, fact_id: int, silent: bool, source: object) -> None:
+        history = self._history.muted(fact_id, silent)
+        if history.branch.muted != self.muted:
+            self._commit(history, FactMuted(source, fact_id, silent))
+
+    def branch(self, name: str, *, source: object = None) -> None:
+        """Begin another branch with what is in force, and go on there.
+
+        Raises
+        ------
+        ValueError
+            If the name is empty or taken.
+        """
+        self._commit(self._history.branched(name), BranchChanged(source, name, new=True))
+
+    def switch(self, name: str, *, source: object = None) -> None:
+        """Go on with another branch, as it was left.
+
+        Raises
+        ------
+        ValueError
+            If there is none of that name.
+        """
+        history = self._history.switched(name)
+        if name != self.current_branch:
+            self._commit(history, BranchChanged(source, name, new=False))
+
+    def label(self, number: int, name: str = "", note: str = "", *, source: object = None) -> None:
+        """Call a round something and note something about it; nothing takes both away.
+
+        Parameters
+        ----------
+        number : int
+            `Round.number`.
+        name, note : str
+
+        Raises
+        ------
+        ValueError
+            If there is no such round, or the name is long or has control characters.
+        """
+        history = self._history.labelled(number, Label(name, note))
+        self._commit(history, RoundLabelled(source, number))
+
+    def _commit(self, history: History, event: Event) -> None:
+        """The one place where the session changes: state, disk, memory, and then the event."""
+        state = self._after(history.branch.in_force())
+        self._checksum = self._journal(history)
+        self._history, self._state = history, state
+        self._emitter.emit(event)
+
+    def _after(self, rounds: tuple[Round, ...]) -> EditState:
+        known = self._state.rounds
+        state = self._state if rounds[: len(known)] == known else EditState.of(self.lm, self.config)
+        for round_ in rounds[len(state.rounds) :]:
+            state = state.then(round_)
+        return state
+
+    def _journal(self, history: History) -> str | None:
+        if self._folder is None:
+            return None
+        return store.write(self._folder, self._saved(history), self._checksum)
+
+    def _saved(self, history: History) -> store.Saved:
+        return store.Saved(self._id, store.describe(self.lm), self.config, self._traces, history)
 
     def delta_weight(self, layer: int) -> Tensor:
         """ΔW (d_model, d_key) in force at a hooked layer, float64.
@@ -240,7 +487,7 @@ class Session:
         -------
         DataFrame
             fact : int
-                The fact's number in the session, counted over its rounds from 0.
+                The fact's id in the session; muted ones are left out.
             round : int
                 `rounds`: after how many rounds this was measured.
             metric : str
@@ -253,14 +500,47 @@ class Session:
             If there are not that many rounds.
         """
         rounds = self.position if rounds is None else rounds
-        if not 0 <= rounds <= len(self._rounds):
-            raise ValueError(f"evaluate({rounds}): the session has {len(self._rounds)} rounds")
-        state = self._state
-        if rounds != self.position:
-            state = EditState.of(self.lm, self.config, self._rounds[:rounds])
+        if not 0 <= rounds <= len(self.rounds):
+            raise ValueError(f"evaluate({rounds}): the session has {len(self.rounds)} rounds")
+        state = self.state_at(rounds)
         frame = quality(self.lm, state, state.facts, Watch(progress, cancel))
+        frame["fact"] = frame["fact"].map(dict(enumerate(state.fact_ids)))
         frame.insert(1, "round", rounds)
         return frame
+
+    def compare(
+        self,
+        one: str,
+        other: str,
+        progress: ProgressCallback | None = None,
+        cancel: CancelCallback | None = None,
+    ) -> pd.DataFrame:
+        """Score the facts that are in force on either of two branches under both.
+
+        Returns
+        -------
+        DataFrame
+            fact : int
+            metric : str
+            and one column of values for each branch, under its name.
+
+        Raises
+        ------
+        ValueError
+            If there is no such branch, or it is the same twice.
+        """
+        if one == other:
+            raise ValueError(f"compare needs two branches, not {one!r} twice")
+        states = {name: self.state_at(branch=name) for name in (one, other)}
+        facts: dict[int, Fact] = {}
+        for state in states.values():
+            facts.update(zip(state.fact_ids, state.facts, strict=True))
+        watch, ids, columns = Watch(progress, cancel), dict(enumerate(facts)), []
+        for name, state in states.items():
+            frame = quality(self.lm, state, list(facts.values()), watch)
+            frame["fact"] = frame["fact"].map(ids)
+            columns.append(frame.set_index(["fact", "metric"])["value"].rename(name))
+        return pd.concat(columns, axis=1).reset_index()
 
     def _encode(self, prompt: str) -> dict[str, Tensor]:
         ids = tokenize(self.lm, prompt)

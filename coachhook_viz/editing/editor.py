@@ -57,6 +57,7 @@ def edit_round(
     Returns
     -------
     Round
+        Not numbered yet: its facts count from 0.
 
     Raises
     ------
@@ -78,10 +79,17 @@ def edit_round(
     with attached(lm, {}):  # whatever else hangs on the model is silent meanwhile
         targets = optimise_targets(lm, state.hook_layers(lm.dtype), tokens, config, watch)
         _check_finite(targets, facts)
-        factors, alphas = spread(lm, state, tokens, targets.states, preserved, watch)
+        factors, alphas, peaks = spread(lm, state, tokens, targets.states, preserved, watch)
     _warn_of_wide_scope(state, alphas, facts, tokens)
     return Round(
-        tuple(facts), factors, alphas, targets.states, targets.losses, time.perf_counter() - started
+        facts=tuple(facts),
+        fact_ids=tuple(range(len(facts))),
+        factors=factors,
+        alphas=alphas,
+        peaks=peaks,
+        targets=targets.states,
+        losses=targets.losses,
+        seconds=time.perf_counter() - started,
     )
 
 
@@ -128,8 +136,8 @@ def spread(
     targets: Tensor,
     preserved: Mapping[int, Tensor],
     watch: Watch,
-) -> tuple[dict[int, Factors], dict[int, float]]:
-    """Factors and thresholds of every hooked layer, first to last (method page, "One round").
+) -> tuple[dict[int, Factors], dict[int, float], dict[int, Tensor]]:
+    """Factors of every hooked layer, first to last, their thresholds, and the peaks that set them.
 
     Each layer takes its share of what is still missing to z: ``R = (z − h_L) / (n − i)``,
     ``A = (C + K Kᵀ)⁻¹ K``.
@@ -146,6 +154,7 @@ def spread(
     contexts = _relays(lm, [prompt for fact in facts for prompt in fact.contexts])
     bare = _relays(lm, [fact.bare for fact in facts])
     factors: dict[int, Factors] = {}
+    peaks: dict[int, Tensor] = {}
     for i, layer in enumerate(config.layers):
         watch("layers", i, len(config.layers))
         with attached(lm, hooks):
@@ -157,16 +166,18 @@ def spread(
         updated = layers[layer].then(factors[layer], layers[layer].alpha)
         if config.calibration == "edited":
             with attached(lm, hooks):
-                peaks = _peaks(bare, layer, updated.delta_weight.to(dtype))
-            updated = replace(updated, alpha=threshold(updated.alpha, peaks, CALIBRATION_MARGIN))
+                peaks[layer] = _peaks(bare, layer, updated.delta_weight.to(dtype))
+            alpha = threshold(updated.alpha, peaks[layer], CALIBRATION_MARGIN)
+            updated = replace(updated, alpha=alpha)
         layers[layer] = updated
         hooks[layer] = updated.validated(dtype, config.scope, config.match_threshold)
     if config.calibration == "base":
         bare = _relays(lm, [fact.bare for fact in facts])
         for layer, updated in layers.items():
-            peaks = _peaks(bare, layer, updated.delta_weight.to(dtype))
-            layers[layer] = replace(updated, alpha=threshold(updated.alpha, peaks, margin=0.0))
-    return factors, {layer: updated.alpha for layer, updated in layers.items()}
+            peaks[layer] = _peaks(bare, layer, updated.delta_weight.to(dtype))
+            alpha = threshold(updated.alpha, peaks[layer], margin=0.0)
+            layers[layer] = replace(updated, alpha=alpha)
+    return factors, {layer: updated.alpha for layer, updated in layers.items()}, peaks
 
 
 _Relays = Sequence[tuple[Sequence[int], Sequence[int], Relay]]

@@ -8,8 +8,8 @@ EditState    a prefix of the list of rounds, ready to hang on a model
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,6 +44,10 @@ class Factors:
         """(d_key, b): a_i / (a_i · k_i), whose product with a key is the fact's match with it."""
         return self.directions / (self.directions * self.keys).sum(0)
 
+    def columns(self, kept: list[int]) -> Factors:
+        """Only the facts at the places `kept`."""
+        return Factors(self.residuals[:, kept], self.directions[:, kept], self.keys[:, kept])
+
 
 @dataclass(frozen=True, eq=False)
 class Round:
@@ -53,24 +57,48 @@ class Round:
     ----------
     facts : tuple of Fact
         The b facts.
+    fact_ids : tuple of int
+        Their numbers in the session, never given twice.
     factors : mapping of int to Factors
         By hooked layer.
     alphas : mapping of int to float
         Scope threshold of each hooked layer after this round.
+    peaks : mapping of int to Tensor
+        By hooked layer, each edit prompt's highest z-score (b,), which set the threshold.
     targets : Tensor
         Target hidden states z (b, d_model), float64.
     losses : tuple of float
         Loss of each fact at its last optimisation step.
     seconds : float
         Wall time that the round took.
+    number : int
+        The round's number in the session, from 1, never given twice.
     """
 
     facts: tuple[Fact, ...]
+    fact_ids: tuple[int, ...]
     factors: Mapping[int, Factors]
     alphas: Mapping[int, float]
+    peaks: Mapping[int, Tensor]
     targets: Tensor
     losses: tuple[float, ...]
     seconds: float
+    number: int = 0
+
+    def without(self, muted: Collection[int]) -> Round:
+        """The round with the columns of some facts dropped; its thresholds stay."""
+        kept = [i for i, fact_id in enumerate(self.fact_ids) if fact_id not in muted]
+        if len(kept) == len(self.facts):
+            return self
+        return replace(
+            self,
+            facts=tuple(self.facts[i] for i in kept),
+            fact_ids=tuple(self.fact_ids[i] for i in kept),
+            factors={layer: factors.columns(kept) for layer, factors in self.factors.items()},
+            peaks={layer: peaks[kept] for layer, peaks in self.peaks.items()},
+            targets=self.targets[kept],
+            losses=tuple(self.losses[i] for i in kept),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +135,7 @@ class LayerState:
 
 @dataclass(frozen=True, eq=False)
 class EditState:
-    """The factors and thresholds in force: a prefix of the rounds under a configuration.
+    """The factors and thresholds in force: a prefix of the rounds, minus muted facts.
 
     Build one with `EditState.of`, or from another with `then`.
 
@@ -146,13 +174,18 @@ class EditState:
         return tuple(fact for round_ in self.rounds for fact in round_.facts)
 
     @property
+    def fact_ids(self) -> tuple[int, ...]:
+        """The numbers of `facts` in the session."""
+        return tuple(fact_id for round_ in self.rounds for fact_id in round_.fact_ids)
+
+    @property
     def alphas(self) -> dict[int, float]:
         """Scope threshold in force, by hooked layer."""
         return {layer: state.alpha for layer, state in self.layers.items()}
 
     def hook_layers(self, dtype: torch.dtype) -> dict[int, HookLayer]:
-        """Validated hook layers in a model's `dtype`; none while no round is in force."""
-        if not self.rounds:
+        """Validated hook layers in a model's `dtype`; none while no fact is in force."""
+        if not self.facts:
             return {}
         config = self.config
         return {

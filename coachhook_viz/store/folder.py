@@ -1,0 +1,207 @@
+"""A folder that holds a session: `session.json`, and a safetensors file a round.
+
+write    make a folder hold a session: whole or not at all
+read     what a folder holds
+
+Round files are written first, then `session.json` takes the place of the one before in a single
+rename. So a process may be killed at any moment: the folder holds the session before or after.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from torch import Tensor
+
+from coachhook_viz.models import LanguageModel
+from coachhook_viz.store.format import (
+    Saved,
+    SessionFileError,
+    describe,
+    difference,
+    from_content,
+    migrated,
+    schema,
+    to_content,
+    to_tensors,
+)
+
+_CONTENT = "session.json"
+_ROUND = "round-{:04d}.safetensors"
+_TEMPORARY = ".tmp"
+_LOCK = "session.lock"
+_PATIENCE = 10.0  # seconds to wait for another process that is writing
+
+
+def write(folder: Path, saved: Saved, expected: str | None = None) -> str:
+    """Make `folder` hold `saved`, atomically.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if needed.
+    saved : Saved
+    expected : str, optional
+        The checksum that the folder must have now, where a journal goes on writing. None: it must
+        be empty, or hold this session in an earlier state.
+
+    Returns
+    -------
+    str
+        The folder's checksum from now on.
+
+    Raises
+    ------
+    SessionFileError
+        If the folder holds another session, or has been written by somebody else meanwhile.
+    OSError
+        If the disk does not take it; the folder then holds what it held.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / _LOCK, timeout=_PATIENCE):
+            return _write(folder, saved, expected)
+    except Timeout:
+        raise SessionFileError(f"{folder}: another process is writing there") from None
+
+
+def _write(folder: Path, saved: Saved, expected: str | None) -> str:
+    there = _parse(folder) if (folder / _CONTENT).exists() else None
+    if expected is not None and (there is None or there["checksum"] != expected):
+        raise SessionFileError(
+            f"{folder}: the session there was changed or removed by someone else since this one"
+            " opened it; save to another folder"
+        )
+    if there is not None and there["id"] != saved.id:
+        raise SessionFileError(f"{folder}: it holds another session; choose another folder")
+    known = {} if there is None else {r["number"]: r["sha256"] for r in there["rounds"]}
+    digests: dict[int, str] = {}
+    for number, round_ in saved.history.rounds.items():
+        path = folder / _ROUND.format(number)
+        digest = known.get(number)
+        if expected is None or digest is None:  # what a journal wrote it need not compare again
+            data = safetensors.save(to_tensors(round_))
+            found = hashlib.sha256(data).hexdigest()
+            if digest not in (None, found):
+                raise SessionFileError(
+                    f"{folder}: it holds another round {number} of the same session, which has"
+                    " gone two ways; choose another folder"
+                )
+            if digest is None:
+                _replace(path, data)
+            digest = found
+        digests[number] = digest
+    content = to_content(saved, digests)
+    content["checksum"] = _checksum(content)
+    _replace(folder / _CONTENT, json.dumps(content, indent=1, ensure_ascii=False).encode())
+    wanted = {_ROUND.format(number) for number in saved.history.rounds}
+    for path in folder.iterdir():
+        stale = re.fullmatch(r"round-\d{4,}\.safetensors", path.name) and path.name not in wanted
+        if stale or path.name.endswith(_TEMPORARY):
+            path.unlink()
+    return str(content["checksum"])
+
+
+def read(folder: Path, lm: LanguageModel) -> tuple[Saved, str]:
+    """What `folder` holds, and its checksum.
+
+    Raises
+    ------
+    SessionFileError
+        If there is no session; if it is truncated, was changed by hand, or is of a newer version;
+        if it belongs to another model than `lm`, or to another revision of it.
+    """
+    if not (folder / _CONTENT).exists():
+        raise SessionFileError(f"{folder}: no session is saved there, it has no {_CONTENT}")
+    content = _parse(folder)
+    checksum = str(content.pop("checksum"))
+    try:
+        content = migrated(content)
+        if reason := difference(content["model"], describe(lm)):
+            raise SessionFileError(f"{folder}: {reason}")
+        tensors = {entry["number"]: _read_round(folder, entry) for entry in content["rounds"]}
+        return from_content(content, tensors, lm), checksum
+    except SessionFileError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SessionFileError(
+            f"{folder / _CONTENT}: it does not describe a session: {type(error).__name__} {error}"
+        ) from None
+
+
+def _read_round(folder: Path, entry: dict[str, Any]) -> dict[str, Tensor]:
+    path = folder / _ROUND.format(entry["number"])
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SessionFileError(f"{path}: it cannot be read: {error.strerror}") from None
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise SessionFileError(
+            f"{path}: it is truncated, or was changed since it was saved; restore it from a copy"
+        )
+    try:
+        tensors: dict[str, Tensor] = safetensors.load(data)
+    except SafetensorError as error:
+        raise SessionFileError(f"{path}: it is not a safetensors file: {error}") from None
+    return tensors
+
+
+def _parse(folder: Path) -> dict[str, Any]:
+    path = folder / _CONTENT
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        version, checksum = content["schema"], content.pop("checksum")
+    except OSError as error:
+        raise SessionFileError(f"{path}: it cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        raise SessionFileError(
+            f"{path}: it is truncated, or not a session; restore it from a copy"
+        ) from None
+    if not isinstance(version, int) or version < 1:
+        raise SessionFileError(f"{path}: its schema is {version!r}, which no version has written")
+    if version > schema():
+        raise SessionFileError(
+            f"{path}: it was written by a newer version (schema {version}, this one knows"
+            f" {schema()}); upgrade coachhook-viz"
+        )
+    if checksum != _checksum(content):
+        raise SessionFileError(
+            f"{path}: it was changed since it was saved (its checksum differs); restore it from a"
+            " copy"
+        )
+    return {**content, "checksum": checksum}
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file beside, and let it take the place of `path` once it is on the disk."""
+    beside = path.with_name(path.name + _TEMPORARY)
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise
+    if hasattr(os, "O_DIRECTORY"):  # the rename itself must be on the disk too
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
