@@ -160,7 +160,7 @@ def from_content(
     history = History(
         branches, content["current"], labels, content["next_round"], content["next_fact"]
     )
-    moments = {int(layer): float(trace) for layer, trace in content["moments"].items()}
+    moments = {layer: float(content["moments"][str(layer)]) for layer in config.layers}
     return Saved(content["id"], content["model"], config, moments, history)
 
 

@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_config, tiny_facts, tiny_model, tiny_moments, tiny_session
+
+from coachhook_viz import EditConfig, LanguageModel, Session
+from coachhook_viz.events import Event
+from coachhook_viz.store import SessionFileError, folder, format
+
+KILLS = 50
+
+
+def journalled(path: Path, rounds: int = 2) -> Session:
+    lm = tiny_model(lead="He ")
+    session = Session(lm, tiny_config(), tiny_moments(lm), folder=path)
+    for start in range(0, 2 * rounds, 2):
+        session.apply(tiny_facts()[start : start + 2])
+    return session
+
+
+def reopened(path: Path, **options) -> Session:
+    lm = tiny_model(lead="He ")
+    return Session.load(path, lm, tiny_moments(lm), **options)
+
+
+def logits(session: Session) -> torch.Tensor:
+    prompts = [fact.text for fact in tiny_facts()]
+    with session.hooked(), torch.no_grad():
+        rows = [session.lm.model(**session.lm.encode([p]), use_cache=False) for p in prompts]
+    return torch.cat([row.logits[0] for row in rows])
+
+
+def same(one: Session, other: Session) -> None:
+    """Everything that can be seen of the two is equal, to the bit."""
+    assert one.config == other.config
+    assert one.branches.keys() == other.branches.keys()
+    assert (one.current_branch, one.labels) == (other.current_branch, other.labels)
+    for branch, twin in zip(one.branches.values(), other.branches.values(), strict=True):
+        assert (branch.position, branch.muted) == (twin.position, twin.muted)
+        for a, b in zip(branch.rounds, twin.rounds, strict=True):
+            assert (a.facts, a.fact_ids, a.number) == (b.facts, b.fact_ids, b.number)
+            assert (a.alphas, a.losses, a.seconds) == (b.alphas, b.losses, b.seconds)
+            assert torch.equal(a.targets, b.targets)
+            for layer, factors in a.factors.items():
+                assert torch.equal(a.peaks[layer], b.peaks[layer])
+                for part in ("residuals", "directions", "keys"):
+                    assert torch.equal(getattr(factors, part), getattr(b.factors[layer], part))
+    assert torch.equal(logits(one), logits(other))
+
+
+def full(path: Path) -> Session:
+    """A session with all that can be saved: branches, mutes, undone rounds, labels, odd text."""
+    session = journalled(path)
+    session.label(1, "people 👩‍🏫", 'a note\nof two lines: "{}" <b>')
+    session.mute(1)
+    session.branch("what if")
+    session.apply(tiny_facts()[4:])
+    session.switch("main")
+    session.undo()
+    return session
+
+
+def test_a_journalled_session_reopens_as_it_was(tmp_path: Path) -> None:
+    session = full(tmp_path / "s")
+    again = reopened(tmp_path / "s", journal=False)
+    same(session, again)
+    again.redo()
+    session.redo()
+    same(session, again)
+    for one in (session, again):
+        one.switch("what if")
+    same(session, again)
+
+
+def test_a_reopened_session_edits_on_with_the_same_bits(tmp_path: Path) -> None:
+    session = full(tmp_path / "s")
+    session.save(tmp_path / "copy")
+    again = reopened(tmp_path / "copy")
+    one, other = session.apply(tiny_facts()[3:5]), again.apply(tiny_facts()[3:5])
+    assert torch.equal(one.targets, other.targets)
+    assert (one.number, one.fact_ids) == (other.number, other.fact_ids)
+    assert torch.equal(logits(session), logits(again))
+
+
+def test_a_save_is_a_copy_and_can_be_saved_over(tmp_path: Path) -> None:
+    session = journalled(tmp_path / "s")
+    session.save(tmp_path / "copy")
+    session.apply(tiny_facts()[4:5])
+    assert len(reopened(tmp_path / "copy", journal=False).rounds) == 2
+    session.save(tmp_path / "copy")
+    same(session, reopened(tmp_path / "copy"))
+    session.save(tmp_path / "s")  # where it is journalled
+    session.undo()
+    same(session, reopened(tmp_path / "s"))
+
+
+def test_a_session_without_a_folder_writes_nothing(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_session(tiny_model(lead="He ")).apply(tiny_facts()[:1])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_without_a_journal_leaves_the_folder_alone(tmp_path: Path) -> None:
+    journalled(tmp_path / "s")
+    before = (tmp_path / "s" / "session.json").read_bytes()
+    session = reopened(tmp_path / "s", journal=False)
+    session.undo()
+    assert (tmp_path / "s" / "session.json").read_bytes() == before
+
+
+def test_files_of_rounds_that_no_branch_has_are_removed(tmp_path: Path) -> None:
+    session = journalled(tmp_path / "s", rounds=2)
+    session.undo()
+    session.apply(tiny_facts()[4:5])
+    names = sorted(path.name for path in (tmp_path / "s").iterdir())
+    assert names == ["round-0001.safetensors", "round-0003.safetensors", "session.json"] or (
+        names == [*names[:2], "session.json", "session.lock"]
+    )
+    assert "round-0002.safetensors" not in names
+
+
+def test_a_folder_of_another_session_is_refused(tmp_path: Path) -> None:
+    journalled(tmp_path / "s", rounds=1)
+    with pytest.raises(SessionFileError, match="another session"):
+        journalled(tmp_path / "s")
+    with pytest.raises(SessionFileError, match="another session"):
+        tiny_session(tiny_model(lead="He ")).save(tmp_path / "s")
+    assert len(reopened(tmp_path / "s").rounds) == 1
+
+
+def test_two_that_journal_in_one_folder_are_told_and_lose_nothing(tmp_path: Path) -> None:
+    one = journalled(tmp_path / "s", rounds=1)
+    other = reopened(tmp_path / "s")
+    other.apply(tiny_facts()[2:3])
+    heard: list[Event] = []
+    one.subscribe(heard.append)
+    for change in (one.undo, lambda: one.apply(tiny_facts()[4:5])):
+        with pytest.raises(SessionFileError, match="save to another folder"):
+            change()
+    assert (one.position, len(one.rounds), heard) == (1, 1, [])
+    one.save(tmp_path / "elsewhere")
+    same(other, reopened(tmp_path / "s"))
+
+
+def test_two_ways_of_one_session_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    one = journalled(tmp_path / "s", rounds=1)
+    other = reopened(tmp_path / "s", journal=False)
+    one.apply(tiny_facts()[2:3])
+    other.apply(tiny_facts()[4:5])
+    with pytest.raises(SessionFileError, match="gone two ways"):
+        other.save(tmp_path / "s")
+    same(one, reopened(tmp_path / "s"))
+
+
+def test_a_full_disk_leaves_session_and_folder_as_they_were(tmp_path: Path, monkeypatch) -> None:
+    session = journalled(tmp_path / "s", rounds=1)
+    real = os.fsync
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        session.undo()
+    monkeypatch.setattr(os, "fsync", real)
+    assert session.position == 1
+    same(session, reopened(tmp_path / "s"))
+    assert not list((tmp_path / "s").glob("*.tmp"))
+
+
+@pytest.mark.parametrize("name", ["session.json", "round-0002.safetensors"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "changed", "missing"])
+def test_damaged_files_are_noticed(tmp_path: Path, name: str, damage: str) -> None:
+    journalled(tmp_path / "s")
+    path = tmp_path / "s" / name
+    data = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "changed":
+        place = data.index(b"Oslo") if name == "session.json" else len(data) - 9
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    else:
+        path.write_bytes(data[: len(data) // 2] if damage == "truncated" else b"")
+    with pytest.raises(SessionFileError, match=name):
+        reopened(tmp_path / "s")
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"schema": 1}', "[" * 100_000, "\x00"])
+def test_what_is_no_session_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "session.json").write_text(text)
+    with pytest.raises(SessionFileError, match="not a session"):
+        reopened(tmp_path)
+    with pytest.raises(SessionFileError, match="no session is saved there"):
+        reopened(tmp_path / "nowhere")
+
+
+def rewritten(path: Path, **changes) -> None:
+    """Change session.json and sign it again, as a program that knows the format might."""
+    content = json.loads((path / "session.json").read_text())
+    content.pop("checksum")
+    content.update(changes)
+    content["checksum"] = folder._checksum(content)
+    (path / "session.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"current": "nowhere"},
+        {"branches": {"main": {"rounds": [1], "position": 2, "muted": []}}},
+        {"branches": {"main": {"rounds": [7], "position": 0, "muted": []}}},
+        {"branches": []},
+        {"rounds": [{}]},
+        {"config": {"layers": [1, 2, 3]}},
+        {"config": {"layers": [2], "covariance_weight": 30.0}},
+        {"model": None},
+    ],
+)
+def test_signed_nonsense_is_refused(tmp_path: Path, changes: dict) -> None:
+    journalled(tmp_path / "s", rounds=1)
+    rewritten(tmp_path / "s", **changes)
+    with pytest.raises(SessionFileError):
+        reopened(tmp_path / "s")
+
+
+def test_a_round_file_must_hold_what_the_model_needs(tmp_path: Path) -> None:
+    journalled(tmp_path / "s", rounds=1)
+    content = json.loads((tmp_path / "s" / "session.json").read_text())
+    content["rounds"][0]["facts"] *= 2
+    rewritten(tmp_path / "s", rounds=content["rounds"])
+    with pytest.raises(SessionFileError, match="is not a float64"):
+        reopened(tmp_path / "s")
+
+
+def test_newer_and_older_versions(tmp_path: Path, monkeypatch) -> None:
+    session = journalled(tmp_path / "s")
+    rewritten(tmp_path / "s", schema=2)
+    with pytest.raises(SessionFileError, match=r"newer version \(schema 2, this one knows 1\)"):
+        reopened(tmp_path / "s")
+    rewritten(tmp_path / "s", schema=0)
+    with pytest.raises(SessionFileError, match="no version has written"):
+        reopened(tmp_path / "s")
+
+    def first_to_second(content: dict) -> dict:
+        return {**content, "current": content["present"]}
+
+    rewritten(tmp_path / "s", schema=1, present="main", current=None)
+    monkeypatch.setattr(format, "MIGRATIONS", (first_to_second,))
+    again = reopened(tmp_path / "s")
+    same(session, again)
+    again.undo()
+    assert json.loads((tmp_path / "s" / "session.json").read_text())["schema"] == 2
+
+
+def test_another_model_revision_dtype_lead_or_moments(tmp_path: Path) -> None:
+    journalled(tmp_path / "s", rounds=1)
+    lm = tiny_model(lead="He ")
+
+    def refused(lm: LanguageModel, moments: dict[int, torch.Tensor], match: str) -> None:
+        with pytest.raises(SessionFileError, match=match):
+            Session.load(tmp_path / "s", lm, moments)
+
+    other = tiny_model("gpt2", lead="He ")
+    refused(other, tiny_moments(other), "its model was 'tiny-llama', not 'tiny-gpt2'")
+    low = tiny_model(lead="He ", dtype=torch.bfloat16)
+    refused(low, tiny_moments(lm), "in float32, not in bfloat16")
+    deep = tiny_model(lead="He ", num_hidden_layers=6)
+    refused(replace(deep, name=lm.name), tiny_moments(lm), "another revision of 'tiny-llama'")
+    refused(tiny_model(lead="The "), tiny_moments(lm), "had the lead 'He '")
+    doubled = {layer: 2 * moment for layer, moment in tiny_moments(lm).items()}
+    refused(lm, doubled, "other moments")
+
+
+def test_sampled_contexts_are_saved(tmp_path: Path) -> None:
+    lm = tiny_model(lead="He ")
+    config = EditConfig(layers=(1, 2), covariance_weight=30.0, context_templates=None, steps=2)
+    session = Session(lm, config, tiny_moments(lm), folder=tmp_path / "s")
+    again = Session.load(tmp_path / "s", lm, tiny_moments(lm))
+    assert again.config == session.config
+    assert again.config.context_templates is not None
+
+
+_VICTIM = """
+import hashlib, os, sys
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from tiny import tiny_facts, tiny_model, tiny_moments
+from coachhook_viz import Session
+from test_store import logits, reopened
+
+def digest(session):
+    return hashlib.sha256(logits(session).numpy().tobytes()).hexdigest()
+
+def victim(path):
+    session = reopened(path)
+    facts = tiny_facts()
+    print("open", session.position, digest(session), flush=True)
+    while True:
+        if len(session.rounds) > 6:
+            session.go_to(2)
+        session.apply(facts[session.position % 5 :][:2])
+        session.label(session.rounds[-1].number, "round")
+        print("did", session.position, digest(session), flush=True)
+
+tiny_moments(tiny_model(lead="He "))
+for line in sys.stdin:  # a child for each line, so that torch is imported once
+    child = os.fork()
+    if not child:
+        victim({path!r})
+    print("child", child, flush=True)
+    os.waitpid(child, 0)
+    print("dead", flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+def test_a_killed_process_loses_at_most_the_round_in_flight(tmp_path: Path) -> None:
+    """kill -9 at random moments of editing and saving; what reopens is what was last said."""
+    journalled(tmp_path / "s", rounds=1)
+    script = _VICTIM.format(tests=str(Path(__file__).parent), path=str(tmp_path / "s"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    random.seed(0)
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as nursery:
+        assert nursery.stdin is not None
+        assert nursery.stdout is not None
+        said: dict[int, str] = {}
+        survived = 0
+        for _ in range(KILLS):
+            nursery.stdin.write("go\n")
+            nursery.stdin.flush()
+            child = 0
+            while True:
+                word, *rest = nursery.stdout.readline().split()
+                if word == "child":
+                    child = int(rest[0])
+                elif word == "open":
+                    position, digest = int(rest[0]), rest[1]
+                    for last in said:  # the state that was said last, or the one in flight
+                        assert position in ((last, 2, 3) if last == 7 else (last, last + 1))
+                        assert said.get(position, digest) == digest
+                        survived += position == last
+                    said = {position: digest}
+                    time.sleep(random.uniform(0, 0.4))
+                    os.kill(child, signal.SIGKILL)
+                elif word == "did":
+                    said = {int(rest[0]): rest[1]}
+                elif word == "dead":
+                    break
+        nursery.stdin.close()
+    assert survived > KILLS / 2
+    shutil.rmtree(tmp_path / "s")
