@@ -19,8 +19,8 @@ from typing import Any
 import coachhook_viz as cv
 from coachhook_viz.editing.moments import cached_moments
 from coachhook_viz.editing.state import EditState
-from coachhook_viz.editing.tokens import tokenize
-from coachhook_viz.measure.quality import quality, top_tokens
+from coachhook_viz.measure.answers import Question, ask
+from coachhook_viz.measure.quality import quality
 
 HEADER = (
     "| setting | reliability | generality | locality | top kept | time |\n"
@@ -50,10 +50,10 @@ def run(lm: cv.LanguageModel, facts: list[cv.Fact], size: int, changes: dict[str
     seconds = time.perf_counter() - started
     means = quality(lm, session.state, facts).groupby("metric")["value"].mean()
     prompts = list(dict.fromkeys(n.prompt for fact in facts for n in fact.neighbors))
-    asked: list[tuple[list[int], list[int]]] = [(tokenize(lm, prompt), []) for prompt in prompts]
-    before = top_tokens(lm, EditState.of(lm, config), asked)
-    after = top_tokens(lm, session.state, asked)
-    kept = sum(bool((a == b).all()) for a, b in zip(before, after, strict=True))
+    asked = [Question.of(lm, prompt) for prompt in prompts]
+    before = ask(lm, EditState.of(lm, config), asked)
+    after = ask(lm, session.state, asked)
+    kept = sum(a.top == b.top for a, b in zip(before, after, strict=True))
     return (
         f"{means['reliability']:.3f} | {means['generality']:.3f} | {means['locality']:.3f}"
         f" | {kept} / {len(prompts)} | {seconds:.0f} s"

@@ -41,11 +41,12 @@ from coachhook_viz.events import (
 )
 from coachhook_viz.facts import Fact
 from coachhook_viz.history import Branch, History, Label
-from coachhook_viz.measure.quality import quality
+from coachhook_viz.measure.over_rounds import OverRounds
+from coachhook_viz.measuring import Measuring
 from coachhook_viz.models import LanguageModel
 
 
-class Session:
+class Session(Measuring):
     """Rounds of edits on a model that itself is never modified.
 
     Whatever changes the session takes a `source`, any value, which its event then carries.
@@ -96,6 +97,7 @@ class Session:
         self._id = uuid4().hex
         self._traces = {layer: float(torch.trace(moment)) for layer, moment in moments.items()}
         self._preserved = PreservedKeys(moments, config.covariance_weight)
+        self._measured = OverRounds(lm, config, self._preserved.base)
         self._emitter = Emitter()
         self._history = History()
         self._state = EditState.of(lm, config)
@@ -467,80 +469,6 @@ class Session:
     def scope(self, prompt: str) -> Scope:
         """Where the hook layers speak on `prompt`, and which edits reached each token."""
         return read_scope(self.lm, self._state, prompt)
-
-    def evaluate(
-        self,
-        rounds: int | None = None,
-        progress: ProgressCallback | None = None,
-        cancel: CancelCallback | None = None,
-    ) -> pd.DataFrame:
-        """Re-score the facts of the first `rounds` rounds with just those in force.
-
-        Parameters
-        ----------
-        rounds : int, optional
-            None: the rounds in force.
-        progress, cancel : callables, optional
-            As in `apply`.
-
-        Returns
-        -------
-        DataFrame
-            fact : int
-                The fact's id in the session; muted ones are left out.
-            round : int
-                `rounds`: after how many rounds this was measured.
-            metric : str
-                "reliability", "generality" or "locality", see `measure.quality`.
-            value : float
-
-        Raises
-        ------
-        ValueError
-            If there are not that many rounds.
-        """
-        rounds = self.position if rounds is None else rounds
-        if not 0 <= rounds <= len(self.rounds):
-            raise ValueError(f"evaluate({rounds}): the session has {len(self.rounds)} rounds")
-        state = self.state_at(rounds)
-        frame = quality(self.lm, state, state.facts, Watch(progress, cancel))
-        frame["fact"] = frame["fact"].map(dict(enumerate(state.fact_ids)))
-        frame.insert(1, "round", rounds)
-        return frame
-
-    def compare(
-        self,
-        one: str,
-        other: str,
-        progress: ProgressCallback | None = None,
-        cancel: CancelCallback | None = None,
-    ) -> pd.DataFrame:
-        """Score the facts that are in force on either of two branches under both.
-
-        Returns
-        -------
-        DataFrame
-            fact : int
-            metric : str
-            and one column of values for each branch, under its name.
-
-        Raises
-        ------
-        ValueError
-            If there is no such branch, or it is the same twice.
-        """
-        if one == other:
-            raise ValueError(f"compare needs two branches, not {one!r} twice")
-        states = {name: self.state_at(branch=name) for name in (one, other)}
-        facts: dict[int, Fact] = {}
-        for state in states.values():
-            facts.update(zip(state.fact_ids, state.facts, strict=True))
-        watch, ids, columns = Watch(progress, cancel), dict(enumerate(facts)), []
-        for name, state in states.items():
-            frame = quality(self.lm, state, list(facts.values()), watch)
-            frame["fact"] = frame["fact"].map(ids)
-            columns.append(frame.set_index(["fact", "metric"])["value"].rename(name))
-        return pd.concat(columns, axis=1).reset_index()
 
     def _encode(self, prompt: str) -> dict[str, Tensor]:
         ids = tokenize(self.lm, prompt)

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 import torch
 from tiny import tiny_facts, tiny_model, tiny_session
 
 from coachhook_viz import Fact, Neighbor, Session
 from coachhook_viz.editing.state import EditState
-from coachhook_viz.editing.tokens import continuation, tokenize
-from coachhook_viz.measure.quality import quality, top_tokens
+from coachhook_viz.editing.tokens import tokenize
+from coachhook_viz.measure.answers import Question, ask
+from coachhook_viz.measure.quality import forgetting, forgotten, quality, readings
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +35,13 @@ def test_top_tokens_are_those_of_cached_decoding(session: Session, position: int
     session.go_to(position)
     prompts = [fact.text for fact in tiny_facts()] + ["Today Anna"]
     texts = [greedy(session, prompt, 4, edited=True) for prompt in prompts]
-    asked = [(tokenize(session.lm, p), ids) for p, ids in zip(prompts, texts, strict=True)]
-    found = top_tokens(session.lm, session.state, asked)
+    asked = [
+        Question(tuple(tokenize(session.lm, prompt)), tuple(ids))
+        for prompt, ids in zip(prompts, texts, strict=True)
+    ]
+    found = ask(session.lm, session.state, asked)
     session.go_to(2)
-    assert [top.tolist() for top in found] == texts
+    assert [list(answer.top) for answer in found] == texts
 
 
 def test_values_are_shares_of_tokens(session: Session) -> None:
@@ -75,9 +80,9 @@ def test_locality_is_what_stayed_as_the_unedited_model_has_it(session: Session) 
     two = quality(
         lm, session.state, [Fact("The river of {} is", "Peru", "red", neighbors=(neighbor,))]
     )
-    asked = [continuation(lm, neighbor.prompt, "Lima red")]
-    tops = [top_tokens(lm, state, asked)[0] for state in (session.state, bare)]
-    assert two["value"].tolist()[-1] == (tops[0] == tops[1]).float().mean()
+    asked = [Question.of(lm, neighbor.prompt, "Lima red")]
+    tops = [ask(lm, state, asked)[0].top for state in (session.state, bare)]
+    assert two["value"].tolist()[-1] == sum(a == b for a, b in zip(*tops, strict=True)) / 2
 
 
 def test_nothing_in_force_is_perfectly_local(session: Session) -> None:
@@ -89,12 +94,12 @@ def test_a_fact_with_neither_paraphrase_nor_neighbour_has_just_reliability() -> 
     lm = tiny_model()
     fact = Fact("The river of {} is", "Peru", "red")
     frame = quality(lm, tiny_session(lm).state, [fact])
-    assert frame["metric"].tolist() == ["reliability"]
+    assert frame["metric"].tolist() == ["reliability", "target_probability", "target_rank"]
     assert quality(lm, tiny_session(lm).state, []).empty
 
 
 def test_batches_change_nothing(session: Session, monkeypatch) -> None:
-    from coachhook_viz.measure import quality as module
+    from coachhook_viz.measure import answers as module
 
     whole = quality(session.lm, session.state, tiny_facts())
     monkeypatch.setattr(module, "_BATCH_ROWS", 1)
@@ -107,3 +112,101 @@ def test_an_answer_of_no_tokens_names_it(session: Session) -> None:
         quality(session.lm, session.state, [fact])
     assert not any(m._forward_hooks for m in session.lm.model.modules())
     assert torch.is_grad_enabled()
+
+
+def test_probabilities_and_ranks_are_of_the_first_tokens(session: Session) -> None:
+    fact = Fact("The river of {} is", "Peru", "red blue", truth="Lima")
+    frame = quality(session.lm, session.state, [fact]).set_index("metric")["value"]
+    with session.hooked(), torch.no_grad():
+        logits = session.lm.model(**session.lm.encode([fact.text])).logits[0, -1]
+    order = logits.argsort(descending=True).tolist()
+    for name, word in (("target", "red"), ("truth", "Lima")):
+        token = session.lm.tokenizer.convert_tokens_to_ids(word)
+        assert frame[f"{name}_rank"] == order.index(token) + 1
+        expected = float(logits.softmax(-1)[token])
+        assert frame[f"{name}_probability"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_every_fact_is_scored_after_its_own_round_and_each_later_one(session: Session) -> None:
+    frame = session.quality()
+    seen = frame[["fact", "edited", "round"]].drop_duplicates().to_numpy().tolist()
+    assert seen == [[i, 1, 1] for i in range(3)] + [[i, 1 if i < 3 else 2, 2] for i in range(6)]
+    for position in (1, 2):
+        own = session.evaluate(position)
+        here = frame[frame["round"] == position].merge(own, on=["fact", "round", "metric"])
+        assert len(here) == len(own)
+        assert (here["value_x"] == here["value_y"]).all()
+
+
+def test_only_what_is_new_is_run(session: Session, monkeypatch) -> None:
+    from coachhook_viz.measure import over_rounds
+
+    first = session.quality()
+    monkeypatch.setattr(over_rounds, "quality", None)
+    assert session.quality().equals(first)
+    session.undo()
+    assert set(session.quality()["round"]) == {1}
+    session.redo()
+    session.mute(0)
+    with pytest.raises(TypeError):
+        session.quality()  # another state
+    session.unmute(0)
+
+
+def history(values: dict[int, list[float]], edited: dict[int, int]) -> pd.DataFrame:
+    """A frame of reliabilities: by fact, its values from its own round on."""
+    rows = [
+        (fact, edited[fact], edited[fact] + later, "reliability", value)
+        for fact, series in values.items()
+        for later, value in enumerate(series)
+    ]
+    return pd.DataFrame(rows, columns=["fact", "edited", "round", "metric", "value"])
+
+
+def test_three_readings_are_kept_apart() -> None:
+    frame = history({0: [1, 0, 0.5], 1: [0, 1], 2: [1]}, {0: 1, 1: 2, 2: 3})
+    found = readings(frame).set_index("reading")
+    assert found["mean"]["own round"] == pytest.approx(2 / 3)
+    assert found["mean"]["retained"] == pytest.approx((0.25 + 1) / 2)
+    assert found["mean"]["end"] == pytest.approx((0.5 + 1 + 1) / 3)
+    assert found["facts"].to_dict() == {"own round": 3, "retained": 2, "end": 3}
+    assert (found["low"] <= found["mean"]).all()
+    assert (found["high"] >= found["mean"]).all()
+    assert readings(history({0: [1]}, {0: 1}))["reading"].tolist() == ["own round", "end"]
+
+
+def test_bootstrap_interval_has_the_right_width() -> None:
+    """400 coin tosses: mean 0.5 ± 1.96 · 0.025."""
+    values = {i: [float(i % 2)] for i in range(400)}
+    found = readings(history(values, dict.fromkeys(values, 1))).iloc[0]
+    assert found["low"] == pytest.approx(0.451, abs=0.006)
+    assert found["high"] == pytest.approx(0.549, abs=0.006)
+
+
+def test_forgotten_facts_are_named_with_round_and_culprit() -> None:
+    frame = history(
+        {0: [1, 1, 0], 1: [1, 0, 1], 2: [1, 1], 3: [1, 1], 4: [1], 5: [0, 0]},
+        {0: 1, 1: 1, 2: 2, 3: 2, 4: 3, 5: 2},
+    )
+    pairs = [(1, 2, 0.2), (1, 3, 0.6), (1, 4, 0.9), (0, 1, 0.9)]
+    acts = pd.DataFrame(
+        [(layer, *pair) for layer in (1, 2) for pair in pairs],
+        columns=["layer", "fact", "by", "actual"],
+    )
+    found = forgotten(frame, acts)
+    assert found["fact"].tolist() == [0, 1]
+    assert found["round"].tolist() == [3, 2]
+    assert pd.isna(found["by"][0])  # fact 4 was not measured against it
+    assert found["by"][1] == 3
+    assert found["regained"].tolist() == [False, True]
+    shares = forgetting(frame).set_index("round")
+    assert shares["taken"].to_dict() == {1: 2, 2: 4, 3: 5}
+    assert shares["lost"].to_dict() == {1: 0, 2: 1, 3: 1}
+    assert shares["share"][3] == pytest.approx(0.2)
+    assert forgotten(frame.iloc[:0], acts).empty
+
+
+def test_a_session_names_its_forgotten_facts(session: Session) -> None:
+    found = session.forgotten()
+    expected = forgotten(session.quality(), session.interference())
+    assert found.equals(expected)

@@ -89,7 +89,9 @@ def test_report_with_nothing_in_force_and_cancelled(session: cv.Session, tmp_pat
 
 def test_report_says_how_far_it_is(session: cv.Session, tmp_path: Path) -> None:
     steps: list[Progress] = []
-    cv.report(session, tmp_path / "report.html", progress=steps.append)
+    fresh = tiny_session(session.lm)
+    fresh.apply(tiny_facts()[:2])
+    cv.report(fresh, tmp_path / "report.html", progress=steps.append)
     assert {step.stage for step in steps} == {"quality", "report"}
     assert all(0 <= step.step < step.total for step in steps)
 

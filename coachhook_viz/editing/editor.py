@@ -1,6 +1,7 @@
 """One round of CoachHooK, top to bottom as on the method page.
 
 edit_round          a batch of facts, edited at once into a Round
+bare_keys           the keys that facts have in the unedited model
 WideScopeWarning    what it says of prompts too short for the z-score scope
 """
 
@@ -14,12 +15,19 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.forward import Batch, Relay
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.scope import CALIBRATION_MARGIN, ceiling, threshold, z_scores
 from coachhook_viz.editing.state import EditState, Factors, LayerState, Round
-from coachhook_viz.editing.tokens import FactTokens, Prompt, length_batches, prepare
+from coachhook_viz.editing.tokens import (
+    FactTokens,
+    FirstTokenWarning,
+    Prompt,
+    length_batches,
+    prepare,
+)
 from coachhook_viz.editing.update import woodbury
 from coachhook_viz.editing.values import Targets, optimise_targets
 from coachhook_viz.facts import Fact, FactError, Problem, validate
@@ -91,6 +99,21 @@ def edit_round(
         losses=targets.losses,
         seconds=time.perf_counter() - started,
     )
+
+
+def bare_keys(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> dict[int, Tensor]:
+    """Keys (d_key, b) of `facts` at every hooked layer of the unedited model.
+
+    Raises
+    ------
+    FactError
+        If a fact has no tokens to edit.
+    """
+    with warnings.catch_warnings(), attached(lm, {}):
+        warnings.simplefilter("ignore", FirstTokenWarning)
+        tokens = prepare(lm, facts, config.context_templates or (("{}",),))
+        contexts = _relays(lm, [prompt for fact in tokens for prompt in fact.contexts])
+        return {layer: _mean_keys(tokens, contexts, layer) for layer in config.layers}
 
 
 def _check_finite(targets: Targets, facts: Sequence[Fact]) -> None:

@@ -50,13 +50,16 @@ class PreservedKeys:
         Layer to C0 (d_key, d_key).
     covariance_weight : float
         λ.
+
+    Attributes
+    ----------
+    base : dict of int to Tensor
+        ``P0 = (λ C0)⁻¹`` by layer, before any round.
     """
 
     def __init__(self, moments: Mapping[int, Tensor], covariance_weight: float) -> None:
-        self._base = {
-            layer: inverse(moment, covariance_weight) for layer, moment in moments.items()
-        }
-        self._latest: tuple[tuple[Round, ...], dict[int, Tensor]] = ((), self._base)
+        self.base = {layer: inverse(moment, covariance_weight) for layer, moment in moments.items()}
+        self._latest: tuple[tuple[Round, ...], dict[int, Tensor]] = ((), self.base)
 
     def after(self, rounds: tuple[Round, ...]) -> dict[int, Tensor]:
         """P of each layer after `rounds`.
@@ -66,7 +69,7 @@ class PreservedKeys:
         """
         known, inverses = self._latest
         if rounds[: len(known)] != known:
-            known, inverses = (), self._base
+            known, inverses = (), self.base
         for round_ in rounds[len(known) :]:
             inverses = {
                 layer: woodbury(preserved, round_.factors[layer].keys)[1]

@@ -1,35 +1,37 @@
-"""Reliability, generality and locality, token by token under teacher forcing.
+"""How well facts were written: reliability, generality, locality, and what became of them.
 
-quality     one row a fact and metric
+quality       one row a fact and metric, under one state
+readings      means with confidence intervals: right after a fact's own round, later, at the end
+forgotten     which facts were lost again, when, and by which round
+forgetting    the share of them, round by round
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
-from coachhook_viz.editing.forward import Batch
-from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.state import EditState
-from coachhook_viz.editing.tokens import continuation, length_batches, tokenize
 from coachhook_viz.facts import Fact
+from coachhook_viz.measure.answers import Question, Unedited, ask
 from coachhook_viz.models import LanguageModel
 
-_BATCH_OVERHEAD = 25  # tokens that one more batch costs
-_BATCH_ROWS = 64
+METRICS = ("reliability", "generality", "locality")
+_RESAMPLES = 2000
+_HELD = 1.0  # reliability of a fact that took: every target token is the model's own
 
 
 def quality(
-    lm: LanguageModel, state: EditState, facts: Sequence[Fact], watch: Watch | None = None
+    lm: LanguageModel,
+    state: EditState,
+    facts: Sequence[Fact],
+    watch: Watch | None = None,
+    unedited: Unedited | None = None,
 ) -> pd.DataFrame:
-    """Score `facts` under `state`.
-
-    The scope is the one that cached decoding has: answer tokens never change what the prompt's
-    own tokens were judged to be.
+    """Score `facts` under `state`, teacher forced.
 
     Parameters
     ----------
@@ -38,6 +40,8 @@ def quality(
     facts : sequence of Fact
     watch : Watch, optional
         Called before each batch, stage "quality".
+    unedited : Unedited, optional
+        What earlier calls have learnt of the unedited model's answers.
 
     Returns
     -------
@@ -48,70 +52,148 @@ def quality(
             "reliability": share of target tokens that are the argmax after the edit prompt;
             "generality": the same, mean over the paraphrases;
             "locality": share of the neighbours' answer tokens whose argmax is that of the
-            unedited model (of the next token alone where a neighbour has no answer).
+            unedited model (of the next token alone where a neighbour has no answer);
+            "target_probability", "target_rank", "truth_probability", "truth_rank": of the first
+            token of target and truth, right after the edit prompt.
         value : float
-            In [0, 1]. A fact without paraphrases or neighbours has no such row.
+            A share or probability in [0, 1], or a rank from 1. A fact without truth, paraphrases
+            or neighbours has no such row.
     """
-    asked: list[tuple[int, str, str, str | None]] = []
+    unedited = Unedited(lm, state.config) if unedited is None else unedited
+    asked: list[tuple[int, str, Question]] = []
+    names: list[list[str]] = []
     for i, fact in enumerate(facts):
-        asked.append((i, "reliability", fact.text, fact.target))
-        asked += [(i, "generality", paraphrase, fact.target) for paraphrase in fact.paraphrases]
-        asked += [(i, "locality", n.prompt, n.answer) for n in fact.neighbors]
-    sequences = [
-        (tokenize(lm, prompt), []) if answer is None else continuation(lm, prompt, answer)
-        for _, _, prompt, answer in asked
-    ]
-    edited = top_tokens(lm, state, sequences, watch)
-    local = [i for i, (_, metric, _, _) in enumerate(asked) if metric == "locality"]
-    bare = EditState.of(lm, state.config)
-    unedited = dict(
-        zip(local, top_tokens(lm, bare, [sequences[i] for i in local], watch), strict=True)
-    )
-    rows = []
-    for i, (fact_index, metric, _, _) in enumerate(asked):
-        wanted = unedited[i] if i in unedited else torch.tensor(sequences[i][1])
-        rows.append((fact_index, metric, float((edited[i] == wanted).float().mean())))
+        question = Question.of(lm, fact.text, fact.target)
+        looked_up = {"target": question.answer[0]}
+        if fact.truth is not None:
+            looked_up["truth"] = Question.of(lm, fact.text, fact.truth).answer[0]
+        names.append(list(looked_up))
+        question = Question(question.prompt, question.answer, tuple(looked_up.values()))
+        asked.append((i, "reliability", question))
+        asked += [(i, "generality", Question.of(lm, p, fact.target)) for p in fact.paraphrases]
+        asked += [(i, "locality", Question.of(lm, n.prompt, n.answer)) for n in fact.neighbors]
+    answers = ask(lm, state, [question for _, _, question in asked], watch)
+    local = [question for _, metric, question in asked if metric == "locality"]
+    stayed = dict(zip(local, unedited.ask(local, watch), strict=True))
+    rows: list[tuple[int, str, float]] = []
+    for (i, metric, question), answer in zip(asked, answers, strict=True):
+        wanted = stayed[question].top if metric == "locality" else question.answer
+        hits = [said == token for said, token in zip(answer.top, wanted, strict=True)]
+        rows.append((i, metric, sum(hits) / len(hits)))
+        if metric == "reliability":
+            for name, p, rank in zip(names[i], answer.probabilities, answer.ranks, strict=True):
+                rows += [(i, f"{name}_probability", p), (i, f"{name}_rank", float(rank))]
     frame = pd.DataFrame(rows, columns=["fact", "metric", "value"])
     return frame.groupby(["fact", "metric"], sort=False)["value"].mean().reset_index()
 
 
-@torch.no_grad()
-def top_tokens(
-    lm: LanguageModel,
-    state: EditState,
-    sequences: Sequence[tuple[list[int], list[int]]],
-    watch: Watch | None = None,
-) -> list[Tensor]:
-    """The model's own top token where each answer token stands, given all before it.
+def readings(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Three readings of the same facts, kept apart, with bootstrap confidence intervals.
 
     Parameters
     ----------
-    sequences : sequence of (prompt ids, answer ids)
-        With an empty answer, the top token after the prompt.
+    frame : DataFrame
+        What `Session.quality` gives: fact, edited, round, metric, value.
+    seed : int
+        Of the 2000 resamples of the facts.
 
     Returns
     -------
-    list of Tensor
-        (max(answer tokens, 1),) long each, on the CPU.
+    DataFrame
+        metric : str
+        reading : str
+            "own round": right after the round that edited the fact; "retained": mean over all
+            later rounds; "end": after the last one.
+        mean, low, high : float
+            Mean over the facts, and the 95 % percentile interval.
+        facts : int
+            How many facts have such a reading.
     """
-    found = [torch.empty(0)] * len(sequences)
-    lengths = [len(prompt) + max(len(answer) - 1, 0) for prompt, answer in sequences]
-    rows_of = [
-        rows[start : start + _BATCH_ROWS]
-        for rows in length_batches(lengths, _BATCH_OVERHEAD)
-        for start in range(0, len(rows), _BATCH_ROWS)
-    ]
-    with attached(lm, state.hook_layers(lm.dtype)) as attachment:
-        for step, rows in enumerate(rows_of):
-            if watch is not None:
-                watch("quality", step, len(rows_of))
-            batch = Batch.of([sequences[r][0] + sequences[r][1][:-1] for r in rows], lm.device)
-            prompts = [len(sequences[row][0]) for row in rows]
-            attachment.prompt_lengths = torch.tensor(prompts, device=lm.device)
-            positions = torch.arange(min(prompts) - 1, batch.ids.shape[1], device=lm.device)
-            logits = lm.model(**batch.inputs, use_cache=False, logits_to_keep=positions).logits
-            top = logits.argmax(-1).cpu()  # (rows, positions)
-            for i, row in enumerate(rows):
-                first = prompts[i] - min(prompts)
-                found[row] = top[i, first : first + max(len(sequences[row][1]), 1)]
-    return found
+    later = frame[frame["round"] > frame["edited"]]
+    parts = {
+        "own round": frame[frame["round"] == frame["edited"]],
+        "retained": later.groupby(["fact", "metric"], sort=False)["value"].mean().reset_index(),
+        "end": frame[frame["round"] == frame["round"].max()],
+    }
+    generator = np.random.default_rng(seed)
+    rows = []
+    for metric in frame["metric"].unique():
+        for reading, part in parts.items():
+            values = part.loc[part["metric"] == metric, "value"].to_numpy()
+            if not len(values):
+                continue
+            drawn = generator.integers(0, len(values), (_RESAMPLES, len(values)))
+            low, high = np.quantile(values[drawn].mean(1), [0.025, 0.975])
+            rows.append((metric, reading, values.mean(), low, high, len(values)))
+    return pd.DataFrame(rows, columns=["metric", "reading", "mean", "low", "high", "facts"])
+
+
+def forgotten(frame: pd.DataFrame, interference: pd.DataFrame) -> pd.DataFrame:
+    """Facts that took in their own round and were lost in a later one.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        What `Session.quality` gives.
+    interference : DataFrame
+        What `Session.interference` gives.
+
+    Returns
+    -------
+    DataFrame
+        fact : int
+        edited : int
+            Its own round.
+        round : int
+            The first round after which its reliability was below 1: that round's edit did it.
+        by : int or NA
+            The fact of that round that acts most on this one's key, as the mean over layers; NA
+            where none is known.
+        regained : bool
+            Whether it holds again after the last round.
+    """
+    reliability = frame[frame["metric"] == "reliability"].sort_values("round")
+    means = interference.groupby(["fact", "by"])["actual"].mean().reset_index()
+    acts = {(f, by): value for f, by, value in means.itertuples(index=False)}
+    rows: list[tuple[int, int, int, int | None, bool]] = []
+    own_round = dict(zip(reliability["fact"], reliability["edited"], strict=True))
+    for fact, own in own_round.items():
+        part = reliability[reliability["fact"] == fact]
+        held = dict(zip(part["round"], part["value"] >= _HELD, strict=True))
+        lost = [r for r, holds in held.items() if r > own and not holds]
+        if held.get(own) and lost:
+            suspects = [other for other, r in own_round.items() if r == lost[0]]
+            known = {other: acts[fact, other] for other in suspects if (fact, other) in acts}
+            by = max(known, key=known.__getitem__) if known else None
+            rows.append((fact, own, lost[0], by, bool(held[max(held)])))
+    columns = ["fact", "edited", "round", "by", "regained"]
+    return pd.DataFrame(rows, columns=columns).astype({"by": "Int64"})
+
+
+def forgetting(frame: pd.DataFrame) -> pd.DataFrame:
+    """After each round, how many of the facts that took do not hold.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        What `Session.quality` gives.
+
+    Returns
+    -------
+    DataFrame
+        round : int
+        taken : int
+            Facts of this and earlier rounds whose reliability was 1 after their own round.
+        lost : int
+            Those of them whose reliability is below 1 after this round.
+        share : float
+            lost / taken, 0 where none was taken.
+    """
+    reliability = frame[frame["metric"] == "reliability"]
+    own = reliability[reliability["round"] == reliability["edited"]]
+    taken = set(own.loc[own["value"] >= _HELD, "fact"])
+    rows = []
+    for round_, part in reliability[reliability["fact"].isin(taken)].groupby("round"):
+        lost = int((part["value"] < _HELD).sum())
+        rows.append((round_, len(part), lost, lost / len(part)))
+    return pd.DataFrame(rows, columns=["round", "taken", "lost", "share"])

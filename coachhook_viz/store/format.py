@@ -160,7 +160,9 @@ def from_content(
     history = History(
         branches, content["current"], labels, content["next_round"], content["next_fact"]
     )
-    moments = {layer: float(content["moments"][str(layer)]) for layer in config.layers}
+    moments = {int(layer): float(trace) for layer, trace in content["moments"].items()}
+    if set(moments) != set(config.layers):
+        raise ValueError(f"its moments are of layers {list(moments)}, not {config.layers}")
     return Saved(content["id"], content["model"], config, moments, history)
 
 

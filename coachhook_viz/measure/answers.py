@@ -1,0 +1,143 @@
+"""What a model says under a state, token by token: the one place where measurements run it.
+
+Question    a prompt, an answer to hold against it, and tokens to look up
+Answer      the model's own tokens there, and how likely the ones looked up are
+ask         many questions at once
+Unedited    the same of the unedited model, which is asked everything only once
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from coachhook_viz.editing.config import EditConfig
+from coachhook_viz.editing.forward import Batch
+from coachhook_viz.editing.hooks import attached
+from coachhook_viz.editing.progress import Watch
+from coachhook_viz.editing.state import EditState
+from coachhook_viz.editing.tokens import continuation, length_batches, tokenize
+from coachhook_viz.models import LanguageModel
+
+_BATCH_OVERHEAD = 25  # tokens that one more batch costs
+_BATCH_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Question:
+    """Token ids of a prompt and of an answer after it, teacher forced.
+
+    Attributes
+    ----------
+    prompt, answer : tuple of int
+        With an empty answer just the next token is asked for.
+    looked_up : tuple of int
+        Tokens whose probability and rank right after the prompt are wanted.
+    """
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...] = ()
+    looked_up: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, lm: LanguageModel, prompt: str, answer: str | None = None) -> Question:
+        """Tokenise a prompt and, if there is one, its answer.
+
+        Raises
+        ------
+        ValueError
+            If one of them has no token of its own, or the prompt is too long.
+        """
+        if answer is None:
+            return cls(tuple(tokenize(lm, prompt)))
+        before, after = continuation(lm, prompt, answer)
+        return cls(tuple(before), tuple(after))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says to a question.
+
+    Attributes
+    ----------
+    top : tuple of int
+        Its likeliest token where each answer token stands, given all before it.
+    probabilities : tuple of float
+        Of the tokens looked up.
+    ranks : tuple of int
+        Their ranks, 1 for the likeliest.
+    """
+
+    top: tuple[int, ...]
+    probabilities: tuple[float, ...]
+    ranks: tuple[int, ...]
+
+
+@torch.no_grad()
+def ask(
+    lm: LanguageModel,
+    state: EditState,
+    questions: Sequence[Question],
+    watch: Watch | None = None,
+    stage: str = "quality",
+) -> list[Answer]:
+    """Answer `questions` under `state`, in their order; equal ones run once.
+
+    The scope is the one that cached decoding has: answer tokens never change what the prompt's
+    own tokens were judged to be.
+    """
+    distinct = list(dict.fromkeys(questions))
+    found: dict[Question, Answer] = {}
+    lengths = [len(q.prompt) + max(len(q.answer) - 1, 0) for q in distinct]
+    batches = [
+        rows[start : start + _BATCH_ROWS]
+        for rows in length_batches(lengths, _BATCH_OVERHEAD)
+        for start in range(0, len(rows), _BATCH_ROWS)
+    ]
+    with attached(lm, state.hook_layers(lm.dtype)) as attachment:
+        for step, rows in enumerate(batches):
+            if watch is not None:
+                watch(stage, step, len(batches))
+            chosen = [distinct[row] for row in rows]
+            batch = Batch.of([[*q.prompt, *q.answer[:-1]] for q in chosen], lm.device)
+            prompts = [len(q.prompt) for q in chosen]
+            attachment.prompt_lengths = torch.tensor(prompts, device=lm.device)
+            first = min(prompts) - 1
+            positions = torch.arange(first, batch.ids.shape[1], device=lm.device)
+            logits = lm.model(**batch.inputs, use_cache=False, logits_to_keep=positions).logits
+            top = logits.argmax(-1).tolist()  # rows × positions
+            for row, question in enumerate(chosen):
+                start = prompts[row] - 1 - first
+                said = top[row][start : start + max(len(question.answer), 1)]
+                next_token = logits[row, start]
+                found[question] = Answer(tuple(said), *_look_up(next_token, question.looked_up))
+    return [found[question] for question in questions]
+
+
+def _look_up(logits: Tensor, tokens: tuple[int, ...]) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Probabilities and ranks of `tokens` from logits (vocabulary,)."""
+    if not tokens:
+        return (), ()
+    wanted = logits[list(tokens)].float()
+    probabilities = (wanted - logits.float().logsumexp(0)).exp()
+    ranks = 1 + (logits > logits[list(tokens)][:, None]).sum(1)
+    return tuple(probabilities.tolist()), tuple(ranks.tolist())
+
+
+class Unedited:
+    """Answers of the unedited model, remembered: it never changes."""
+
+    def __init__(self, lm: LanguageModel, config: EditConfig) -> None:
+        self._lm = lm
+        self._state = EditState.of(lm, config)
+        self._known: dict[Question, Answer] = {}
+
+    def ask(self, questions: Sequence[Question], watch: Watch | None = None) -> list[Answer]:
+        """As `ask`; only what is new runs."""
+        new = [question for question in questions if question not in self._known]
+        for question, answer in zip(new, ask(self._lm, self._state, new, watch), strict=True):
+            self._known[question] = answer
+        return [self._known[question] for question in questions]

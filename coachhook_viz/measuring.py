@@ -1,0 +1,288 @@
+"""What a session can say about its own edits; `Session` inherits it.
+
+Measuring    evaluate, quality, drift, interference, forgotten, scope_quality, conflicts, compare
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import pandas as pd
+
+from coachhook_viz.editing.config import EditConfig
+from coachhook_viz.editing.progress import CancelCallback, ProgressCallback, Watch
+from coachhook_viz.editing.state import EditState, Round
+from coachhook_viz.facts import Fact, find_conflicts
+from coachhook_viz.measure.over_rounds import OverRounds, sample
+from coachhook_viz.measure.quality import METRICS, forgotten
+from coachhook_viz.models import LanguageModel
+from coachhook_viz.reading import bundled_facts
+
+
+class Measuring(ABC):
+    """Measurements of the rounds in force; what was measured once is not run again."""
+
+    lm: LanguageModel
+    config: EditConfig
+    _measured: OverRounds
+
+    @property
+    @abstractmethod
+    def rounds(self) -> tuple[Round, ...]:
+        """All rounds of the branch, those in force first."""
+
+    @property
+    @abstractmethod
+    def position(self) -> int:
+        """How many rounds are in force."""
+
+    @property
+    @abstractmethod
+    def state(self) -> EditState:
+        """What is in force."""
+
+    @abstractmethod
+    def state_at(self, position: int | None = None, branch: str | None = None) -> EditState:
+        """What would be in force with the first `position` rounds of a branch."""
+
+    def evaluate(
+        self,
+        rounds: int | None = None,
+        progress: ProgressCallback | None = None,
+        cancel: CancelCallback | None = None,
+    ) -> pd.DataFrame:
+        """Re-score the facts of the first `rounds` rounds with just those in force.
+
+        Parameters
+        ----------
+        rounds : int, optional
+            None: the rounds in force.
+        progress, cancel : callables, optional
+            As in `apply`.
+
+        Returns
+        -------
+        DataFrame
+            fact : int
+                The fact's id in the session; muted ones are left out.
+            round : int
+                `rounds`: after how many rounds this was measured.
+            metric : str
+                "reliability", "generality" or "locality", see `measure.quality`.
+            value : float
+
+        Raises
+        ------
+        ValueError
+            If there are not that many rounds.
+        """
+        rounds = self.position if rounds is None else rounds
+        if not 0 <= rounds <= len(self.rounds):
+            raise ValueError(f"evaluate({rounds}): the session has {len(self.rounds)} rounds")
+        state, watch = self.state_at(rounds), Watch(progress, cancel)
+        frame = self._measured.quality({rounds: state}, state.fact_ids, watch)
+        frame = frame[frame["metric"].isin(METRICS)].reset_index(drop=True)
+        return frame.drop(columns="edited")
+
+    def quality(
+        self,
+        budget: int | None = None,
+        progress: ProgressCallback | None = None,
+        cancel: CancelCallback | None = None,
+    ) -> pd.DataFrame:
+        """Score every fact in force after its own round and after each later one.
+
+        What an earlier call has measured is not run again. See `measure.quality` for `readings`,
+        `forgetting` and what the metrics mean.
+
+        Parameters
+        ----------
+        budget : int, optional
+            Score this many of the facts, drawn once and for all; ``frame.attrs["sampled"]`` says
+            so.
+        progress, cancel : callables, optional
+            As in `apply`, stage "quality".
+
+        Returns
+        -------
+        DataFrame
+            fact : int
+            edited : int
+                How many rounds were in force after the fact's own.
+            round : int
+                After how many rounds this was measured.
+            metric : str
+                "reliability", "generality", "locality", "target_probability", "target_rank",
+                "truth_probability", "truth_rank".
+            value : float
+
+        Raises
+        ------
+        ValueError
+            If `budget` is not positive.
+        """
+        wanted = sample(self.state.fact_ids, budget)
+        frame = self._measured.quality(self._states(1), wanted, Watch(progress, cancel))
+        frame.attrs["sampled"] = _sampled(wanted, self.state)
+        return frame
+
+    def drift(
+        self,
+        progress: ProgressCallback | None = None,
+        cancel: CancelCallback | None = None,
+    ) -> pd.DataFrame:
+        """What the rounds in force did to weights, thresholds and neutral text, one by one.
+
+        Returns
+        -------
+        DataFrame
+            round : int
+                After how many rounds; 0 is the unedited model.
+            layer : int or NA
+            metric : str
+                "norm", "relative_norm", "singular_1" to "singular_3", "effective_rank" of ΔW;
+                "alpha"; "shift" and "cosine" of hidden states on the probe texts; "perplexity".
+                See `measure.drift`.
+            value : float
+            fact : int or NA
+                The fact that lowered "alpha" in this round.
+            probe : int or NA
+                Index of the probe text.
+        """
+        return self._measured.drift(list(self._states(0).values()), Watch(progress, cancel))
+
+    def interference(
+        self,
+        budget: int | None = None,
+        progress: ProgressCallback | None = None,
+        cancel: CancelCallback | None = None,
+    ) -> pd.DataFrame:
+        """How much each fact in force acts on each other's key, and what was to be expected.
+
+        Parameters
+        ----------
+        budget : int, optional
+            As in `quality`.
+        progress, cancel : callables, optional
+            As in `apply`.
+
+        Returns
+        -------
+        DataFrame
+            layer, fact, by : int; actual, predicted : float. See `measure.interference`.
+
+        Raises
+        ------
+        ValueError
+            If `budget` is not positive.
+        """
+        wanted = sample(self.state.fact_ids, budget)
+        frame = self._measured.interference(self.state, wanted, Watch(progress, cancel))
+        frame.attrs["sampled"] = _sampled(wanted, self.state)
+        return frame
+
+    def forgotten(
+        self,
+        budget: int | None = None,
+        progress: ProgressCallback | None = None,
+        cancel: CancelCallback | None = None,
+    ) -> pd.DataFrame:
+        """Facts that took and were lost again, after which round and by which fact of it.
+
+        Returns
+        -------
+        DataFrame
+            fact, edited, round : int; by : int or NA; regained : bool. See
+            `measure.quality.forgotten`.
+        """
+        frame = self.quality(budget, progress, cancel)
+        return forgotten(frame, self.interference(budget, progress, cancel))
+
+    def scope_quality(
+        self,
+        budget: int | None = None,
+        others: Sequence[str] | None = None,
+        progress: ProgressCallback | None = None,
+        cancel: CancelCallback | None = None,
+    ) -> pd.DataFrame:
+        """Whether the hook speaks on edit prompts, paraphrases, neighbours and near misses.
+
+        Parameters
+        ----------
+        budget : int, optional
+            As in `quality`.
+        others : sequence of str, optional
+            Subjects to make near misses with. None: those of the bundled facts.
+        progress, cancel : callables, optional
+            As in `apply`, stage "scope".
+
+        Returns
+        -------
+        DataFrame
+            One row a prompt, see `measure.scope_quality`; its `confusion` is the summary.
+
+        Raises
+        ------
+        ValueError
+            If `budget` is not positive.
+        """
+        if others is None:
+            others = [fact.subject for fact in bundled_facts()]
+        wanted = sample(self.state.fact_ids, budget)
+        watch = Watch(progress, cancel)
+        frame = self._measured.scope_quality(self.state, wanted, others, watch)
+        frame.attrs["sampled"] = _sampled(wanted, self.state)
+        return frame
+
+    def conflicts(self) -> list[tuple[int, int]]:
+        """Ids of facts in force that ask the same and want different answers, in pairs."""
+        ids = self.state.fact_ids
+        return [(ids[i], ids[j]) for i, j in find_conflicts(self.state.facts)]
+
+    def _states(self, first: int) -> dict[int, EditState]:
+        """The states after `first` … `position` rounds."""
+        state = EditState.of(self.lm, self.config)
+        states = {0: state}
+        for count, round_ in enumerate(self.state.rounds, 1):
+            state = state.then(round_)
+            states[count] = state
+        return {count: state for count, state in states.items() if count >= first}
+
+    def compare(
+        self,
+        one: str,
+        other: str,
+        progress: ProgressCallback | None = None,
+        cancel: CancelCallback | None = None,
+    ) -> pd.DataFrame:
+        """Score the facts that are in force on either of two branches under both.
+
+        Returns
+        -------
+        DataFrame
+            fact : int
+            metric : str
+            and one column of values for each branch, under its name.
+
+        Raises
+        ------
+        ValueError
+            If there is no such branch, or it is the same twice.
+        """
+        if one == other:
+            raise ValueError(f"compare needs two branches, not {one!r} twice")
+        states = {name: self.state_at(branch=name) for name in (one, other)}
+        facts: dict[int, Fact] = {}
+        for state in states.values():
+            facts.update(zip(state.fact_ids, state.facts, strict=True))
+        watch, columns = Watch(progress, cancel), []
+        for name, state in states.items():
+            frame = self._measured.score(state, facts, watch)
+            frame = frame[frame["metric"].isin(METRICS)]
+            columns.append(frame.set_index(["fact", "metric"])["value"].rename(name))
+        return pd.concat(columns, axis=1).reset_index()
+
+
+def _sampled(wanted: Sequence[int], state: EditState) -> str:
+    return f"{len(wanted)} of {len(state.fact_ids)} facts"
