@@ -466,9 +466,22 @@ class Session(Measuring):
         new = output[0, inputs["input_ids"].shape[1] :]
         return str(self.lm.tokenizer.decode(new, skip_special_tokens=True))
 
-    def scope(self, prompt: str) -> Scope:
-        """Where the hook layers speak on `prompt`, and which edits reached each token."""
-        return read_scope(self.lm, self._state, prompt)
+    def scope(self, prompt: str, subject: str | None = None) -> Scope:
+        """Where the hook layers speak on `prompt`, and which edits reached each token.
+
+        Parameters
+        ----------
+        prompt : str
+        subject : str, optional
+            Whose last token is to be marked. None: the longest subject of a fact in force that the
+            prompt names.
+
+        Raises
+        ------
+        ValueError
+            If the prompt has no token, or too many.
+        """
+        return read_scope(self.lm, self._state, prompt, subject)
 
     def _encode(self, prompt: str) -> dict[str, Tensor]:
         ids = tokenize(self.lm, prompt)

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from html import unescape
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.text import Text
 from tiny import LAYERS, tiny_facts, tiny_model, tiny_session
 
-from coachhook_viz import Scope, figures
+from coachhook_viz import Fact, Scope, figures
 from coachhook_viz.figures.style import IN_SCOPE, literal, visible
+from coachhook_viz.measure.interference import rank_correlation
+from coachhook_viz.measure.quality import readings
 
 EVIL = ["<b>bold</b>", "$x^2$", "&lt;", "$", "\u202eright to left", "日本", "{0}", "%s"]
 
@@ -183,3 +188,223 @@ def test_visible_tokens_are_one_printable_line(token: str) -> None:
 def test_visible_marks_white_space() -> None:
     assert visible("  a b\n\t") == "··a b↵⇥"
     assert visible("\x00\u202e") == "\\u0000\\u202e"
+
+
+def shown(figure) -> str:
+    """All text of a figure."""
+    if hasattr(figure, "layout"):
+        return unescape(str(figure.layout) + str([trace.name for trace in figure.data]))
+    return " ".join(text.get_text() for text in figure.findobj(Text)).replace("\n", " ")
+
+
+def test_scope_grid_marks_the_subjects_last_token() -> None:
+    marked = replace(scope_of(), subject_last=2)
+    for backend in ("plotly", "matplotlib"):
+        assert "·city ▲" in shown(figures.scope(marked, backend=backend))
+        assert "▲: subject's last" in shown(figures.scope(marked, backend=backend))
+        assert "▲" not in shown(figures.scope(scope_of(), backend=backend))
+
+
+HISTORY = pd.DataFrame(
+    [
+        (fact, edited, round_, metric, value + shift)
+        for metric, shift in (("reliability", 0.0), ("generality", -0.5), ("locality", 0.0))
+        for fact, edited, round_, value in [
+            (4, 1, 1, 1.0),
+            (4, 1, 2, 0.5),
+            (4, 1, 3, 1.0),
+            (5, 2, 2, 1.0),
+            (5, 2, 3, 1.0),
+            (7, 3, 3, 0.5),
+        ]
+    ],
+    columns=["fact", "edited", "round", "metric", "value"],
+)
+GRID = [[1.0, 0.5, 1.0], [None, 1.0, 1.0], [None, None, 0.5]]
+
+
+def cells(figure) -> list[list[list[float | None]]]:
+    """Values of each heat map."""
+    if hasattr(figure, "layout"):
+        return [
+            [[None if v is None else float(v) for v in row] for row in trace.z]
+            for trace in figure.data
+            if trace.type == "heatmap"
+        ]
+    grids = [np.ma.filled(a.images[0].get_array(), np.nan) for a in figure.axes if a.images]
+    return [[[None if np.isnan(v) else v for v in row] for row in grid.tolist()] for grid in grids]
+
+
+def points(figure) -> dict[str, tuple[list[float], list[float]]]:
+    """x and y of each named line."""
+    if hasattr(figure, "layout"):
+        lines = [t for t in figure.data if t.type == "scatter" and t.mode == "lines+markers"]
+        return {line.name: (list(line.x), list(line.y)) for line in lines}
+    legend = [text.get_text() for text in figure.legends[0].get_texts()] if figure.legends else []
+    lines = [line for axes in figure.axes for line in axes.get_lines()]
+    colours = list(dict.fromkeys(line.get_color() for line in lines))
+    names = legend or [""]
+    return {
+        names[colours.index(line.get_color())]: (list(line.get_xdata()), list(line.get_ydata()))
+        for line in lines
+    }
+
+
+BOTH = pytest.mark.parametrize("backend", ["plotly", "matplotlib"])
+
+
+@BOTH
+def test_retention_has_a_cell_for_each_fact_and_round(backend) -> None:
+    facts = {4: tiny_facts()[0]}
+    figure = figures.retention(HISTORY, facts=facts, backend=backend)
+    assert cells(figure) == [GRID]
+    assert "Anna · 4" in shown(figure)
+    [marks] = (
+        [list(zip(t.y, t.x, strict=True)) for t in figure.data if t.type == "scatter"]
+        if backend == "plotly"
+        else [[tuple(p[::-1]) for p in figure.axes[0].collections[0].get_offsets().tolist()]]
+    )
+    assert marks == [(0, 1)]
+    low = figures.retention(HISTORY, "generality", backend=backend)
+    assert cells(low)[0][0] == [0.5, 0.0, 0.5]
+    with pytest.raises(ValueError, match="nothing to draw"):
+        figures.retention(HISTORY, "target_rank", backend=backend)
+
+
+@BOTH
+def test_forgetting_curve_counts_facts_that_took(backend) -> None:
+    figure = figures.forgetting_curve(HISTORY, backend=backend)
+    [(x, y)] = points(figure).values()
+    assert (x, y) == ([1, 2, 3], [0, 0.5, 0])
+    assert "0 of 2 facts" in shown(figure)
+
+
+@BOTH
+def test_quality_lines_from_a_session_history(backend) -> None:
+    found = points(figures.quality(HISTORY, backend=backend))
+    assert found["reliability"] == ([1, 2, 3], pytest.approx([1, 0.75, 2.5 / 3]))
+
+
+@pytest.fixture(scope="module")
+def session():
+    session = tiny_session(tiny_model(lead="He "))
+    for start in (0, 2):
+        session.apply(tiny_facts()[start : start + 2])
+    return session
+
+
+@BOTH
+def test_weights_draw_norms_ranks_and_thresholds(session, backend) -> None:
+    frame = session.drift()
+    figure = figures.weights(frame, backend=backend)
+    for metric, place in (("relative_norm", 0), ("effective_rank", 1), ("alpha", 2)):
+        part = frame[(frame["metric"] == metric) & (frame["layer"] == LAYERS[1])]
+        if backend == "plotly":
+            lines = [t for t in figure.data if t.name == f"layer {LAYERS[1]}"]
+            y = list(lines[place].y)
+        else:
+            y = figure.axes[place].get_lines()[1].get_ydata().tolist()
+        assert y == part.sort_values("round")["value"].tolist()
+    for text in ("‖ΔW‖ / ‖W0‖", "effective rank of ΔW", "α", "rounds in force"):
+        assert text in shown(figure)
+
+
+@BOTH
+def test_shift_draws_the_median_text_and_the_perplexity(session, backend) -> None:
+    frame = session.drift()
+    found = points(figures.shift(frame, backend=backend))
+    last = frame[(frame["metric"] == "shift") & (frame["layer"] == LAYERS[-1])]
+    medians = last.groupby("round")["value"].median().tolist()
+    assert found[f"output of block {LAYERS[-1]}"] == ([0, 1, 2], pytest.approx(medians))
+    perplexity = frame[frame["metric"] == "perplexity"]["value"].tolist()
+    assert found["perplexity"] == ([0, 1, 2], perplexity)
+
+
+@BOTH
+def test_interference_draws_predicted_beside_actual(session, backend) -> None:
+    frame = session.interference()
+    figure = figures.interference(frame, session.facts, backend=backend)
+    means = frame.groupby(["fact", "by"])[["predicted", "actual"]].mean().clip(lower=1e-3)
+    for found, side in zip(cells(figure), ("predicted", "actual"), strict=True):
+        expected = means[side].unstack().to_numpy()
+        expected = np.log10(expected) if backend == "plotly" else expected
+        assert np.array(found) == pytest.approx(expected)
+    rho = rank_correlation(frame)["rho"].iloc[-1]
+    assert f"ρ = {rho:.2f}" in shown(figure)
+    assert "Predicted: whitened overlap" in shown(figure)
+    one = frame[frame["layer"] == LAYERS[0]]
+    alone = figures.interference(frame, layer=LAYERS[0], backend=backend)
+    assert cells(alone) == cells(figures.interference(one, backend=backend))
+
+
+@BOTH
+def test_contributions_are_facts_by_tokens(session, backend) -> None:
+    scope = session.scope(tiny_facts()[0].text)
+    figure = figures.contributions(scope, backend=backend)
+    expected = scope.contributions.sum(0).clamp(min=0).numpy()
+    assert np.array(cells(figure)[0]) == pytest.approx(expected)
+    assert str(tiny_facts()[0])[:20] in shown(figure)
+    one = figures.contributions(scope, layer=LAYERS[1], backend=backend)
+    assert np.array(cells(one)[0]) == pytest.approx(scope.contributions[1].clamp(min=0).numpy())
+    with pytest.raises(ValueError, match="layer 0 is not hooked"):
+        figures.contributions(scope, layer=0, backend=backend)
+    with pytest.raises(ValueError, match="no fact is in force"):
+        figures.contributions(tiny_session().scope("Anna lives"), backend=backend)
+
+
+def test_contributions_of_many_facts_share_a_row(session) -> None:
+    few = session.scope(tiny_facts()[0].text)
+    terms = few.contributions.repeat(1, 8, 1)
+    many = replace(few, facts=few.facts * 8, contributions=terms)
+    [grid] = cells(figures.contributions(many))
+    assert len(grid) == 21
+    assert "12 other facts" in shown(figures.contributions(many))
+
+
+@BOTH
+def test_comparison_has_a_bar_for_each_setting_and_metric(backend) -> None:
+    frame = pd.concat(
+        [readings(HISTORY).assign(setting=name) for name in ("z-score", "<b>match</b>")]
+    )
+    figure = figures.comparison(frame, backend=backend)
+    means = [
+        readings(HISTORY).set_index(["reading", "metric"])["mean"]["end"][metric]
+        for metric in ("reliability", "generality", "locality")
+    ]
+    if backend == "plotly":
+        assert [list(bar.y) for bar in figure.data] == [means, means]
+    else:
+        bars = [p.get_height() for p in figure.axes[0].patches]
+        assert bars == means * 2
+    assert "z-score" in shown(figure)
+    with pytest.raises(ValueError, match="nothing to draw"):
+        figures.comparison(frame, "never", backend=backend)
+
+
+@BOTH
+def test_an_empty_frame_and_another_backend_say_so(session, backend) -> None:
+    empty = HISTORY.iloc[:0]
+    for draw in (figures.retention, figures.forgetting_curve, figures.quality):
+        with pytest.raises(ValueError, match="nothing to draw"):
+            draw(empty, backend=backend)
+    for draw, frame in (
+        (figures.retention, HISTORY),
+        (figures.weights, session.drift()),
+        (figures.interference, session.interference()),
+    ):
+        with pytest.raises(ValueError, match="backend is 'svg'"):
+            draw(frame, backend="svg")
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_names_of_facts_are_drawn_as_text(text: str) -> None:
+    facts = {4: Fact("{} is", text, "x"), 5: Fact("{} is", "a" * 300, "x")}
+    for backend in ("plotly", "matplotlib"):
+        figure = figures.retention(HISTORY, facts=facts, backend=backend)
+        if backend == "plotly":
+            assert figure.layout.yaxis.ticktext[0] == literal(f"{text} · 4")
+            assert "<b>" not in figure.to_json()
+        else:
+            assert f"{text} · 4" in shown(figure)
+            assert figure.svg()
+        assert "a" * 100 not in shown(figure)

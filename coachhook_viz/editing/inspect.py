@@ -16,7 +16,7 @@ from coachhook_viz.editing.forward import Batch, run_to
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.scope import Tokens, ceiling, z_scores
 from coachhook_viz.editing.state import EditState
-from coachhook_viz.editing.tokens import tokenize
+from coachhook_viz.editing.tokens import subject_last_token, tokenize
 from coachhook_viz.facts import Fact
 from coachhook_viz.models import LanguageModel
 
@@ -51,6 +51,8 @@ class Scope:
     contributions : Tensor
         (L, F, T): each fact's term of ΔW k, projected on its direction; they sum to `norms` over
         the facts.
+    subject_last : int or None
+        Place of the subject's last token among `tokens`; None where the prompt names no subject.
     """
 
     prompt: str
@@ -65,6 +67,7 @@ class Scope:
     match_threshold: float
     in_scope: Tensor
     contributions: Tensor
+    subject_last: int | None = None
 
     @property
     def ceiling(self) -> float:
@@ -153,8 +156,19 @@ class Scope:
 
 
 @torch.no_grad()
-def read_scope(lm: LanguageModel, state: EditState, prompt: str) -> Scope:
+def read_scope(
+    lm: LanguageModel, state: EditState, prompt: str, subject: str | None = None
+) -> Scope:
     """Read the scope of `state` on `prompt`, from the keys that each hooked layer then sees.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+    state : EditState
+    prompt : str
+    subject : str, optional
+        What to mark in the prompt, where it stands last. None: the longest subject of a fact in
+        force that the prompt names.
 
     Raises
     ------
@@ -204,4 +218,15 @@ def read_scope(lm: LanguageModel, state: EditState, prompt: str) -> Scope:
         config.match_threshold,
         torch.stack(in_scope).cpu(),
         torch.stack(contributions).cpu(),
+        _subject_last(lm, state, prompt, subject),
     )
+
+
+def _subject_last(
+    lm: LanguageModel, state: EditState, prompt: str, subject: str | None
+) -> int | None:
+    if subject is None:
+        named = [fact.subject for fact in state.facts if fact.subject in prompt]
+        subject = max(named, key=len, default="")
+    start = prompt.rfind(subject) if subject else -1
+    return subject_last_token(lm, prompt, start, start + len(subject)) if start >= 0 else None

@@ -1,15 +1,40 @@
 """One pure function a picture: values or frames in, a figure out; none of them knows a session.
 
-scope      tokens × layers: z-scores, and where the hook speaks
-answers    the likeliest next tokens before and after editing
-quality    reliability, generality and locality over the rounds
+scope              tokens × layers: scores, and where the hook speaks
+contributions      facts × tokens: which edits reach each token
+answers            the likeliest next tokens before and after editing
+quality            reliability, generality and locality over the rounds
+retention          facts × rounds: how well each fact holds
+forgetting_curve   share of facts lost over the rounds
+weights            size of ΔW and thresholds of each hooked layer over the rounds
+shift              how far neutral text moves over the rounds
+interference       edit × edit, predicted beside actual
+comparison         settings side by side
 
 Each takes ``backend="plotly"`` (interactive) or ``"matplotlib"`` (print, saved notebooks). Text of
 users and models is drawn as text: no markup, no formulas.
 """
 
 from coachhook_viz.figures.answer_bars import answers as answers
-from coachhook_viz.figures.quality_lines import quality as quality
+from coachhook_viz.figures.over_rounds import forgetting_curve as forgetting_curve
+from coachhook_viz.figures.over_rounds import quality as quality
+from coachhook_viz.figures.over_rounds import retention as retention
+from coachhook_viz.figures.over_rounds import shift as shift
+from coachhook_viz.figures.over_rounds import weights as weights
+from coachhook_viz.figures.pairs import comparison as comparison
+from coachhook_viz.figures.pairs import contributions as contributions
+from coachhook_viz.figures.pairs import interference as interference
 from coachhook_viz.figures.scope_grid import scope as scope
 
-__all__ = ["answers", "quality", "scope"]
+__all__ = [
+    "answers",
+    "comparison",
+    "contributions",
+    "forgetting_curve",
+    "interference",
+    "quality",
+    "retention",
+    "scope",
+    "shift",
+    "weights",
+]

@@ -11,6 +11,7 @@ from coachhook_viz.figures.style import (
     AFTER,
     BEFORE,
     INK,
+    STRIPES,
     Backend,
     Picture,
     check_backend,
@@ -20,7 +21,6 @@ from coachhook_viz.figures.style import (
 )
 
 _SIDES = (("before", BEFORE, ""), ("after", AFTER, "///"))
-_STRIPES = {"fillmode": "overlay", "fgcolor": "white", "fgopacity": 0.6, "solidity": 0.15}
 
 
 def answers(
@@ -67,7 +67,7 @@ def _plotly(tokens: list[str], shares: list[list[float | None]], title: str) -> 
             y=list(range(len(tokens))),
             x=share,
             orientation="h",
-            marker={"color": colour, "pattern": {"shape": hatch[:1], **_STRIPES}},
+            marker={"color": colour, "pattern": {"shape": hatch[:1], **STRIPES}},
             hovertemplate=f"{name}: %{{x:.3f}}<extra></extra>",
         )
     figure.update_xaxes(title="probability", range=[0, 1])

@@ -23,11 +23,14 @@ from coachhook_viz.figures.style import (
     visible,
 )
 
+_SUBJECT = "▲"
 _WIDEST = 100  # inches; more than matplotlib can save
 
 
 def scope(scope: Scope, backend: Backend = "plotly") -> go.Figure | Picture:
     """Tokens × layers: the score that the rule in force judges, in-scope cells framed and marked ●.
+
+    The subject's last token is marked ▲ if the prompt names a subject.
 
     Parameters
     ----------
@@ -55,10 +58,20 @@ def _title(scope: Scope) -> str:
 
 
 def _below(scope: Scope) -> str:
+    marks = "framed ●: in scope" + (
+        f"; {_SUBJECT}: subject's last" * (scope.subject_last is not None)
+    )
     if scope.kind == "match":
-        return "token (cell: best match with any edited fact; framed ●: in scope)"
+        return f"token (cell: best match with any edited fact; {marks})"
     ceiling = f"highest possible with {len(scope.tokens)} tokens: {scope.ceiling:.2f}"
-    return f"token (cell: z-score, {ceiling}; framed ●: in scope)"
+    return f"token (cell: z-score, {ceiling}; {marks})"
+
+
+def _tokens(scope: Scope) -> list[str]:
+    shown = [visible(token) for token in scope.tokens]
+    if scope.subject_last is not None:
+        shown[scope.subject_last] += f" {_SUBJECT}"
+    return shown
 
 
 def _bounds(scores: list[list[float]]) -> tuple[float, float]:
@@ -81,7 +94,7 @@ def _score_name(scope: Scope) -> str:
 def _plotly(scope: Scope) -> go.Figure:
     scores, inside = scope.scores.tolist(), scope.in_scope.tolist()
     low, high = _bounds(scores)
-    tokens = [literal(visible(token)) for token in scope.tokens]
+    tokens = list(map(literal, _tokens(scope)))
     layers = scope.layer_names
     figure = plotly_figure(
         _title(scope), 260 + max(54 * len(tokens), 380), 190 + 38 * len(scope.layers)
@@ -151,7 +164,7 @@ def _matplotlib(scope: Scope) -> Picture:
                 axes.add_patch(frame)
     axes.set_xticks([i + 0.5 for i in range(count)])
     axes.set_xticklabels(
-        [visible(token) for token in scope.tokens],
+        _tokens(scope),
         rotation=30,
         ha="right",
         rotation_mode="anchor",

@@ -14,6 +14,7 @@ from html import escape
 from typing import Any, Literal
 
 import matplotlib as mpl
+import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -23,7 +24,16 @@ Backend = Literal["plotly", "matplotlib"]
 INK = "#757575"  # 4.6 : 1 on white and on black, so one figure suits light and dark themes
 BEFORE, AFTER = "#8A97A8", "#D55E00"  # orange is kept for what an edit changed, or reaches
 MAGNITUDE = ("#EEF1F6", "#1D4E89")  # a ramp of lightness in one hue, also for colour-blind eyes
+STRIPES = {"fillmode": "overlay", "fgcolor": "white", "fgopacity": 0.6, "solidity": 0.15}
 IN_SCOPE = "●"
+SERIES = (  # colour (Okabe–Ito), matplotlib's and plotly's symbol
+    ("#0072B2", "o", "circle"),
+    ("#E69F00", "s", "square"),
+    ("#009E73", "^", "triangle-up"),
+    ("#CC79A7", "D", "diamond"),
+    ("#56B4E9", "v", "triangle-down"),
+    ("#D55E00", "X", "x"),
+)
 
 _MARKS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
 
@@ -37,15 +47,20 @@ class Picture(Figure):
 
     def axes_in_ink(self) -> Any:
         """Axes whose frame, ticks and labels read on light and on dark."""
-        axes = self.subplots()
-        axes.set_facecolor("none")
-        axes.tick_params(colors=INK)
-        for spine in axes.spines.values():
-            spine.set_color(INK)
-        for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
-            text.set_color(INK)
-            text.set_parse_math(False)
-        return axes
+        return self.row_in_ink(1)[0]
+
+    def row_in_ink(self, count: int) -> list[Any]:
+        """The same, several side by side."""
+        row = list(self.subplots(1, count, squeeze=False)[0])
+        for axes in row:
+            axes.set_facecolor("none")
+            axes.tick_params(colors=INK)
+            for spine in axes.spines.values():
+                spine.set_color(INK)
+            for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+                text.set_color(INK)
+                text.set_parse_math(False)
+        return row
 
     def svg(self) -> str:
         """The picture as one self-contained SVG text, the same each time."""
@@ -100,3 +115,9 @@ def check_backend(backend: str) -> None:
     """Raise ValueError for a backend that there is not."""
     if backend not in ("plotly", "matplotlib"):
         raise ValueError(f"backend is {backend!r}: use 'plotly' or 'matplotlib'")
+
+
+def check_frame(frame: pd.DataFrame) -> None:
+    """Raise ValueError for a frame with nothing in it."""
+    if frame.empty:
+        raise ValueError("there is nothing to draw: the frame has no measurement")

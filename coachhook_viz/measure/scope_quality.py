@@ -15,7 +15,6 @@ import pandas as pd
 from coachhook_viz.editing.inspect import read_scope
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.state import EditState
-from coachhook_viz.editing.tokens import subject_last_token
 from coachhook_viz.facts import Fact
 from coachhook_viz.models import LanguageModel
 
@@ -74,12 +73,8 @@ def scope_quality(
             other = missed[fact_id]
             prompts.append(("near miss", fact.prompt.replace("{}", other), other))
         for kind, prompt, subject in prompts:
-            scope = read_scope(lm, state, prompt)
-            reached = scope.in_scope.any(0)
-            start = prompt.rfind(subject) if subject else -1
-            place = (
-                subject_last_token(lm, prompt, start, start + len(subject)) if start >= 0 else None
-            )
+            scope = read_scope(lm, state, prompt, subject)
+            reached, place = scope.in_scope.any(0), scope.subject_last
             at_subject = pd.NA if place is None else bool(reached[place])
             anywhere = bool(reached.any())
             rows.append(

@@ -1,0 +1,213 @@
+"""What rounds of edits do, drawn over the rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from coachhook_viz.facts import Fact
+from coachhook_viz.figures.grids import Grid, draw_grids
+from coachhook_viz.figures.lines import Line, Panel, draw_lines
+from coachhook_viz.figures.style import Backend, Picture, check_backend, check_frame
+from coachhook_viz.measure.quality import METRICS, forgetting
+
+_SHARE = (-0.03, 1.03)
+
+
+def quality(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Picture:
+    """Mean of reliability, generality and locality over the facts, by round.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        What `Session.quality` gives, or results of `Session.evaluate`, concatenated: fact, round,
+        metric, value.
+    backend : {"plotly", "matplotlib"}
+
+    Returns
+    -------
+    plotly.graph_objects.Figure or matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        For another backend, or an empty frame.
+    """
+    check_backend(backend)
+    check_frame(frame)
+    means = frame.pivot_table("value", index="round", columns="metric")
+    lines = [_line(metric, means[metric].dropna()) for metric in METRICS if metric in means]
+    title = "How well the edits hold, all facts so far re-scored after each round"
+    return draw_lines(title, [Panel("", "mean over facts", lines, _SHARE)], backend)
+
+
+def retention(
+    frame: pd.DataFrame,
+    metric: str = "reliability",
+    facts: Mapping[int, Fact] | None = None,
+    backend: Backend = "plotly",
+) -> go.Figure | Picture:
+    """Heat map fact × round: how well each fact holds after its own round and each later one.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        What `Session.quality` gives.
+    metric : str
+        "reliability", "generality", "locality" or a probability.
+    facts : mapping of int to Fact, optional
+        `Session.facts`, to name the rows by subject.
+    backend : {"plotly", "matplotlib"}
+
+    Returns
+    -------
+    plotly.graph_objects.Figure or matplotlib.figure.Figure
+        A cross marks where a fact scores lower than right after its own round.
+
+    Raises
+    ------
+    ValueError
+        For another backend, or if the frame has no such metric.
+    """
+    check_backend(backend)
+    frame = frame[frame["metric"] == metric]
+    check_frame(frame)
+    edited = frame.drop_duplicates("fact").set_index("fact")["edited"]
+    table = frame.pivot_table("value", index="fact", columns="round")
+    values = [[None if pd.isna(v) else float(v) for v in row] for row in table.to_numpy()]
+    rounds = [int(str(r)) for r in table.columns]
+    marked = []
+    for row, fact in enumerate(table.index):
+        own = values[row][rounds.index(int(edited[fact]))]
+        for column, value in enumerate(values[row]):
+            if value is not None and own is not None and value < own - 1e-9:
+                marked.append((row, column))
+    grid = Grid(
+        "",
+        [_name(int(fact), facts) for fact in table.index],
+        [str(r) for r in rounds],
+        values,
+        "fact",
+        "rounds in force",
+        marked,
+    )
+    title = f"What is retained: {metric.replace('_', ' ')} of each fact (×: lower than at first)"
+    return draw_grids(title, [grid], metric.replace("_", " "), (0.0, 1.0), backend)
+
+
+def forgetting_curve(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Picture:
+    """Share of the facts that took in their own round and do not hold now, by round.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        What `Session.quality` gives.
+    backend : {"plotly", "matplotlib"}
+
+    Returns
+    -------
+    plotly.graph_objects.Figure or matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        For another backend, or an empty frame.
+    """
+    check_backend(backend)
+    shares = forgetting(frame)
+    check_frame(shares)
+    line = _line("forgotten", shares.set_index("round")["share"])
+    highest = max(line.y)
+    last = shares.iloc[-1]
+    title = (
+        f"Forgotten: {int(last['lost'])} of {int(last['taken'])} facts that took do not hold"
+        f" after round {int(last['round'])}"
+    )
+    top = min(1.03, max(0.1, 1.25 * highest))
+    return draw_lines(title, [Panel("", "share of facts", [line], (-0.03 * top, top))], backend)
+
+
+def weights(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Picture:
+    """Size of ΔW and the scope threshold α of each hooked layer, by round.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        What `Session.drift` gives.
+    backend : {"plotly", "matplotlib"}
+
+    Returns
+    -------
+    plotly.graph_objects.Figure or matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        For another backend, or an empty frame.
+    """
+    check_backend(backend)
+    check_frame(frame)
+    panels = [
+        Panel(title, label, _by_layer(frame, metric))
+        for metric, title, label in (
+            ("relative_norm", "Size of the hook layers", "‖ΔW‖ / ‖W0‖"),
+            ("effective_rank", "Directions they use", "effective rank of ΔW"),
+            ("alpha", "Thresholds of the z-score scope", "α"),
+        )
+    ]
+    return draw_lines("What is written into each hook layer", panels, backend)
+
+
+def shift(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Picture:
+    """How far neutral text moves: hidden states at two blocks, and perplexity, by round.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        What `Session.drift` gives.
+    backend : {"plotly", "matplotlib"}
+
+    Returns
+    -------
+    plotly.graph_objects.Figure or matplotlib.figure.Figure
+        Bands span the middle half of the texts.
+
+    Raises
+    ------
+    ValueError
+        For another backend, or an empty frame.
+    """
+    check_backend(backend)
+    check_frame(frame)
+    lines = []
+    moved = frame[frame["metric"] == "shift"]
+    for block, part in moved.groupby("layer"):
+        rounds = part.groupby("round")["value"]
+        low, middle, high = (rounds.quantile(q) for q in (0.25, 0.5, 0.75))
+        line = _line(f"output of block {block}", middle)
+        lines.append(replace(line, low=low.tolist(), high=high.tolist()))
+    perplexity = frame[frame["metric"] == "perplexity"].set_index("round")["value"]
+    panels = [
+        Panel("Hidden states (median text, middle half)", "‖h − h0‖ / ‖h0‖", lines),
+        Panel("Perplexity canary", "perplexity", [_line("perplexity", perplexity)]),
+    ]
+    return draw_lines("How far the edits move neutral text", panels, backend)
+
+
+def _line(name: str, values: pd.Series[float]) -> Line:
+    return Line(name, [float(x) for x in values.index], [float(y) for y in values])
+
+
+def _by_layer(frame: pd.DataFrame, metric: str) -> list[Line]:
+    part = frame[frame["metric"] == metric]
+    return [
+        _line(f"layer {layer}", rows.set_index("round")["value"])
+        for layer, rows in part.groupby("layer")
+    ]
+
+
+def _name(fact_id: int, facts: Mapping[int, Fact] | None) -> str:
+    return f"{facts[fact_id].subject} · {fact_id}" if facts and fact_id in facts else str(fact_id)
