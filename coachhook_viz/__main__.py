@@ -1,41 +1,151 @@
-"""The command line: python -m coachhook_viz model | demo."""
+"""The command line: python -m coachhook_viz model | demo | edit | report."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from coachhook_viz.facts import Fact
     from coachhook_viz.session import Session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 1 if the default model cannot be had."""
+    """Run one command; 1 with a line on stderr if it cannot be done, 130 if it is interrupted."""
+    given = _parser().parse_args(arguments)
+
+    from coachhook_viz.facts import FactError
+    from coachhook_viz.models import bundled
+    from coachhook_viz.reading import FactFileError
+    from coachhook_viz.store import SessionFileError
+
+    try:
+        if given.command == "model":
+            print(f"{bundled.NAME} is ready in {bundled.folder()}")
+        elif given.command == "demo":
+            _demo(given.rounds, given.size, given.report)
+        elif given.command == "edit":
+            _edit(given.facts, given.rounds, given.out, given.model, given.scope)
+        else:
+            _report(given.folder, given.out, given.budget)
+    except (bundled.ModelNotFound, FactFileError, FactError, SessionFileError, _Refused) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m coachhook_viz", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("model", help="fetch the default model, unless it is in the cache")
+
     demo = commands.add_parser("demo", help="edit it in three rounds, and show what happens")
     demo.add_argument(
         "--report", type=Path, default=Path("coachhook-demo.html"), help="default: %(default)s"
     )
     demo.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     demo.add_argument("--size", type=int, default=5, help="facts a round, default: %(default)s")
-    given = parser.parse_args(arguments)
 
-    from coachhook_viz.models import bundled
+    edit = commands.add_parser(
+        "edit", help="edit a file of facts in rounds; run it again to go on after an interruption"
+    )
+    edit.add_argument("facts", type=Path, help="CSV, JSON or JSONL, CounterFact and zsRE too")
+    edit.add_argument(
+        "--rounds", type=_positive, default=1, help="split them into this many, default: 1"
+    )
+    edit.add_argument("--out", type=Path, required=True, help="the session's folder")
+    edit.add_argument("--model", help="hub id or folder, default: the bundled model")
+    edit.add_argument(
+        "--scope", choices=["zscore", "match", "off"], default="zscore", help="default: %(default)s"
+    )
 
-    try:
-        if given.command == "model":
-            print(f"{bundled.NAME} is ready in {bundled.folder()}")
-        else:
-            _demo(given.rounds, given.size, given.report)
-    except bundled.ModelNotFound as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    report = commands.add_parser("report", help="write what a session did as one HTML file")
+    report.add_argument("folder", type=Path, help="the session's folder")
+    report.add_argument("--out", type=Path, help="default: report.html in the folder")
+    report.add_argument(
+        "--budget", type=_positive, default=200, help="facts to measure, default: %(default)s"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+class _Refused(Exception):
+    """What was asked for does not fit; the message says what to do."""
+
+
+def _edit(path: Path, rounds: int, folder: Path, model: str | None, scope: str) -> None:
+    import coachhook_viz as cv
+    from coachhook_viz.editing.progress import Bar
+
+    facts = cv.read_facts(path)
+    if len(facts) < rounds:
+        raise _Refused(f"{path}: {len(facts)} facts cannot make {rounds} rounds")
+    session = _opened(folder) if (folder / "session.json").exists() else None
+    if session is None:
+        lm = cv.load_model() if model is None else cv.load_model(model)
+        session = cv.Session(lm, cv.EditConfig.for_model(lm, scope=scope), folder=folder)
+    elif (model is not None and model != session.lm.name) or scope != session.config.scope:
+        raise _Refused(
+            f"{folder}: its session has the model {session.lm.name!r} and the scope"
+            f" {session.config.scope!r}; ask for the same, or for another --out"
+        )
+    batches = _batches(facts, rounds)
+    done = [list(round_.facts) for round_ in session.rounds]
+    if done != batches[: len(done)]:
+        raise _Refused(
+            f"{folder}: its session has other facts than {path.name} in {rounds} rounds; choose"
+            " another --out"
+        )
+    session.go_to(len(done))
+    if done:
+        print(f"{folder}: {len(done)} of {rounds} rounds are there already")
+    for place, batch in enumerate(batches[len(done) :], len(done) + 1):
+        with Bar() as bar:
+            round_ = session.apply(batch, progress=bar)
+        print(f"Round {place} of {rounds}: {len(batch)} facts in {round_.seconds:.1f} s")
+    with Bar() as bar:
+        means = session.evaluate(progress=bar).groupby("metric", sort=False)["value"].mean()
+    print("At the end: " + ", ".join(f"{metric} {value:.3f}" for metric, value in means.items()))
+    print(f"python -m coachhook_viz report {folder}  writes what happened")
+
+
+def _batches(facts: Sequence[Fact], rounds: int) -> list[list[Fact]]:
+    """Split into `rounds` parts of nearly equal size, larger ones first."""
+    size, more = divmod(len(facts), rounds)
+    starts = [place * size + min(place, more) for place in range(rounds + 1)]
+    return [list(facts[a:b]) for a, b in pairwise(starts)]
+
+
+def _opened(folder: Path) -> Session:
+    import coachhook_viz as cv
+    from coachhook_viz.store import model_of
+
+    model = model_of(folder)
+    return cv.Session.load(folder, cv.load_model(model["name"], lead=model["lead"]))
+
+
+def _report(folder: Path, out: Path | None, budget: int) -> None:
+    import coachhook_viz as cv
+    from coachhook_viz.editing.progress import Bar
+
+    session = _opened(folder)
+    if not session.state.facts:
+        raise _Refused(f"{folder}: no fact is in force, so there is nothing to report")
+    with Bar() as bar:
+        path = cv.report(session, out or folder / "report.html", progress=bar, budget=budget)
+    print(path.resolve().as_uri())
 
 
 def _demo(rounds: int, size: int, path: Path) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from tiny import tiny_config, tiny_facts, tiny_model, tiny_moments
 
 import coachhook_viz as cv
+import coachhook_viz.session as session_module
 from coachhook_viz.__main__ import main
 from coachhook_viz.models import bundled
 
@@ -48,3 +51,88 @@ def test_no_command_is_an_error(capsys) -> None:
     with pytest.raises(SystemExit):
         main([])
     assert "model" in capsys.readouterr().err
+
+
+@pytest.fixture
+def tiny(monkeypatch) -> cv.LanguageModel:
+    """A tiny model in place of the default one."""
+    lm = tiny_model(lead="He ")
+    monkeypatch.setattr(cv, "load_model", lambda *args, **kwargs: lm)
+    monkeypatch.setattr(cv.EditConfig, "for_model", lambda lm, **changes: tiny_config(**changes))
+    monkeypatch.setattr(session_module, "cached_moments", lambda lm, *args: tiny_moments(lm))
+    return lm
+
+
+@pytest.fixture
+def facts_file(tmp_path: Path) -> Path:
+    path = tmp_path / "facts.json"
+    path.write_text(json.dumps([asdict(fact) for fact in tiny_facts(5)]))
+    return path
+
+
+def test_edit_runs_a_whole_session_and_report_tells_it(tiny, facts_file, tmp_path, capsys) -> None:
+    folder = tmp_path / "session"
+    assert main(["edit", str(facts_file), "--rounds", "2", "--out", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "Round 1 of 2: 3 facts" in said
+    assert "Round 2 of 2: 2 facts" in said
+    session = cv.Session.load(folder, tiny, tiny_moments(tiny))
+    assert [list(r.facts) for r in session.rounds] == [tiny_facts(5)[:3], tiny_facts(5)[3:]]
+    mean = session.evaluate().query("metric == 'reliability'")["value"].mean()
+    assert f"reliability {mean:.3f}" in said
+    assert main(["report", str(folder)]) == 0
+    path = folder / "report.html"
+    assert capsys.readouterr().out.strip() == path.resolve().as_uri()
+    assert "What 5 edits did" in path.read_text("utf-8")
+
+
+def test_edit_goes_on_where_it_was_interrupted(
+    tiny, facts_file, tmp_path, monkeypatch, capsys
+) -> None:
+    command = ["edit", str(facts_file), "--rounds", "3", "--out", str(tmp_path / "s")]
+    real, calls = cv.Session.apply, []
+
+    def interrupted(self, *args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(cv.Session, "apply", interrupted)
+    assert main(command) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "1 of 3 rounds are there already" in said
+    assert "Round 1 of 3" not in said
+    assert "Round 3 of 3" in said
+    assert main(command) == 0
+    assert "Round" not in capsys.readouterr().out.replace("rounds", "")
+    session = cv.Session.load(tmp_path / "s", tiny, tiny_moments(tiny))
+    assert list(session.facts.values()) == tiny_facts(5)
+
+
+def test_edit_and_report_say_what_does_not_fit(tiny, facts_file, tmp_path, capsys) -> None:
+    folder = str(tmp_path / "s")
+    command = ["edit", str(facts_file), "--out", folder]
+    assert main([*command, "--rounds", "6"]) == 1
+    assert "5 facts cannot make 6 rounds" in capsys.readouterr().err
+    assert main(["report", folder]) == 1
+    assert "no session is saved there" in capsys.readouterr().err
+    assert main(["edit", str(tmp_path / "no.csv"), "--out", folder]) == 1
+    assert "cannot be read" in capsys.readouterr().err
+    assert main(command) == 0
+    for changed, message in [
+        (["--rounds", "2"], "choose another --out"),
+        (["--scope", "match"], "the scope 'zscore'"),
+        (["--model", "other"], "the model 'tiny-llama'"),
+    ]:
+        assert main([*command, *changed]) == 1
+        assert message in capsys.readouterr().err
+    session = cv.Session.load(folder, tiny, tiny_moments(tiny))
+    session.undo()
+    assert main(["report", folder]) == 1
+    assert "nothing to report" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--rounds", "0"])
+    assert "'0' is not a positive whole number" in capsys.readouterr().err

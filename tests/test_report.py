@@ -10,6 +10,7 @@ from tiny import tiny_facts, tiny_model, tiny_session
 import coachhook_viz as cv
 from coachhook_viz import EditCancelled, Fact
 from coachhook_viz.editing.progress import Progress
+from coachhook_viz.measure.quality import forgetting
 
 
 class Page(HTMLParser):
@@ -49,7 +50,8 @@ def test_report_tells_every_round_and_fact_in_force(session: cv.Session, tmp_pat
     frame = session.evaluate(2)
     mean = frame[frame["metric"] == "reliability"]["value"].mean()
     assert f"{mean:.3f}" in page.text
-    assert page.tags.count("img") == 1 + 2 * 2
+    some_took = not forgetting(session.quality()).empty
+    assert page.tags.count("img") == 5 + some_took + 2 * 2
     session.undo()
     undone = Page(cv.report(session, path).read_text("utf-8"))
     session.redo()
@@ -80,7 +82,7 @@ def test_text_of_users_stays_text(tmp_path: Path) -> None:
 
 
 def test_report_with_nothing_in_force_and_cancelled(session: cv.Session, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no round is in force"):
+    with pytest.raises(ValueError, match="no fact is in force"):
         cv.report(tiny_session(), tmp_path / "report.html")
     with pytest.raises(EditCancelled):
         cv.report(session, tmp_path / "report.html", cancel=lambda: True)
@@ -92,7 +94,7 @@ def test_report_says_how_far_it_is(session: cv.Session, tmp_path: Path) -> None:
     fresh = tiny_session(session.lm)
     fresh.apply(tiny_facts()[:2])
     cv.report(fresh, tmp_path / "report.html", progress=steps.append)
-    assert {step.stage for step in steps} == {"quality", "report"}
+    assert {step.stage for step in steps} == {"quality", "scope", "drift", "keys", "report"}
     assert all(0 <= step.step < step.total for step in steps)
 
 
@@ -102,3 +104,34 @@ def test_facts_without_paraphrases_or_neighbours(tmp_path: Path) -> None:
     text = cv.report(session, tmp_path / "report.html").read_text("utf-8")
     assert not re.search(r"\bnan\b", text)
     assert '<th class="number">generality</th>' not in text
+
+
+def test_report_says_what_was_lost_and_why(tmp_path: Path) -> None:
+    """A conflict: the second edit of the same prompt takes the first one's answer away."""
+    settings = {"covariance_weight": 0.1, "clamp_factor": 3.0, "weight_decay": 0.0}
+    settings |= {"steps": 30, "learning_rate": 0.3, "stop_loss": 0.01}
+    session = tiny_session(tiny_model(lead="He "), scope="match", **settings)
+    one = Fact("The new language of {} is", "Anna", "and")
+    session.apply([one, tiny_facts()[0]])
+    session.label(1, "the <first> try", "and a note")
+    session.apply([Fact(one.prompt, one.subject, "lives")])
+    lost = session.forgotten()
+    assert lost["fact"].tolist() == [0]
+    page = Page(cv.report(session, tmp_path / "report.html").read_text("utf-8"))
+    text = " ".join(page.text.split())
+    assert "fact 2 asks the same and wants 'lives'" in text
+    assert "It held until round 2 was applied, where fact 2 acts on its key most." in text
+    assert "Facts 0 and 2 ask the same and want different answers" in text
+    assert "Round 1: the <first> try" in text
+    assert "and a note" in text
+
+
+def test_report_of_a_sample_a_branch_and_muted_facts(tmp_path: Path) -> None:
+    session = tiny_session(tiny_model(lead="He "))
+    session.apply(tiny_facts()[:4])
+    session.branch("what <if>")
+    session.mute(2)
+    page = Page(cv.report(session, tmp_path / "report.html", budget=2).read_text("utf-8"))
+    assert "2 of 3 facts" in page.text
+    assert "on branch “what <if>” · 1 fact muted" in page.text
+    assert tiny_facts()[2].target not in page.text.split("Round 1")[1].split("before")[0]

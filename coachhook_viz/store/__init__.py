@@ -1,9 +1,10 @@
 """Sessions on disk, see `folder` for how and `format` for what."""
 
+from coachhook_viz.store.folder import model_of as model_of
 from coachhook_viz.store.folder import read as read
 from coachhook_viz.store.folder import write as write
 from coachhook_viz.store.format import Saved as Saved
 from coachhook_viz.store.format import SessionFileError as SessionFileError
 from coachhook_viz.store.format import describe as describe
 
-__all__ = ["Saved", "SessionFileError", "describe", "read", "write"]
+__all__ = ["Saved", "SessionFileError", "describe", "model_of", "read", "write"]

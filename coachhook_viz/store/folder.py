@@ -1,7 +1,8 @@
 """A folder that holds a session: `session.json`, and a safetensors file a round.
 
-write    make a folder hold a session: whole or not at all
-read     what a folder holds
+write       make a folder hold a session: whole or not at all
+read        what a folder holds
+model_of    just which model it belongs to
 
 Round files are written first, then `session.json` takes the place of the one before in a single
 rename. So a process may be killed at any moment: the folder holds the session before or after.
@@ -120,8 +121,7 @@ def read(folder: Path, lm: LanguageModel) -> tuple[Saved, str]:
         If there is no session; if it is truncated, was changed by hand, or is of a newer version;
         if it belongs to another model than `lm`, or to another revision of it.
     """
-    if not (folder / _CONTENT).exists():
-        raise SessionFileError(f"{folder}: no session is saved there, it has no {_CONTENT}")
+    _require(folder)
     content = _parse(folder)
     checksum = str(content.pop("checksum"))
     try:
@@ -136,6 +136,24 @@ def read(folder: Path, lm: LanguageModel) -> tuple[Saved, str]:
         raise SessionFileError(
             f"{folder / _CONTENT}: it does not describe a session: {type(error).__name__} {error}"
         ) from None
+
+
+def model_of(folder: Path) -> dict[str, str]:
+    """Name, fingerprint, dtype and lead of the model that the session in `folder` belongs to.
+
+    Raises
+    ------
+    SessionFileError
+        As `read` does.
+    """
+    _require(folder)
+    content = migrated(_parse(folder))
+    return dict(content["model"])
+
+
+def _require(folder: Path) -> None:
+    if not (folder / _CONTENT).exists():
+        raise SessionFileError(f"{folder}: no session is saved there, it has no {_CONTENT}")
 
 
 def _read_round(folder: Path, entry: dict[str, Any]) -> dict[str, Tensor]:
