@@ -18,6 +18,7 @@ from quality import HEADER, run
 import coachhook_viz as cv
 
 PUBLISHED: dict[str, Any] = {
+    "learning_rate": 0.5,
     "weight_decay": 0.5,
     "clamp_factor": 0.75,
     "stop_loss": 0.05,
@@ -28,12 +29,14 @@ ONE_BY_ONE: list[dict[str, Any]] = [
     PUBLISHED,
     {"context_templates": None},
     {"context_templates": (("{}",),)},
+    {"learning_rate": 0.5},
+    {"learning_rate": 1.0},
     {"weight_decay": 0.5, "stop_loss": 0.05},
     {"clamp_factor": 0.75},
+    {"kl_weight": 0.25},
     {"covariance_weight": 30.0},
     {"covariance_weight": 3000.0},
     {"layers": (2, 3, 4, 5)},
-    {"layers": (3, 4, 5, 6)},
     {"layers": (5, 6, 7, 8)},
     {"scope": "match", "match_threshold": 0.3},
     {"scope": "match"},

@@ -162,6 +162,7 @@ _KNOWN: dict[str, dict[str, Any]] = {
     r"smollm2-135m.*": {
         "layers": (4, 5, 6, 7),
         "covariance_weight": 300.0,
+        "learning_rate": 0.8,
         "weight_decay": 0.0,
         "clamp_factor": 1.5,
         "stop_loss": 0.02,
