@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -131,3 +136,63 @@ def test_a_bfloat16_model_is_edited_too() -> None:
     assert session.delta_weight(config.layers[0]).dtype == torch.float64
     assert round_.targets.dtype == torch.float64
     assert session.scope(fact.text).in_scope.any(1).all()
+
+
+_REOPEN = """
+import hashlib, sys
+import torch
+import coachhook_viz as cv
+
+session = cv.Session.load(sys.argv[1], cv.load_model(), journal=False)
+for branch in ("what if", "main"):
+    session.switch(branch)
+    with session.hooked(), torch.no_grad():
+        inputs = session.lm.encode(sys.argv[2:])
+        data = session.lm.model(**inputs, use_cache=False).logits.numpy().tobytes()
+    print(branch, session.position, sorted(session.muted), hashlib.sha256(data).hexdigest())
+"""
+
+
+def test_a_session_with_branches_and_muted_facts_reopens_bit_equal_in_a_fresh_process(
+    lm: cv.LanguageModel, tmp_path: Path
+) -> None:
+    session = cv.Session(lm, folder=tmp_path / "s")
+    session.apply(cv.bundled_facts()[:2])
+    session.apply(cv.bundled_facts()[2:3])
+    session.undo()
+    session.mute(0)
+    session.branch("what if")
+    session.unmute(0)
+    session.apply(cv.bundled_facts()[3:4])
+    prompts = [fact.text for fact in cv.bundled_facts()[:4]] + list(PROMPTS)
+    expected = []
+    for branch in ("what if", "main"):
+        session.switch(branch)
+        with session.hooked(), torch.no_grad():
+            data = lm.model(**lm.encode(prompts), use_cache=False).logits.numpy().tobytes()
+        digest = hashlib.sha256(data).hexdigest()
+        expected.append(f"{branch} {session.position} {sorted(session.muted)} {digest}")
+    command = [sys.executable, "-c", _REOPEN, str(tmp_path / "s"), *prompts]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert found.splitlines() == expected
+    assert expected[0].split()[-1] != expected[1].split()[-1]
+
+
+def test_measurements_on_the_default_model(session: cv.Session) -> None:
+    """Edits on top of each other: each fact's own effect is far above the others' on its key."""
+    history = session.quality()
+    ranks = history[history["metric"] == "target_rank"]
+    assert (ranks["value"] == 1).all()
+    truth = history[history["metric"] == "truth_probability"]["value"]
+    target = history[history["metric"] == "target_probability"]["value"]
+    assert (target.to_numpy() > truth.to_numpy()).all()
+    pairs = session.interference()
+    others = pairs[pairs["fact"] != pairs["by"]]
+    assert others["actual"].mean() < 0.5
+    drift = session.drift()
+    perplexity = drift[drift["metric"] == "perplexity"]["value"].tolist()
+    assert 5 < perplexity[0] < 100
+    assert perplexity[-1] < 1.2 * perplexity[0]
+    scopes = session.scope_quality()
+    assert scopes[scopes["kind"] == "edit"]["at_subject"].all()
+    assert session.forgotten().empty

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -261,3 +262,21 @@ def test_an_exception_inside_a_forward_pass_leaves_no_hook(monkeypatch) -> None:
             edit_round(session.lm, session.state, tiny_facts()[:2], preserved, lambda *a: None)
     assert fingerprint(session.lm) == before
     gc.collect()
+
+
+def test_threads_that_ask_one_model_wait_for_each_other() -> None:
+    """Two sessions on one model, asked at once: each hears its own answers."""
+    lm = tiny_model(lead="He ")
+    sessions = [tiny_session(lm, scope=scope) for scope in ("off", "match")]
+    for session, facts in zip(sessions, (tiny_facts()[:3], tiny_facts()[3:]), strict=True):
+        session.apply(facts)
+    prompts = [fact.text for fact in tiny_facts()]
+
+    def ask(session: Session) -> list[str]:
+        return [session.generate(prompt, 3) for prompt in prompts]
+
+    alone = [ask(session) for session in sessions]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(ask, sessions * 4))
+    assert together == alone * 4
+    assert alone[0] != alone[1]

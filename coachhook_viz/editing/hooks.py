@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from threading import Lock, RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -160,6 +161,13 @@ class Attachment:
 
 
 _IN_FORCE: WeakKeyDictionary[nn.Module, Attachment] = WeakKeyDictionary()
+_LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
+_NEW_LOCK = Lock()
+
+
+def _lock_of(decoder: nn.Module) -> RLock:
+    with _NEW_LOCK:
+        return _LOCKS.setdefault(decoder, RLock())
 
 
 def _take_over(decoder: nn.Module, last: Attachment | None, following: Attachment | None) -> None:
@@ -177,7 +185,8 @@ def attached(lm: LanguageModel, hook_layers: Mapping[int, HookLayer]) -> Iterato
     """Hang `hook_layers` on `lm` within the context; no hook layers, no trace on the model.
 
     Within another such context the outer hook layers are silent until this one ends: what runs
-    here is the base model with these `hook_layers` and no others.
+    here is the base model with these `hook_layers` and no others. A second thread waits until the
+    first one's context ends.
 
     Parameters
     ----------
@@ -189,8 +198,8 @@ def attached(lm: LanguageModel, hook_layers: Mapping[int, HookLayer]) -> Iterato
     Attachment
     """
     attachment = Attachment(hook_layers, inspect.signature(lm.decoder.forward))
-    outer = _IN_FORCE.get(lm.decoder)
-    with ExitStack() as stack:
+    with _lock_of(lm.decoder), ExitStack() as stack:
+        outer = _IN_FORCE.get(lm.decoder)
         stack.callback(attachment.release)
         stack.callback(_take_over, lm.decoder, attachment, outer)
         _take_over(lm.decoder, outer, attachment)
