@@ -170,7 +170,7 @@ class Measuring(ABC):
         Returns
         -------
         DataFrame
-            layer, fact, by : int; actual, predicted : float. See `measure.interference`.
+            layer, fact, by : int; actual, overlap, predicted : float. See `measure.interference`.
 
         Raises
         ------

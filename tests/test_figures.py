@@ -331,7 +331,7 @@ def test_interference_draws_predicted_beside_actual(session, backend) -> None:
         assert np.array(found) == pytest.approx(expected)
     rho = rank_correlation(frame)["rho"].iloc[-1]
     assert f"ρ = {rho:.2f}" in shown(figure)
-    assert "Predicted: whitened overlap" in shown(figure)
+    assert "Predicted before editing" in shown(figure)
     one = frame[frame["layer"] == LAYERS[0]]
     alone = figures.interference(frame, layer=LAYERS[0], backend=backend)
     assert cells(alone) == cells(figures.interference(one, backend=backend))

@@ -26,9 +26,12 @@ def test_every_pair_is_the_formula(session: Session) -> None:
         factors = [r.factors[layer] for r in session.rounds]
         columns = [(f, i) for f in factors for i in (0, 1)]
         base = bare_keys(session.lm, session.config, list(session.facts.values()))[layer]
-        inverse = torch.linalg.inv(
-            session.config.covariance_weight * tiny_moments(session.lm)[layer]
+        weight, moment = session.config.covariance_weight, tiny_moments(session.lm)[layer]
+        inverse = torch.linalg.inv(weight * moment)
+        first, both = (
+            torch.linalg.inv(weight * moment + base[:, :n] @ base[:, :n].T) for n in (2, 4)
         )
+        spared = [first, first, both, both]  # each edit spares its own round and earlier ones
         for fact, (own, i) in enumerate(columns):
             key = own.keys[:, i]
             full = own.residuals[:, i] * (own.directions[:, i] @ key)
@@ -40,7 +43,10 @@ def test_every_pair_is_the_formula(session: Session) -> None:
                 assert row["actual"] == pytest.approx(float(term.norm() / full.norm()))
                 overlap = base[:, fact] @ inverse @ base[:, by]
                 own_overlap = base[:, fact] @ inverse @ base[:, fact]
-                assert row["predicted"] == pytest.approx(float(abs(overlap) / own_overlap))
+                assert row["overlap"] == pytest.approx(float(abs(overlap) / own_overlap))
+                theirs = base[:, fact] @ spared[by] @ base[:, by]
+                mine = base[:, fact] @ spared[fact] @ base[:, fact]
+                assert row["predicted"] == pytest.approx(float(abs(theirs) / abs(mine)))
 
 
 def test_the_diagonal_is_one_and_muted_facts_are_left_out(session: Session) -> None:
@@ -94,6 +100,8 @@ def test_rank_correlation() -> None:
     assert pd.isna(found["layer"][2])
     assert found["rho"].tolist() == pytest.approx([1, -1, -1])
     assert found["pairs"].tolist() == [2, 2, 2]
+    turned = frame.assign(overlap=-frame["predicted"])
+    assert rank_correlation(turned, "overlap")["rho"].tolist() == pytest.approx([-1, 1, 1])
 
 
 def test_conflicts_are_pairs_of_ids() -> None:

@@ -140,6 +140,21 @@ def test_a_folder_of_another_session_is_refused(tmp_path: Path) -> None:
     assert len(reopened(tmp_path / "s").rounds) == 1
 
 
+def test_what_else_is_in_the_folder_stays(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "notes.tmp").write_text("mine")
+    session = journalled(tmp_path / "s", rounds=1)
+    (tmp_path / "s" / "round-0009.safetensors.tmp").write_text("half written")
+    session.undo()
+    names = {path.name for path in (tmp_path / "s").iterdir()}
+    assert "notes.tmp" in names
+    assert "round-0009.safetensors.tmp" not in names
+    (tmp_path / "s" / "session.json").unlink()
+    with pytest.raises(SessionFileError, match=r"whose session\.json is missing"):
+        tiny_session(tiny_model(lead="He ")).save(tmp_path / "s")
+    assert (tmp_path / "s" / "round-0001.safetensors").exists()
+
+
 def test_two_that_journal_in_one_folder_are_told_and_lose_nothing(tmp_path: Path) -> None:
     one = journalled(tmp_path / "s", rounds=1)
     other = reopened(tmp_path / "s")

@@ -132,7 +132,7 @@ def interference(
     ids = [int(str(i)) for i in tables["actual"].index]
     names = [f"{facts[i].subject} · {i}" if facts and i in facts else str(i) for i in ids]
     titles = {
-        "predicted": "Predicted: whitened overlap of keys",
+        "predicted": "Predicted before editing, from keys and order",
         "actual": "Actual: effect on the other's key",
     }
     grids = [

@@ -84,6 +84,11 @@ def _write(folder: Path, saved: Saved, expected: str | None) -> str:
         )
     if there is not None and there["id"] != saved.id:
         raise SessionFileError(f"{folder}: it holds another session; choose another folder")
+    if there is None and any(map(_is_round, folder.iterdir())):
+        raise SessionFileError(
+            f"{folder}: it holds rounds of a session whose {_CONTENT} is missing; choose another"
+            " folder"
+        )
     known = {} if there is None else {r["number"]: r["sha256"] for r in there["rounds"]}
     digests: dict[int, str] = {}
     for number, round_ in saved.history.rounds.items():
@@ -106,10 +111,13 @@ def _write(folder: Path, saved: Saved, expected: str | None) -> str:
     _replace(folder / _CONTENT, json.dumps(content, indent=1, ensure_ascii=False).encode())
     wanted = {_ROUND.format(number) for number in saved.history.rounds}
     for path in folder.iterdir():
-        stale = re.fullmatch(r"round-\d{4,}\.safetensors", path.name) and path.name not in wanted
-        if stale or path.name.endswith(_TEMPORARY):
+        if _is_round(path) and path.name not in wanted:
             path.unlink()
     return str(content["checksum"])
+
+
+def _is_round(path: Path) -> bool:
+    return re.fullmatch(r"round-\d{4,}\.safetensors(\.tmp)?", path.name) is not None
 
 
 def read(folder: Path, lm: LanguageModel) -> tuple[Saved, str]:
