@@ -3,8 +3,8 @@
     python benchmarks/collisions.py --facts ../shared/data/counterfact-edit.json
 
 Four sets: the same subject in several relations, near-duplicate subjects, subjects that CounterFact
-repeats, and a mix of unrelated facts; each in rounds of 5 and in one round. Spearman's ρ over all
-pairs of facts, means over the layers.
+repeats, and unrelated facts; each in rounds of 5 and in one round. Spearman's ρ over pairs of facts,
+means over the layers: of the prediction from keys and order, and of the keys' overlap alone.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ def main() -> None:
     sets["all together"] = [fact for facts in sets.values() for fact in facts]
     config = cv.EditConfig.for_model(lm, scope=arguments.scope)
     print(
-        "| facts | in rounds of | ρ, all pairs | later edits on earlier facts | earlier on later |"
+        "| facts | in rounds of | ρ predicted | later on earlier | earlier on later | ρ overlap |"
     )
-    print("| --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for name, facts in sets.items():
         for size in (5, len(facts)):
             session = cv.Session(lm, config)
@@ -88,11 +88,17 @@ def main() -> None:
             pairs = session.interference()
             place = {i: r for r, round_ in enumerate(session.rounds) for i in round_.fact_ids}
             own, other = pairs["fact"].map(place), pairs["by"].map(place)
-            cells = []
-            for part in (pairs, pairs[other > own], pairs[other < own]):
-                rho = rank_correlation(part)["rho"].iloc[-1] if len(part) else float("nan")
-                cells.append("–" if rho != rho else f"{rho:.2f}")
-            print(f"| {name} ({len(facts)}) | {size} | {' | '.join(cells)} |", flush=True)
+            found = [
+                rank_correlation(part, column)["rho"].iloc[-1]
+                for part, column in (
+                    (pairs, "predicted"),
+                    (pairs[other > own], "predicted"),
+                    (pairs[other < own], "predicted"),
+                    (pairs, "overlap"),
+                )
+            ]
+            cells = " | ".join("–" if rho != rho else f"{rho:.2f}" for rho in found)
+            print(f"| {name} ({len(facts)}) | {size} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":
