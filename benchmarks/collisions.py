@@ -2,9 +2,9 @@
 
     python benchmarks/collisions.py --facts ../shared/data/counterfact-edit.json
 
-Four sets: the same subject in several relations, near-duplicate subjects, subjects that CounterFact
-repeats, and unrelated facts; each in rounds of 5 and in one round. Spearman's ρ over pairs of facts,
-means over the layers: of the prediction from keys and order, and of the keys' overlap alone.
+The same subject in several relations, near-duplicate subjects, subjects that CounterFact repeats,
+and unrelated facts; each in rounds of 5 and in one round. Spearman's ρ over pairs of facts, means
+over the layers: of the prediction from keys and order, and of the keys' overlap alone.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def near_duplicates() -> list[cv.Fact]:
 def repeated(facts: list[cv.Fact], count: int) -> list[cv.Fact]:
     """Facts of subjects that come more than once."""
     by_subject: dict[str, list[cv.Fact]] = defaultdict(list)
-    for fact in facts:
+    for fact in {(fact.prompt, fact.subject): fact for fact in facts}.values():
         by_subject[fact.subject].append(fact)
     several = [fact for group in by_subject.values() if len(group) > 1 for fact in group]
     return several[:count]
@@ -62,6 +62,7 @@ def repeated(facts: list[cv.Fact], count: int) -> list[cv.Fact]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--facts", default="../shared/data/counterfact-edit.json")
+    parser.add_argument("--only", help="words of one set's name")
     parser.add_argument("--scope", default="zscore")
     arguments = parser.parse_args()
     lm = cv.load_model()
@@ -74,13 +75,14 @@ def main() -> None:
         "repeated in CounterFact": repeated(counterfact, 15),
         "unrelated": counterfact[:15],
     }
-    sets["all together"] = [fact for facts in sets.values() for fact in facts]
     config = cv.EditConfig.for_model(lm, scope=arguments.scope)
     print(
         "| facts | in rounds of | ρ predicted | later on earlier | earlier on later | ρ overlap |"
     )
     print("| --- | --- | --- | --- | --- | --- |")
     for name, facts in sets.items():
+        if arguments.only and arguments.only not in name:
+            continue
         for size in (5, len(facts)):
             session = cv.Session(lm, config)
             for start in range(0, len(facts), size):

@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _edit(given.facts, given.rounds, given.out, given.model, given.scope)
         else:
             _report(given.folder, given.out, given.budget)
-    except (bundled.ModelNotFound, FactFileError, FactError, SessionFileError, _Refused) as error:
+    except (
+        bundled.ModelNotFound, FactFileError, FactError, SessionFileError, _Refused, OSError
+    ) as error:  # fmt: skip
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -129,11 +131,16 @@ def _batches(facts: Sequence[Fact], rounds: int) -> list[list[Fact]]:
 
 
 def _opened(folder: Path) -> Session:
+    import torch
+
     import coachhook_viz as cv
     from coachhook_viz.store import model_of
 
     model = model_of(folder)
-    return cv.Session.load(folder, cv.load_model(model["name"], lead=model["lead"]))
+    dtype = getattr(torch, model["dtype"], None)
+    if not isinstance(dtype, torch.dtype):
+        raise _Refused(f"{folder}: there is no dtype {model['dtype']!r}")
+    return cv.Session.load(folder, cv.load_model(model["name"], lead=model["lead"], dtype=dtype))
 
 
 def _report(folder: Path, out: Path | None, budget: int) -> None:

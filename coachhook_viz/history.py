@@ -6,6 +6,7 @@ History    all branches, the current one, what its rounds are called, and the ne
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -140,6 +141,10 @@ class History:
         _check_text("a branch's name", name)
         if not name.strip():
             raise ValueError("a branch needs a name")
+        if name in ("fact", "metric"):
+            raise ValueError(
+                f"a branch cannot be called {name!r}: `compare` has a column of that name"
+            )
         if name in self.branches:
             raise ValueError(f"there is a branch {name!r} already: switch to it, or choose another")
         here = self.branch
@@ -196,5 +201,5 @@ def _check_text(what: str, text: str) -> None:
         raise ValueError(f"{what} must be text, not {type(text).__name__}")
     if len(text) > _LONGEST:
         raise ValueError(f"{what} may have {_LONGEST} characters, not {len(text)}")
-    if any(ord(character) < 32 for character in text):
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
         raise ValueError(f"{what} must be on one line, without control characters")

@@ -146,7 +146,7 @@ class Session(Measuring):
                 raise store.SessionFileError(
                     f"{folder}: it was made with other moments C0; pass them as moments="
                 )
-        session._id = saved.id
+        session._id, session._traces = saved.id, dict(saved.moments)
         session._history = saved.history
         session._state = session._after(session._history.branch.in_force())
         if journal:
@@ -168,9 +168,10 @@ class Session(Measuring):
         OSError
             If the disk does not take it; the folder then holds what it held.
         """
-        checksum = store.write(Path(folder), self._saved(self._history))
-        if self._folder is not None and Path(folder).resolve() == self._folder.resolve():
-            self._checksum = checksum
+        own = self._folder is not None and Path(folder).resolve() == self._folder.resolve()
+        if own and self._checksum is not None:
+            self._checksum = self._journal(self._history)
+        store.write(Path(folder), self._saved(self._history))
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call `subscriber` with an `events.Event` after each change of state.
@@ -282,12 +283,16 @@ class Session(Measuring):
             If `cancel` answered True.
         SessionFileError, OSError
             If the session's folder cannot be written to.
+        RuntimeError
+            If a callback or another thread changed the session meanwhile.
         """
-        self._journal(self._history)  # fail now rather than after the work
-        state, watch = self._state, Watch(progress, cancel)
+        history, state, watch = self._history, self._state, Watch(progress, cancel)
+        self._checksum = self._journal(history)  # fail now rather than after the work
         preserved = self._preserved.after(self.rounds[: self.position])
         round_ = edit_round(self.lm, state, facts, preserved, watch)
-        history = self._history.applied(round_)
+        if self._history is not history:
+            raise RuntimeError("the session was changed while a round was computed on top of it")
+        history = history.applied(round_)
         applied = history.branch.rounds[-1]
         self._commit(history, RoundApplied(source, applied))
         return applied

@@ -77,6 +77,17 @@ def test_thresholds_of_a_round_with_all_facts_muted(session: Session) -> None:
     assert thresholds(states)["fact"].isna().all()
 
 
+def test_a_muted_fact_is_not_mistaken_for_another(session: Session) -> None:
+    rounds = [session.rounds[0]]
+    layer = LAYERS[0]
+    lowest = rounds[0].fact_ids[int(rounds[0].peaks[layer].argmin())]
+    quiet = [rounds[0].without({lowest})]
+    states = [EditState.of(session.lm, session.config, quiet[:count]) for count in (0, 1)]
+    frame = thresholds(states).set_index(["round", "layer"])
+    if frame["value"][1, layer] < frame["value"][0, layer]:
+        assert pd.isna(frame["fact"][1, layer])
+
+
 def test_probes_measure_shift_cosine_and_perplexity(session: Session) -> None:
     lm = session.lm
     texts = ["The river of Peru is old", "Anna lives in Oslo and works today"]
@@ -118,9 +129,7 @@ def test_what_was_measured_is_not_run_again(session: Session, monkeypatch) -> No
     monkeypatch.setattr(Probes, "measure", None)
     assert session.drift().equals(first)
     session.undo()
-    assert session.drift().equals(first[first["round"] < 3].reset_index(drop=True)) or (
-        len(session.drift()) < len(first)
-    )
+    assert set(session.drift()["round"]) == {0, 1, 2}
     session.redo()
 
 

@@ -9,6 +9,7 @@ from coachhook_viz import Fact, Session
 from coachhook_viz.editing import editor
 from coachhook_viz.editing.editor import bare_keys
 from coachhook_viz.measure.interference import rank_correlation
+from coachhook_viz.measure.over_rounds import sample
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +113,10 @@ def test_conflicts_are_pairs_of_ids() -> None:
     assert session.conflicts() == [(1, 2)]
     session.mute(1)
     assert session.conflicts() == []
+
+
+def test_a_growing_session_keeps_most_of_its_sample() -> None:
+    before, after = (set(sample(range(count), 50)) for count in (400, 410))
+    assert len(before) == len(after) == 50
+    assert len(before & after) >= 45
+    assert sample(range(10), None) == sample(range(10), 10) == list(range(10))

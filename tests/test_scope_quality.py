@@ -40,10 +40,12 @@ def test_confusion_counts(session: Session) -> None:
     assert table["should"].tolist() == [True, True, False, False]
 
 
-def test_the_subject_is_the_last_one_in_the_prompt() -> None:
-    """A prompt that names the subject twice is edited where the template has it."""
+def test_the_subject_of_an_edit_prompt_is_where_its_template_has_it() -> None:
     session = tiny_session(tiny_model(lead="He "), scope="match")
-    session.apply([Fact("The river of {} is", "Peru", "red", paraphrases=("He left today",))])
+    fact = Fact("{} lives near Bruno and Anna in", "Anna", "red", paraphrases=("He left today",))
+    session.apply([fact])
+    assert session.scope(fact.text).subject_last == 1  # after the lead
+    assert session.scope("Bruno and Anna").subject_last == 3
     frame = session.scope_quality(others=[])
     assert frame["kind"].tolist() == ["edit", "paraphrase"]
     assert frame["at_subject"].isna().tolist() == [False, True]

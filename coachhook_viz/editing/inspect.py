@@ -167,8 +167,8 @@ def read_scope(
     state : EditState
     prompt : str
     subject : str, optional
-        What to mark in the prompt, where it stands last. None: the longest subject of a fact in
-        force that the prompt names.
+        What to mark in the prompt: in an edit prompt where the template has it, else where it
+        stands last. None: the longest subject of a fact in force that the prompt names.
 
     Raises
     ------
@@ -225,8 +225,12 @@ def read_scope(
 def _subject_last(
     lm: LanguageModel, state: EditState, prompt: str, subject: str | None
 ) -> int | None:
-    if subject is None:
-        named = [fact.subject for fact in state.facts if fact.subject in prompt]
-        subject = max(named, key=len, default="")
-    start = prompt.rfind(subject) if subject else -1
+    edited = {fact.text: fact for fact in state.facts}.get(prompt)
+    if edited is not None and subject in (None, edited.subject):
+        subject, start = edited.subject, edited.prompt.index("{}")
+    else:
+        if subject is None:
+            named = [fact.subject for fact in state.facts if fact.subject in prompt]
+            subject = max(named, key=len, default="")
+        start = prompt.rfind(subject) if subject else -1
     return subject_last_token(lm, prompt, start, start + len(subject)) if start >= 0 else None

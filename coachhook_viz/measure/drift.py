@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from coachhook_viz.editing.forward import Batch, hidden
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
+from coachhook_viz.editing.scope import CALIBRATION_MARGIN
 from coachhook_viz.editing.state import EditState, LayerState
 from coachhook_viz.editing.tokens import length_batches, tokenize
 from coachhook_viz.models import LanguageModel
@@ -96,7 +97,8 @@ def thresholds(states: Sequence[EditState]) -> pd.DataFrame:
             "alpha".
         value : float
         fact : int or NA
-            The fact whose edit prompt lowered α in this round; NA where it stayed.
+            The fact whose edit prompt lowered α in this round; NA where it stayed, or that fact is
+        muted.
     """
     rows = []
     before: dict[int, float] = {}
@@ -105,7 +107,10 @@ def thresholds(states: Sequence[EditState]) -> pd.DataFrame:
             lowered = None
             if round_ and alpha < before[layer] and state.rounds[-1].fact_ids:
                 newest = state.rounds[-1]
-                lowered = newest.fact_ids[int(newest.peaks[layer].argmin())]
+                place = int(newest.peaks[layer].argmin())
+                margin = float(newest.peaks[layer][place]) - alpha
+                if margin <= CALIBRATION_MARGIN + 1e-9:  # else the one that did is muted
+                    lowered = newest.fact_ids[place]
             rows.append((round_, layer, "alpha", alpha, lowered))
         before = state.alphas
     frame = pd.DataFrame(rows, columns=["round", "layer", "metric", "value", "fact"])
@@ -127,7 +132,7 @@ class Probes:
     def __init__(self, lm: LanguageModel, bare: EditState, texts: Sequence[str]) -> None:
         self._lm = lm
         self._ids = [tokenize(lm, text) for text in texts]
-        self._blocks = (max(bare.layers), lm.n_layers - 1)
+        self._blocks = tuple(dict.fromkeys((max(bare.layers), lm.n_layers - 1)))
         self._reference, self._nll = self._run(bare, None)
 
     def measure(self, state: EditState, watch: Watch | None = None) -> pd.DataFrame:

@@ -76,44 +76,59 @@ def write(folder: Path, saved: Saved, expected: str | None = None) -> str:
 
 
 def _write(folder: Path, saved: Saved, expected: str | None) -> str:
-    there = _parse(folder) if (folder / _CONTENT).exists() else None
+    there = migrated(_parse(folder)) if (folder / _CONTENT).exists() else None
     if expected is not None and (there is None or there["checksum"] != expected):
         raise SessionFileError(
             f"{folder}: the session there was changed or removed by someone else since this one"
-            " opened it; save to another folder"
+            " opened it; save to another folder, and load it from there"
         )
     if there is not None and there["id"] != saved.id:
         raise SessionFileError(f"{folder}: it holds another session; choose another folder")
-    if there is None and any(map(_is_round, folder.iterdir())):
-        raise SessionFileError(
-            f"{folder}: it holds rounds of a session whose {_CONTENT} is missing; choose another"
-            " folder"
-        )
+    rounds = saved.history.rounds
     known = {} if there is None else {r["number"]: r["sha256"] for r in there["rounds"]}
+    if expected is None:
+        _check_same_way(folder, saved, known)
     digests: dict[int, str] = {}
-    for number, round_ in saved.history.rounds.items():
+    for number, round_ in rounds.items():
         path = folder / _ROUND.format(number)
-        digest = known.get(number)
-        if expected is None or digest is None:  # what a journal wrote it need not compare again
-            data = safetensors.save(to_tensors(round_))
-            found = hashlib.sha256(data).hexdigest()
-            if digest not in (None, found):
-                raise SessionFileError(
-                    f"{folder}: it holds another round {number} of the same session, which has"
-                    " gone two ways; choose another folder"
-                )
-            if digest is None:
-                _replace(path, data)
-            digest = found
-        digests[number] = digest
+        if expected is not None and number in known:  # what a journal wrote it need not compare
+            digests[number] = known[number]
+            continue
+        data = safetensors.save(to_tensors(round_))
+        digests[number] = hashlib.sha256(data).hexdigest()
+        if known.get(number, digests[number]) != digests[number]:
+            raise SessionFileError(
+                f"{folder}: it holds another round {number} of the same session, which has"
+                " gone two ways; choose another folder"
+            )
+        if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != digests[number]:
+            _replace(path, data)
     content = to_content(saved, digests)
     content["checksum"] = _checksum(content)
     _replace(folder / _CONTENT, json.dumps(content, indent=1, ensure_ascii=False).encode())
-    wanted = {_ROUND.format(number) for number in saved.history.rounds}
-    for path in folder.iterdir():
-        if _is_round(path) and path.name not in wanted:
-            path.unlink()
+    wanted = {_ROUND.format(number) for number in rounds}
+    with suppress(OSError):  # the session is written; what is left over does no harm
+        for path in folder.iterdir():
+            if _is_round(path) and path.name not in wanted:
+                path.unlink()
     return str(content["checksum"])
+
+
+def _check_same_way(folder: Path, saved: Saved, known: dict[int, str]) -> None:
+    """Refuse to drop rounds that the session being saved has never had."""
+    newer = [number for number in known if number >= saved.history.next_round]
+    if newer:
+        raise SessionFileError(
+            f"{folder}: it holds round {newer[0]}, which this session does not have: the same"
+            " session has gone on there; choose another folder"
+        )
+    if not known:
+        mine = {_ROUND.format(number) for number in saved.history.rounds}
+        if any(_is_round(path) and path.name not in mine for path in folder.glob("*.safetensors")):
+            raise SessionFileError(
+                f"{folder}: it holds rounds of a session whose {_CONTENT} is missing; choose"
+                " another folder"
+            )
 
 
 def _is_round(path: Path) -> bool:
@@ -155,8 +170,10 @@ def model_of(folder: Path) -> dict[str, str]:
         As `read` does.
     """
     _require(folder)
-    content = migrated(_parse(folder))
-    return dict(content["model"])
+    model = migrated(_parse(folder)).get("model")
+    if not isinstance(model, dict) or not {"name", "lead", "dtype"} <= model.keys():
+        raise SessionFileError(f"{folder / _CONTENT}: it does not say which model it belongs to")
+    return model
 
 
 def _require(folder: Path) -> None:
@@ -186,6 +203,7 @@ def _parse(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
         version, checksum = content["schema"], content.pop("checksum")
+        found = _checksum(content)
     except OSError as error:
         raise SessionFileError(f"{path}: it cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
@@ -199,7 +217,7 @@ def _parse(folder: Path) -> dict[str, Any]:
             f"{path}: it was written by a newer version (schema {version}, this one knows"
             f" {schema()}); upgrade coachhook-viz"
         )
-    if checksum != _checksum(content):
+    if checksum != found:
         raise SessionFileError(
             f"{path}: it was changed since it was saved (its checksum differs); restore it from a"
             " copy"
@@ -225,7 +243,7 @@ def _replace(path: Path, data: bytes) -> None:
         with suppress(OSError):
             beside.unlink()
         raise
-    if hasattr(os, "O_DIRECTORY"):  # the rename itself must be on the disk too
+    with suppress(OSError, AttributeError):  # where folders can be synced: the rename itself too
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(directory)
