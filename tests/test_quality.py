@@ -3,7 +3,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
-from tiny import tiny_facts, tiny_model, tiny_session
+from tiny import fingerprint, tiny_facts, tiny_model, tiny_session
 
 from coachhook_viz import Fact, Neighbor, Session
 from coachhook_viz.editing.state import EditState
@@ -103,14 +103,16 @@ def test_batches_change_nothing(session: Session, monkeypatch) -> None:
 
     whole = quality(session.lm, session.state, tiny_facts())
     monkeypatch.setattr(module, "_BATCH_ROWS", 1)
-    assert quality(session.lm, session.state, tiny_facts()).equals(whole)
+    one_by_one = quality(session.lm, session.state, tiny_facts())
+    pd.testing.assert_frame_equal(one_by_one, whole)  # but for the rounding of other batches
 
 
 def test_an_answer_of_no_tokens_names_it(session: Session) -> None:
     fact = Fact("The river of {} is", "Peru", "red", neighbors=(Neighbor("Peru is", " "),))
+    untouched = fingerprint(session.lm)
     with pytest.raises(ValueError, match="cannot be told apart"):
         quality(session.lm, session.state, [fact])
-    assert not any(m._forward_hooks for m in session.lm.model.modules())
+    assert fingerprint(session.lm) == untouched
     assert torch.is_grad_enabled()
 
 

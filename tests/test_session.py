@@ -7,7 +7,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import LAYERS, tiny_config, tiny_facts, tiny_model, tiny_moments, tiny_session
+from tiny import (
+    LAYERS,
+    fingerprint,
+    tiny_config,
+    tiny_facts,
+    tiny_model,
+    tiny_moments,
+    tiny_session,
+)
 from torch.utils.flop_counter import FlopCounterMode
 
 from coachhook_viz import EditCancelled, EditConfig, Fact, FactError, Session
@@ -242,6 +250,7 @@ def test_scope_shows_what_the_rule_in_force_compares(kind: str, sign: str) -> No
 def test_hooked_contexts_do_not_add_up() -> None:
     """Within `hooked()` the session still tells edited from unedited, and applies as outside."""
     session, other = new_session("off"), new_session("off")
+    untouched = fingerprint(session.lm)
     session.apply(tiny_facts()[:2])
     prompt = PROMPTS[0]
     outside = [session.predict(prompt, edited=edited) for edited in (True, False)]
@@ -256,7 +265,7 @@ def test_hooked_contexts_do_not_add_up() -> None:
     assert torch.equal(again, logits_)
     for layer in LAYERS:
         assert torch.equal(other.delta_weight(layer), session.delta_weight(layer))
-    assert not any(m._forward_hooks for m in session.lm.model.modules())
+    assert fingerprint(session.lm) == untouched
 
 
 def test_a_short_prompt_that_opens_the_scope_is_named() -> None:

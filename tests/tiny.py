@@ -91,6 +91,15 @@ def tiny_config(**changes: Any) -> EditConfig:
     return EditConfig(**{**defaults, **changes})
 
 
+def fingerprint(lm: LanguageModel) -> tuple[Any, ...]:
+    """All that an editing run could leave behind on a model."""
+    hooks = [
+        (len(m._forward_hooks), len(m._forward_pre_hooks), "forward" in m.__dict__)
+        for m in lm.model.modules()
+    ]
+    return (*hooks, *(float(p.double().sum()) for p in lm.model.parameters()))
+
+
 @cache
 def tiny_moments(lm: LanguageModel) -> dict[int, torch.Tensor]:
     """A well-conditioned C0 for each layer."""
