@@ -25,14 +25,18 @@ _HOMES = {
     "bundled_facts": "reading",
     "figures": "figures",
     "load_model": "models",
+    "panels": "panels",
+    "playground": "panels.playground",
     "read_facts": "reading",
     "report": "report",
 }
+_MODULES = ("figures", "panels")
 
 __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
     from coachhook_viz import figures as figures
+    from coachhook_viz import panels as panels
     from coachhook_viz.editing.config import EditConfig as EditConfig
     from coachhook_viz.editing.inspect import Scope as Scope
     from coachhook_viz.editing.progress import EditCancelled as EditCancelled
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from coachhook_viz.models import Architecture as Architecture
     from coachhook_viz.models import LanguageModel as LanguageModel
     from coachhook_viz.models import load_model as load_model
+    from coachhook_viz.panels.playground import playground as playground
     from coachhook_viz.reading import bundled_facts as bundled_facts
     from coachhook_viz.reading import read_facts as read_facts
     from coachhook_viz.report import report as report
@@ -68,7 +73,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(f"{__name__}.{_HOMES[name]}")
-    value = home if name == "figures" else getattr(home, name)
+    value = home if name in _MODULES else getattr(home, name)
     globals()[name] = value
     return value
 

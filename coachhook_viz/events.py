@@ -1,7 +1,7 @@
 """What a session says when it has changed; each event carries the source that caused it.
 
-RoundApplied, Moved, FactMuted, BranchChanged, RoundLabelled     one change each
-Emitter                                                          tells the subscribers
+RoundApplied, Moved, FactMuted, BranchChanged, RoundLabelled, Configured     one change each
+Emitter                                                                      tells the subscribers
 
     session.subscribe(lambda event: print(event))
     session.undo(source="my panel")     # Moved(source='my panel', position=2)
@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.state import Round
 
 _log = logging.getLogger(__name__)
@@ -66,6 +67,13 @@ class RoundLabelled(Event):
     """A round's label or note is another."""
 
     number: int
+
+
+@dataclass(frozen=True)
+class Configured(Event):
+    """Rounds to come have other settings."""
+
+    config: EditConfig
 
 
 Subscriber = Callable[[Event], object]

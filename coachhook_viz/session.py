@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pandas as pd
 import torch
 from torch import Tensor
+from transformers.generation.streamers import BaseStreamer
 
 from coachhook_viz import store
-from coachhook_viz.editing.config import EditConfig
+from coachhook_viz.editing.config import OPTIMISATION, EditConfig
 from coachhook_viz.editing.editor import edit_round
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.inspect import Scope, read_scope
@@ -31,6 +33,7 @@ from coachhook_viz.editing.tokens import sample_contexts, tokenize
 from coachhook_viz.editing.update import PreservedKeys
 from coachhook_viz.events import (
     BranchChanged,
+    Configured,
     Emitter,
     Event,
     FactMuted,
@@ -44,6 +47,8 @@ from coachhook_viz.history import Branch, History, Label
 from coachhook_viz.measure.over_rounds import OverRounds
 from coachhook_viz.measuring import Measuring
 from coachhook_viz.models import LanguageModel
+
+_SETTINGS_DECIDE = ("config", "_traces", "_preserved", "_measured", "_state")
 
 
 class Session(Measuring):
@@ -84,6 +89,7 @@ class Session(Measuring):
     ) -> None:
         config = EditConfig.for_model(lm) if config is None else config
         config.check(lm)
+        given = moments
         with Bar() as bar:
             watch = Watch(progress or bar, cancel)
             if config.context_templates is None:
@@ -91,6 +97,7 @@ class Session(Measuring):
             if moments is None:
                 moments = cached_moments(lm, config.layers, watch)
         check_moments(moments, lm, config.layers)
+        self._given = given
         moments = {layer: moments[layer].to(lm.device) for layer in config.layers}
         self.lm = lm
         self.config = config
@@ -400,6 +407,87 @@ class Session(Measuring):
         history = self._history.labelled(number, Label(name, note))
         self._commit(history, RoundLabelled(source, number))
 
+    def configure(self, *, source: object = None, **changes: Any) -> None:
+        """Change settings for the rounds to come.
+
+        Parameters
+        ----------
+        source : object
+            For the `Configured` event.
+        **changes
+            Fields of `EditConfig`. Those of the target optimisation (steps, learning_rate,
+            weight_decay, kl_weight, clamp_factor, stop_loss) at any time; what all rounds share
+            only while there is none, on any branch.
+
+        Raises
+        ------
+        ValueError
+            If a setting is out of its range, or rounds hang on it.
+        TypeError
+            If a change names no field.
+        """
+        config = replace(self.config, **changes)
+        config.check(self.lm)
+        shared = [
+            name
+            for name in changes
+            if name not in OPTIMISATION and getattr(config, name) != getattr(self.config, name)
+        ]
+        if shared and self._history.rounds:
+            raise ValueError(
+                f"{', '.join(shared)}: the rounds that there are hang on it; begin another session,"
+                " or use `rerun`"
+            )
+        if config.context_templates is None:
+            config = replace(config, context_templates=sample_contexts(self.lm, Watch()))
+        known = {name: getattr(self, name) for name in _SETTINGS_DECIDE}
+        try:
+            if shared:
+                fresh = Session(self.lm, config, self._given)
+                for name in _SETTINGS_DECIDE:
+                    setattr(self, name, getattr(fresh, name))
+            self.config = config
+            self._state = replace(self._state, config=config)
+            self._commit(self._history, Configured(source, config))
+        except BaseException:
+            for name, value in known.items():
+                setattr(self, name, value)
+            raise
+
+    def rerun(
+        self,
+        single_round: bool = False,
+        progress: ProgressCallback | None = None,
+        cancel: CancelCallback | None = None,
+        **changes: Any,
+    ) -> Session:
+        """The facts in force edited anew under other settings, in a session of their own.
+
+        Parameters
+        ----------
+        single_round : bool
+            True: all in one round, instead of in the rounds that they came in.
+        progress, cancel : callables, optional
+            As in `apply`.
+        **changes
+            Fields of `EditConfig`.
+
+        Returns
+        -------
+        Session
+
+        Raises
+        ------
+        FactError, EditCancelled, ValueError, TypeError
+            As in `Session` and `apply`.
+        """
+        config = replace(self.config, **changes)
+        session = Session(self.lm, config, self._given, progress=progress, cancel=cancel)
+        batches = [self.state.facts] if single_round else [r.facts for r in self.state.rounds]
+        for batch in filter(None, batches):
+            session.apply(batch, progress, cancel)
+        return session
+
     def _commit(self, history: History, event: Event) -> None:
         """The one place where the session changes: state, disk, memory, and then the event."""
         state = self._after(history.branch.in_force())
@@ -435,43 +523,72 @@ class Session(Measuring):
         return self._state.layers[layer].delta_weight.clone()
 
     @contextmanager
-    def hooked(self, edited: bool = True) -> Iterator[None]:
-        """Within the context `lm.model` is the edited model, for any code of yours."""
-        hook_layers = self._state.hook_layers(self.lm.dtype) if edited else {}
-        with attached(self.lm, hook_layers):
+    def hooked(self, edited: bool = True, state: EditState | None = None) -> Iterator[None]:
+        """Within the context `lm.model` is the edited model, for any code of yours.
+
+        Parameters
+        ----------
+        edited : bool
+            False: the unedited model, whatever is in force.
+        state : EditState, optional
+            Of `state_at` or `EditState.judged`; None: what is in force.
+        """
+        state = self._state if state is None else state
+        with attached(self.lm, state.hook_layers(self.lm.dtype) if edited else {}):
             yield
 
     @torch.no_grad()
-    def predict(self, prompt: str, top: int = 5, edited: bool = True) -> pd.DataFrame:
-        """The likeliest next tokens.
+    def predict(
+        self, prompt: str, top: int = 5, edited: bool = True, state: EditState | None = None
+    ) -> pd.DataFrame:
+        """The likeliest next tokens; `edited` and `state` as in `hooked`.
 
         Returns
         -------
         DataFrame
             token : str, probability : float, likeliest first.
         """
-        with self.hooked(edited):
+        with self.hooked(edited, state):
             logits = self.lm.model(**self._encode(prompt), use_cache=False, logits_to_keep=1).logits
         probability, ids = logits[0, -1].float().softmax(-1).topk(top)
         tokens = [self.lm.tokenizer.decode([token]) for token in ids.tolist()]
         return pd.DataFrame({"token": tokens, "probability": probability.tolist()})
 
     @torch.no_grad()
-    def generate(self, prompt: str, max_new_tokens: int = 20, edited: bool = True) -> str:
-        """Greedy continuation of `prompt`, without the prompt."""
+    def generate(
+        self,
+        prompt: str,
+        max_new_tokens: int = 20,
+        edited: bool = True,
+        state: EditState | None = None,
+        stream: Callable[[str], object] | None = None,
+    ) -> str:
+        """Greedy continuation of `prompt`, without the prompt.
+
+        Parameters
+        ----------
+        prompt : str
+        max_new_tokens : int
+        edited, state
+            As in `hooked`.
+        stream : callable, optional
+            Called with the whole text so far after each token; what it raises ends generation.
+        """
         inputs = self._encode(prompt)
-        with self.hooked(edited):
+        with self.hooked(edited, state):
             output = self.lm.generate(
                 **inputs,
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
                 repetition_penalty=1.0,  # the model's own settings may have another
+                streamer=None if stream is None else _Stream(self._decode, stream),
             )
-        new = output[0, inputs["input_ids"].shape[1] :]
-        return str(self.lm.tokenizer.decode(new, skip_special_tokens=True))
+        return self._decode(output[0, inputs["input_ids"].shape[1] :])
 
-    def scope(self, prompt: str, subject: str | None = None) -> Scope:
+    def scope(
+        self, prompt: str, subject: str | None = None, state: EditState | None = None
+    ) -> Scope:
         """Where the hook layers speak on `prompt`, and which edits reached each token.
 
         Parameters
@@ -480,15 +597,39 @@ class Session(Measuring):
         subject : str, optional
             Whose last token is to be marked. None: the longest subject of a fact in force that the
             prompt names.
+        state : EditState, optional
+            As in `hooked`.
 
         Raises
         ------
         ValueError
             If the prompt has no token, or too many.
         """
-        return read_scope(self.lm, self._state, prompt, subject)
+        return read_scope(self.lm, self._state if state is None else state, prompt, subject)
+
+    def _decode(self, ids: Tensor) -> str:
+        return str(self.lm.tokenizer.decode(ids, skip_special_tokens=True))
 
     def _encode(self, prompt: str) -> dict[str, Tensor]:
         ids = tokenize(self.lm, prompt)
         ids_tensor = torch.tensor([ids], device=self.lm.device)
         return {"input_ids": ids_tensor, "attention_mask": torch.ones_like(ids_tensor)}
+
+
+class _Stream(BaseStreamer):
+    """Hands on the text so far, token by token; the prompt comes first and is left out."""
+
+    def __init__(self, decode: Callable[[Tensor], str], tell: Callable[[str], object]) -> None:
+        self._decode = decode
+        self._tell = tell
+        self._ids: Tensor | None = None
+
+    def put(self, value: Tensor) -> None:
+        if self._ids is None:
+            self._ids = value.new_empty(0)
+        else:
+            self._ids = torch.cat([self._ids, value.reshape(-1)])
+            self._tell(self._decode(self._ids))
+
+    def end(self) -> None:
+        """Nothing is held back."""

@@ -14,6 +14,10 @@ from coachhook_viz.models import LanguageModel
 ScopeKind = Literal["zscore", "match", "off"]
 Calibration = Literal["edited", "base"]
 ContextTemplates = tuple[tuple[str, ...], ...]
+OPTIMISATION = (
+    "steps", "learning_rate", "weight_decay", "kl_weight", "clamp_factor", "stop_loss",
+)  # fmt: skip
+"""Settings that each round may have its own of."""
 
 
 @dataclass(frozen=True)

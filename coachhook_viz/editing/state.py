@@ -168,6 +168,44 @@ class EditState:
         }
         return EditState(self.config, (*self.rounds, round_), layers)
 
+    def judged(
+        self,
+        scope: ScopeKind | None = None,
+        match_threshold: float | None = None,
+        alphas: Mapping[int, float] | None = None,
+    ) -> EditState:
+        """The same edits under another rule of where they speak.
+
+        Parameters
+        ----------
+        scope : {"zscore", "match", "off"}, optional
+            None: as it is.
+        match_threshold : float, optional
+            τ of the match scope; None: as it is.
+        alphas : mapping of int to float, optional
+            Thresholds of some hooked layers; the others stay.
+
+        Raises
+        ------
+        ValueError
+            If there is no such scope, τ is out of its range, or a layer is not hooked.
+        """
+        alphas = {} if alphas is None else alphas
+        if not alphas.keys() <= self.layers.keys():
+            raise ValueError(f"alphas for layers {list(alphas)}; hooked are {list(self.layers)}")
+        config = replace(
+            self.config,
+            scope=self.config.scope if scope is None else scope,
+            match_threshold=(
+                self.config.match_threshold if match_threshold is None else match_threshold
+            ),
+        )
+        layers = {
+            layer: replace(at, alpha=alphas.get(layer, at.alpha))
+            for layer, at in self.layers.items()
+        }
+        return EditState(config, self.rounds, layers)
+
     @property
     def facts(self) -> tuple[Fact, ...]:
         """All facts in force, in the order of the columns of `unit_directions`."""

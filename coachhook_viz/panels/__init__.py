@@ -1,0 +1,44 @@
+"""Panels: each a view on a session, usable alone and linked to the others.
+
+Facts           what the model should say, staged and in force
+Rounds          apply, undo, redo, branch, mute
+Ask             any prompt, before and after
+Scope           where the hook layers speak, and why
+playground      all of them, on one session
+
+    cv.panels.Scope(session)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coachhook_viz.panels.ask import Ask as Ask
+    from coachhook_viz.panels.facts import Facts as Facts
+    from coachhook_viz.panels.playground import Playground as Playground
+    from coachhook_viz.panels.playground import playground as playground
+    from coachhook_viz.panels.rounds import Rounds as Rounds
+    from coachhook_viz.panels.scope import Scope as Scope
+
+_HOMES = {
+    "Ask": "ask",
+    "Facts": "facts",
+    "Playground": "playground",
+    "Rounds": "rounds",
+    "Scope": "scope",
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a panel when it is first used: a playground appears before torch is imported."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,390 @@
+"""Facts: enter what the model should say, and see at once what it says now."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+import pandas as pd
+from markupsafe import Markup
+
+from coachhook_viz.editing.inspect import Scope
+from coachhook_viz.events import Event
+from coachhook_viz.facts import Fact, FactError, Neighbor, find_conflicts, find_problems, validate
+from coachhook_viz.figures.style import visible
+from coachhook_viz.panels.desk import STATE_EVENTS, Scored, Selected, Staged
+from coachhook_viz.panels.grid import Cell, Grid, Kind
+from coachhook_viz.panels.panel import Panel, Static, html, row, told
+from coachhook_viz.reading import bundled_facts, read_facts
+from coachhook_viz.session import Session
+
+_FIELDS = ("prompt", "subject", "target", "truth", "paraphrases", "neighbors")
+_EDITABLE = ("prompt", "subject", "target")
+_ANSWER = "=>"  # between a neighbour's prompt and its answer
+
+
+class Facts(Panel):
+    """Facts to stage for the next round, and those in force with how they hold.
+
+    Parameters
+    ----------
+    session : Session
+    """
+
+    title = "Facts"
+
+    def __init__(self, session: Session) -> None:
+        self._fields: dict[str, Any] = {
+            "prompt": widgets.Text(description="Prompt", placeholder="The capital of {} is"),
+            "subject": widgets.Text(description="Subject", placeholder="Peru"),
+            "target": widgets.Text(description="Target", placeholder="Oslo"),
+            "truth": widgets.Text(description="Truth (optional)", placeholder="Lima"),
+            "paraphrases": widgets.Textarea(
+                description="Paraphrases, one a line", rows=2, placeholder="Peru's capital is"
+            ),
+            "neighbors": widgets.Textarea(
+                description=f"Neighbours, one a line: prompt {_ANSWER} answer",
+                rows=2,
+                placeholder=f"The capital of Chile is {_ANSWER} Santiago",
+            ),
+        }
+        self._wrong = {name: html("", "cv-note", "cv-bad") for name in _FIELDS}
+        self._feedback = html("", "cv-note")
+        self._stage = widgets.Button(description="Stage", button_style="primary")
+        self._more = widgets.ToggleButton(description="More…")
+        self._remove = widgets.Button(description="Remove", disabled=True)
+        self._gallery = widgets.Dropdown(
+            description="Gallery", options=[("choose a relation…", "")], value=""
+        )
+        self._upload = widgets.FileUpload(
+            description="Open file", accept=".csv,.json,.jsonl", multiple=False
+        )
+        self._pasted = widgets.Textarea(
+            description="Paste CSV or JSON", rows=3, placeholder="prompt,subject,target"
+        )
+        self._read = widgets.Button(description="Read")
+        self._list = Grid(
+            label="facts: staged and in force",
+            picks="row",
+            columns=["", "prompt", "subject", "target", "round"],
+            empty="No fact yet. Type one, or take some from the gallery.",
+        )
+        self._entries: list[int | None] = []  # per row: a fact's id, None where it is staged
+        self._filling = False
+        optional = widgets.VBox(
+            [
+                *(w for name in _FIELDS[3:] for w in (self._fields[name], self._wrong[name])),
+                self._gallery, row(self._upload), self._pasted, row(self._read),
+            ]
+        )  # fmt: skip
+        optional.layout.display = "none"
+        body = [
+            *(w for name in _FIELDS[:3] for w in (self._fields[name], self._wrong[name])),
+            self._feedback,
+            row(self._stage, self._more, self._remove),
+            optional,
+            self._list,
+        ]
+        super().__init__(session, body, "what the model should say")
+        for field in self._fields.values():
+            field.observe(self._typed, "value")
+        self._stage.on_click(lambda button: self.stage())
+        self._remove.on_click(lambda button: self._remove_selected())
+        self._more.observe(self._opened(optional), "value")
+        self._gallery.observe(self._from_gallery, "value")
+        self._upload.observe(self._from_file, "value")
+        self._read.on_click(lambda button: self._from_paste())
+        self._list.observe(self._picked, "selected")
+        self._list.on_type(self._edited)
+        self._draw()
+
+    @property
+    def fact(self) -> Fact:
+        """What the form says now, whether or not it can be edited."""
+        values = {name: str(field.value) for name, field in self._fields.items()}
+        return Fact(
+            values["prompt"],
+            values["subject"],
+            values["target"],
+            values["truth"] or None,
+            tuple(filter(str.strip, values["paraphrases"].splitlines())),
+            tuple(_neighbor(line) for line in values["neighbors"].splitlines() if line.strip()),
+        )
+
+    def fill(self, fact: Fact) -> None:
+        """Put a fact into the form."""
+        values = {
+            "prompt": fact.prompt,
+            "subject": fact.subject,
+            "target": fact.target,
+            "truth": fact.truth or "",
+            "paraphrases": "\n".join(fact.paraphrases),
+            "neighbors": "\n".join(
+                n.prompt if n.answer is None else f"{n.prompt} {_ANSWER} {n.answer}"
+                for n in fact.neighbors
+            ),
+        }
+        self._filling = True
+        try:
+            for name, value in values.items():
+                self._fields[name].value = value
+        finally:
+            self._filling = False
+        self.later(self._check)
+
+    def stage(self, facts: Sequence[Fact] | None = None) -> None:
+        """Stage facts for the next round: those given, or the one in the form."""
+        chosen = [self.fact] if facts is None else list(facts)
+        self._say_problems({})
+        try:
+            validate([*self.desk.staged, *chosen])
+        except FactError as error:
+            if facts is None:
+                mine = len(self.desk.staged)
+                self._say_problems({p.field: p.reason for p in error.problems if p.index >= mine})
+            else:
+                self.fail(error)
+            return
+        self.alert()
+        self.desk.stage([*self.desk.staged, *chosen], self)
+        self._draw()
+        if facts is None:
+            self.fill(Fact("", "", ""))
+
+    def static(self) -> Static:
+        """The list as a table."""
+        lines = [
+            Markup("<tr><td>{}</td><td>{}</td><td>{}</td></tr>").format(mark, str(fact), where)
+            for mark, fact, where, _ in self._lines()
+        ]
+        table = Markup("<table><tr><th></th><th>fact</th><th>round</th></tr>{}</table>")
+        return Static(table.format(Markup("").join(lines))) if lines else Static("No fact yet.")
+
+    def code(self) -> str:
+        """The facts, as the calls that make them."""
+        listed = ",\n".join(f"    {_source(fact)}" for fact in self.desk.staged or [self.fact])
+        return f"facts = [\n{listed},\n]"
+
+    def hear(self, event: Event) -> None:
+        """Draw the list anew; follow the selection."""
+        if isinstance(event, (Staged, Scored, *STATE_EVENTS)):
+            self._draw()
+        elif isinstance(event, Selected) and event.source is not self:
+            fact_id = event.now.fact
+            if fact_id != event.before.fact and fact_id in self._entries:
+                self._list.selected = [self._entries.index(fact_id), 1]
+
+    def worked(self) -> None:
+        """Nothing is staged or removed while a round is being edited."""
+        self._stage.disabled = self._read.disabled = self.desk.worker.exclusive is not None
+
+    def _opened(self, optional: Any) -> Any:
+        def toggle(change: Any) -> None:
+            optional.layout.display = "" if change.new else "none"
+            if len(self._gallery.options) == 1:
+                relations = dict.fromkeys(fact.relation for fact in bundled_facts())
+                names = [(relation.replace("_", " "), relation) for relation in relations]
+                self._gallery.options = [("choose a relation…", ""), *names]
+
+        return toggle
+
+    def _typed(self, change: Any) -> None:
+        if not self._filling:
+            self.later(self._check)
+
+    def _check(self) -> None:
+        """What can be said of the form while it is being typed into."""
+        fact = self.fact
+        given = {name for name in _FIELDS if str(self._fields[name].value).strip()}
+        self._say_problems({p.field: p.reason for p in find_problems([fact]) if p.field in given})
+        if not {"prompt", "subject"} <= given or fact.prompt.count("{}") != 1:
+            self._feedback.value = ""
+            return
+        self.desk.worker.submit(
+            "reading the prompt",
+            lambda job: (
+                self.session.scope(fact.text, fact.subject),
+                self.session.predict(fact.text, top=3),
+            ),
+            lambda found: self._say_now(fact, *found),
+            lambda error: self._feedback.set_trait("value", str(_line("✗", "bad", told(error)))),
+            key=f"facts{id(self)}",
+        )
+
+    def _say_now(self, fact: Fact, scope: Scope, now: pd.DataFrame) -> None:
+        """What the model says now, where the subject ends, what the scope allows, conflicts."""
+        lines = []
+        count, place = len(scope.tokens), scope.subject_last
+        limits = f"{count} tokens, highest possible z {scope.ceiling:.2f}"
+        if place is None:
+            lines.append(_line("✗", "bad", "The subject is not in the prompt as tokens."))
+        else:
+            last = visible(scope.tokens[place])
+            lines.append(_line("✓", "good", f"Subject found; last token “{last}”, {limits}."))
+        alpha = float(scope.alpha.max())
+        if scope.kind == "zscore" and scope.ceiling < alpha:
+            text = f"So short a prompt lowers α from {alpha:.2f} to below {scope.ceiling:.2f}."
+            lines.append(_line("!", "warn", text))
+        tops = " · ".join(
+            f"{visible(token)} {p:.2f}"
+            for token, p in zip(now["token"], now["probability"], strict=True)
+        )
+        lines.append(Markup("<div>Now the model says {}</div>").format(tops))
+        known = [*self.desk.staged, *self.session.state.facts]
+        for place, _ in find_conflicts([*known, fact]):
+            if (known[place].prompt, known[place].subject) == (fact.prompt, fact.subject):
+                text = f"Conflict: a fact there asks the same and wants {known[place].target!r}."
+                lines.append(_line("!", "warn", text))
+                break
+        self._feedback.value = str(Markup("").join(lines))
+
+    def _say_problems(self, problems: dict[str, str]) -> None:
+        for name in _FIELDS:
+            reason = problems.get(name, "")
+            self._wrong[name].value = str(Markup("{}").format(reason[:1].upper() + reason[1:]))
+            (self._fields[name].add_class if reason else self._fields[name].remove_class)(
+                "cv-wrong"
+            )
+        rest = [reason for name, reason in problems.items() if name not in _FIELDS]
+        self.alert(" ".join(rest))
+
+    def _lines(self) -> list[tuple[str, Fact, str, Kind]]:
+        """Mark, fact, round and kind of each row: staged ones first."""
+        session = self.session
+        lines: list[tuple[str, Fact, str, Kind]] = [
+            ("＋", fact, "staged", "now") for fact in self.desk.staged
+        ]
+        rounds = {i: place for place, r in enumerate(session.rounds, 1) for i in r.fact_ids}
+        for fact_id, fact in session.facts.items():
+            place = rounds[fact_id]
+            if fact_id in session.muted:
+                lines.append(("–", fact, f"{place}, muted", "muted"))
+            elif place > session.position:
+                lines.append(("·", fact, f"{place}, undone", "undone"))
+            else:
+                mark, kind = _holds(self.desk.scores.get(fact_id))
+                lines.append((mark, fact, str(place), kind))
+        return lines
+
+    def _draw(self) -> None:
+        lines = self._lines()
+        staged = len(self.desk.staged)
+        self._entries = [*[None] * staged, *self.session.facts]
+        words = {"holds": "it holds", "partly": "it holds in part", "missed": "it does not hold"}
+        self._list.show(
+            [
+                [
+                    Cell(mark, f"{fact}: {words.get(kind, where)}", kind=kind),
+                    *(
+                        Cell(
+                            getattr(fact, name),
+                            f"{fact}: {words.get(kind, where)}",
+                            kind=kind if kind in ("muted", "undone") else "",
+                            editable=place < staged,
+                        )
+                        for name in _EDITABLE
+                    ),
+                    Cell(where, kind="undone"),
+                ]
+                for place, (mark, fact, where, kind) in enumerate(lines)
+            ]
+        )
+
+    def _picked(self, change: Any) -> None:
+        if not change.new or change.new[0] >= len(self._entries):
+            self._remove.disabled = True
+            return
+        fact_id = self._entries[change.new[0]]
+        self._remove.disabled = fact_id is not None
+        if fact_id is None:
+            self.desk.select(self, prompt=self.desk.staged[change.new[0]].text)
+        else:
+            fact = self.session.facts[fact_id]
+            self.desk.select(self, fact=fact_id, prompt=fact.text)
+
+    def _remove_selected(self) -> None:
+        selected = self._list.selected
+        if selected and selected[0] < len(self.desk.staged):
+            staged = list(self.desk.staged)
+            self.fill(staged.pop(selected[0]))
+            self.desk.stage(staged, self)
+            self._list.selected = []
+            self._draw()
+
+    def _edited(self, place: int, column: int, text: str) -> None:
+        staged = list(self.desk.staged)
+        if place >= len(staged):
+            return
+        name = _EDITABLE[column - 1]
+        staged[place] = replace(staged[place], **{name: text})  # type: ignore[arg-type]
+        with self.saying():
+            validate(staged)
+            self.desk.stage(staged, self)
+        self._draw()
+
+    def _from_gallery(self, change: Any) -> None:
+        if change.new:
+            known = {(f.prompt, f.subject) for f in (*self.desk.staged, *self.session.state.facts)}
+            self.stage(
+                [
+                    fact
+                    for fact in bundled_facts()
+                    if fact.relation == change.new and (fact.prompt, fact.subject) not in known
+                ][:5]
+            )
+            self._gallery.value = ""
+
+    def _from_file(self, change: Any) -> None:
+        if change.new:
+            self._take(change.new[0]["name"], bytes(change.new[0]["content"]))
+            self._upload.value = ()
+
+    def _from_paste(self) -> None:
+        text = str(self._pasted.value).strip()
+        ending = "json" if text.startswith("[") else "jsonl" if text.startswith("{") else "csv"
+        self._take(f"pasted.{ending}", text.encode())
+
+    def _take(self, name: str, data: bytes) -> None:
+        """Stage the facts of a file; bad records are said, the good ones are taken."""
+        with self.saying(), tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "facts").with_suffix(Path(name).suffix)
+            path.write_bytes(data)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                facts = read_facts(path)
+            self.stage(facts)
+            if caught:
+                said = " ".join(str(w.message) for w in caught)
+                self.alert(said.replace(str(path), name))
+
+
+def _holds(scores: dict[str, float] | None) -> tuple[str, Kind]:
+    if scores is None:
+        return "…", ""
+    share = scores["reliability"]
+    return ("●", "holds") if share == 1 else ("◐", "partly") if share > 0 else ("○", "missed")
+
+
+def _line(mark: str, kind: str, text: str) -> Markup:
+    return Markup("<div class='cv-{}'>{} {}</div>").format(kind, mark, text)
+
+
+def _neighbor(line: str) -> Neighbor:
+    prompt, arrow, answer = line.partition(_ANSWER)
+    return Neighbor(prompt.strip(), answer.strip() if arrow else None)
+
+
+def _source(fact: Fact) -> str:
+    parts = [repr(fact.prompt), repr(fact.subject), repr(fact.target)]
+    for name in ("truth", "paraphrases"):
+        if value := getattr(fact, name):
+            parts.append(f"{name}={value!r}")
+    if fact.neighbors:
+        pairs = tuple((n.prompt, n.answer) for n in fact.neighbors)
+        parts.append(f"neighbors={pairs!r}")
+    return f"cv.Fact({', '.join(parts)})"

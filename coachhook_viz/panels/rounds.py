@@ -1,0 +1,318 @@
+"""Rounds: write the staged facts, watch it happen, and move between what is in force."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import ipywidgets as widgets
+from markupsafe import Markup
+
+from coachhook_viz.editing.config import EditConfig
+from coachhook_viz.editing.state import Round
+from coachhook_viz.events import Configured, Event, RoundLabelled
+from coachhook_viz.panels.desk import STATE_EVENTS, Selected, Staged
+from coachhook_viz.panels.grid import Cell, Grid, Kind
+from coachhook_viz.panels.panel import Panel, Static, html, row
+from coachhook_viz.panels.worker import Job
+from coachhook_viz.session import Session
+
+STAGES = {
+    "contexts": "sampling contexts",
+    "moments": "collecting second moments",
+    "targets": "finding target states",
+    "layers": "writing the layers",
+    "quality": "scoring",
+    "scope": "reading scopes",
+    "drift": "measuring drift",
+    "keys": "reading keys",
+}
+
+
+class Rounds(Panel):
+    """Apply what is staged as one round; undo, redo, branch, mute; settings.
+
+    Parameters
+    ----------
+    session : Session
+    """
+
+    title = "Rounds"
+
+    def __init__(self, session: Session) -> None:
+        self._line = Grid(label="rounds in force", look="timeline")
+        self._about = html("", "cv-note")
+        self._apply = widgets.Button(description="Apply", button_style="primary")
+        self._cancel = widgets.Button(description="Cancel")
+        self._undo = widgets.Button(description="Undo")
+        self._redo = widgets.Button(description="Redo")
+        self._mute = widgets.Button(description="Mute fact", tooltip="the fact selected in Facts")
+        self._more = widgets.ToggleButton(description="More…")
+        self._progress = html("")
+        self._label = widgets.Text(description="Name of the last round in force")
+        self._branch = widgets.Text(description="New branch from here", placeholder="what if")
+        self._begin = widgets.Button(description="Branch")
+        self._switch = widgets.Dropdown(description="Branch in force", options=["main"])
+        self._settings = Grid(
+            label="settings",
+            columns=["setting", "value", "known good"],
+        )
+        self._drawing_now = False
+        optional = widgets.VBox(
+            [self._label, self._branch, row(self._begin), self._switch, self._settings]
+        )
+        optional.layout.display = "none"
+        body = [
+            self._line,
+            self._about,
+            row(self._apply, self._cancel, self._undo, self._redo, self._mute, self._more),
+            self._progress,
+            optional,
+        ]
+        super().__init__(session, body, "undo, redo, branch")
+        self._apply.on_click(lambda button: self.apply())
+        self._cancel.on_click(lambda button: self.cancel())
+        for button, act in ((self._undo, session.undo), (self._redo, session.redo)):
+            button.on_click(lambda button, act=act: self._change(act))
+        self._mute.on_click(lambda button: self._toggle_mute())
+        self._line.observe(self._gone_to, "selected")
+        self._label.observe(self._labelled, "value")
+        self._begin.on_click(lambda button: self._branch_off())
+        self._switch.observe(self._switched, "value")
+        self._settings.on_type(self._configured)
+        self._more.observe(
+            lambda change: setattr(optional.layout, "display", "" if change.new else "none"),
+            "value",
+        )
+        self._draw()
+        self.worked()
+
+    def apply(self) -> None:
+        """Write the staged facts as one round, in the background."""
+        facts = self.desk.staged
+        if not facts or self.desk.worker.exclusive is not None:
+            return
+        self.alert()
+
+        def done(round_: Round) -> None:
+            self.desk.stage([f for f in self.desk.staged if f not in round_.facts], self)
+            self.alert(" ".join(job.warnings))
+            self.desk.select(self, round=self.session.position, fact=round_.fact_ids[0])
+
+        job = self.desk.worker.submit(
+            f"editing {len(facts)} fact{'s' * (len(facts) > 1)}",
+            lambda job: self.session.apply(facts, job.progress, job.cancel, source=self),
+            done,
+            self.fail,
+            exclusive=True,
+        )
+
+    def cancel(self) -> None:
+        """Stop what runs, at its next step; the session is as it was before it."""
+        job = self.desk.worker.exclusive or self.desk.worker.running
+        if job is not None:
+            job.stop()
+            self.worked()
+
+    def static(self) -> Static:
+        """The rounds as a table."""
+        position = self.session.position
+        lines = [
+            Markup("<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.1f} s</td><td>{}</td></tr>").format(
+                place, self._name(r), len(r.facts), r.seconds, "yes" if place <= position else "no"
+            )
+            for place, r in enumerate(self.session.rounds, 1)
+        ]
+        head = "<tr><th>round</th><th>name</th><th>facts</th><th>time</th><th>in force</th></tr>"
+        table = Markup("<table>{}{}</table>").format(Markup(head), Markup("").join(lines))
+        return Static(table) if lines else Static("No round yet.")
+
+    def code(self) -> str:
+        """The calls that lead to what is in force."""
+        session = self.session
+        lines = []
+        for round_ in session.rounds:
+            facts = (f"cv.Fact({f.prompt!r}, {f.subject!r}, {f.target!r})" for f in round_.facts)
+            lines.append(f"session.apply([{', '.join(facts)}])")
+        if session.position < len(session.rounds):
+            lines.append(f"session.go_to({session.position})")
+        lines += [f"session.mute({fact_id})" for fact_id in sorted(session.muted)]
+        return "\n".join(lines) or "session = cv.Session(lm)"
+
+    def hear(self, event: Event) -> None:
+        """Draw anew what has changed."""
+        if isinstance(event, (Staged, RoundLabelled, Configured, *STATE_EVENTS, Selected)):
+            self._draw()
+            self.worked()
+
+    def worked(self) -> None:
+        """Buttons that would clash rest while a round is edited; how far it has come."""
+        session, worker = self.session, self.desk.worker
+        job = worker.exclusive
+        busy = job is not None
+        self._apply.disabled = busy or not self.desk.staged
+        self._cancel.disabled = not (busy or worker.running is not None)
+        self._undo.disabled = busy or not session.position
+        self._redo.disabled = busy or session.position == len(session.rounds)
+        self._mute.disabled = busy or self.desk.selection.fact not in session.facts
+        for widget in (self._begin, self._branch, self._switch, self._label):
+            widget.disabled = busy
+        shown = job or worker.running
+        long = shown is not None and (shown.exclusive or shown.said is not None)
+        self._progress.value = str(_progress(shown)) if shown is not None and long else ""
+
+    def _draw(self) -> None:
+        session = self.session
+        position, count = session.position, len(session.rounds)
+        self._drawing_now = True
+        try:
+            names = ["before any round", *(self._tell(r) for r in session.rounds)]
+            self._line.show(
+                [
+                    [
+                        Cell(
+                            str(place),
+                            names[place],
+                            kind=_where(place, position),
+                        )
+                        for place in range(count + 1)
+                    ]
+                ],
+                selected=[0, position],
+            )
+            staged = len(self.desk.staged)
+            self._apply.description = f"Apply {staged}" if staged else "Apply"
+            self._about.value = html(
+                self._tell(session.rounds[position - 1]) if position else "No round in force."
+            ).value
+            muted = self.desk.selection.fact in session.muted
+            self._mute.description = "Unmute fact" if muted else "Mute fact"
+            self._switch.options = list(session.branches)
+            self._switch.value = session.current_branch
+            number = session.rounds[position - 1].number if position else 0
+            label = session.labels.get(number)
+            self._label.value = "" if label is None else label.name
+            good = EditConfig.for_model(session.lm)
+            self._settings.show(
+                [
+                    [
+                        Cell(field.name),
+                        Cell(_told(getattr(session.config, field.name)), editable=True),
+                        Cell(_told(getattr(good, field.name)), kind="undone"),
+                    ]
+                    for field in fields(EditConfig)
+                    if field.name != "context_templates"
+                ]
+            )
+        finally:
+            self._drawing_now = False
+
+    def _tell(self, round_: Round) -> str:
+        place = self.session.rounds.index(round_) + 1
+        alphas = sorted(round_.alphas.values())
+        count = len(round_.facts)
+        name = self._name(round_)
+        return (
+            f"Round {place}{f' “{name}”' * bool(name)}: {count} fact{'s' * (count != 1)},"
+            f" {round_.seconds:.1f} s, α {alphas[0]:.2f} to {alphas[-1]:.2f}"
+        )
+
+    def _name(self, round_: Round) -> str:
+        label = self.session.labels.get(round_.number)
+        return "" if label is None else label.name
+
+    def _change(self, act: Any) -> None:
+        with self.saying():
+            if self.desk.worker.exclusive is not None:
+                raise ValueError("a round is being edited: wait for it, or cancel it")
+            act(source=self)
+
+    def _gone_to(self, change: Any) -> None:
+        if not self._drawing_now and change.new:
+            place = change.new[1]
+            if place != self.session.position:
+                self._change(lambda source: self.session.go_to(place, source=source))
+            self.desk.select(self, round=place)
+
+    def _toggle_mute(self) -> None:
+        fact = self.desk.selection.fact
+        if fact is not None:
+            act = self.session.unmute if fact in self.session.muted else self.session.mute
+            self._change(lambda source: act(fact, source=source))
+
+    def _labelled(self, change: Any) -> None:
+        if not self._drawing_now and self.session.position:
+            number = self.session.rounds[self.session.position - 1].number
+            note = getattr(self.session.labels.get(number), "note", "")
+            self.later(lambda: self.session.label(number, change.new, note, source=self))
+
+    def _branch_off(self) -> None:
+        self._change(lambda source: self.session.branch(self._branch.value, source=source))
+
+    def _switched(self, change: Any) -> None:
+        if not self._drawing_now and change.new:
+            self._change(lambda source: self.session.switch(change.new, source=source))
+
+    def _configured(self, row_: int, column: int, text: str) -> None:
+        names = [field.name for field in fields(EditConfig) if field.name != "context_templates"]
+        name = names[row_]
+        with self.saying():
+            value = _parsed(text, getattr(self.session.config, name))
+            self._change(lambda source: self.session.configure(source=source, **{name: value}))
+        self._draw()
+
+
+def _where(place: int, position: int) -> Kind:
+    return "now" if place == position else "undone" if place > position else ""
+
+
+def _told(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _parsed(text: str, like: Any) -> Any:
+    """What a person typed, as the kind of value that the setting has."""
+    if isinstance(like, str):
+        return text.strip()
+    try:
+        if isinstance(like, tuple):
+            return tuple(int(part) for part in text.replace(",", " ").split())
+        return type(like)(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number, as {_told(like)!r} is") from None
+
+
+def _progress(job: Job) -> Markup:
+    """Stage, step, loss and time left, a bar, and the curve of the losses so far."""
+    said = job.said
+    if job.cancel():
+        return Markup("<p class='cv-note'>Stopping at the next step…</p>")
+    if said is None:
+        return Markup("<p class='cv-note'>{}…</p>").format(job.title)
+    words = f"{job.title} · {STAGES.get(said.stage, said.stage)}, step {said.step} of {said.total}"
+    if said.loss is not None:
+        words += f" · loss {said.loss:.2f}"
+    left = job.seconds_left
+    if left is not None:
+        words += f" · {left:.0f} s left"
+    share = 100 * said.step / max(said.total, 1)
+    bar = Markup(
+        "<p class='cv-note'>{}</p><div class='cv-progress' role='progressbar' aria-label='{}'"
+        " aria-valuenow='{:.0f}' aria-valuemin='0' aria-valuemax='100'>"
+        "<div style='width:{:.0f}%'></div></div>"
+    ).format(words, job.title, share, share)
+    return bar + _curve(job.losses)
+
+
+def _curve(losses: list[float]) -> Markup:
+    if len(losses) < 2:
+        return Markup("")
+    top = max(losses) or 1
+    points = " ".join(
+        f"{100 * i / (len(losses) - 1):.1f},{30 - 28 * loss / top:.1f}"
+        for i, loss in enumerate(losses)
+    )
+    return Markup(
+        "<svg class='cv-spark' viewBox='0 0 100 32' preserveAspectRatio='none' role='img'"
+        " aria-label='loss, falling from {:.2f} to {:.2f}'><polyline points='{}'/></svg>"
+    ).format(losses[0], losses[-1], points)

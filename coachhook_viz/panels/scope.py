@@ -1,0 +1,376 @@
+"""Scope: where the hook layers speak on a prompt, why, and what another threshold would do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import ipywidgets as widgets
+import torch
+
+from coachhook_viz import figures
+from coachhook_viz.editing.config import ScopeKind
+from coachhook_viz.editing.inspect import Scope as Reading
+from coachhook_viz.editing.state import EditState
+from coachhook_viz.events import Event
+from coachhook_viz.figures.style import visible
+from coachhook_viz.panels.desk import STATE_EVENTS, Selected
+from coachhook_viz.panels.grid import Cell, Grid
+from coachhook_viz.panels.panel import Panel, Static, html, row
+from coachhook_viz.panels.worker import Job
+from coachhook_viz.session import Session
+
+_KINDS: dict[str, ScopeKind] = {"z-score": "zscore", "match": "match", "off": "off"}
+_NAMED = 4  # facts that a cell's reach is shown of
+
+
+class Scope(Panel):
+    """Tokens × layers: where the hook speaks on a prompt, why, and what would change it.
+
+    Parameters
+    ----------
+    session : Session
+    prompt : str
+        What is looked at first.
+    """
+
+    title = "Scope"
+
+    def __init__(self, session: Session, prompt: str = "") -> None:
+        self._prompt = widgets.Text(description="Prompt", placeholder="any text")
+        self._kind = widgets.ToggleButtons(
+            options=_KINDS, value=session.config.scope, tooltips=["published rule", "ours", ""]
+        )
+        self._grid = Grid(label="scope, layers by tokens", look="tokens")
+        self._why = html("")
+        self._slider = widgets.FloatSlider(min=0, max=3, step=0.01, readout_format=".2f")
+        self._reset = widgets.Button(description="Calibrated", tooltip="α as the rounds set it")
+        self._would = html("", "cv-note")
+        self._reach_head = html("Click a cell to see which edits reach it.", "cv-note")
+        self._reach = Grid(label="edits that reach the token", look="bars", picks="nothing")
+        self._match = html("", "cv-note")
+        self._several = widgets.Textarea(
+            description="Prompts at once, one a line", rows=3, placeholder="one prompt a line"
+        )
+        self._of_fact = widgets.Button(description="Prompts of the selected fact")
+        self._check = widgets.Button(description="Check")
+        self._table = Grid(label="prompts, fired or missed", look="table", picks="row")
+        self._reading: Reading | None = None
+        self._alphas: dict[int, float] = {}
+        self._threshold: float | None = None
+        self._checked: list[str] = []
+        self._setting = False
+        left = widgets.VBox([self._grid, self._why, row(self._slider, self._reset), self._would])
+        right = widgets.VBox([self._reach_head, self._reach, self._match])
+        several = widgets.VBox([self._several, row(self._of_fact, self._check), self._table])
+        sides = row(left, right, classes=["cv-side", "cv-side-wide"])
+        body = [self._prompt, self._kind, sides, several]
+        super().__init__(session, body, "where the hook speaks, and why")
+        self._prompt.observe(self._typed, "value")
+        self._kind.observe(self._kind_changed, "value")
+        self._grid.observe(self._picked, "selected")
+        self._slider.observe(self._slid, "value")
+        self._reset.on_click(lambda button: self.judge())
+        self._of_fact.on_click(lambda button: self._take_prompts())
+        self._check.on_click(lambda button: self.check(self._several.value.splitlines()))
+        self._table.observe(self._row_picked, "selected")
+        self.look(prompt or self.desk.selection.prompt)
+
+    @property
+    def state(self) -> EditState:
+        """What is in force, judged as the panel's buttons and slider say."""
+        return self.session.state.judged(self._kind.value, self._threshold, self._alphas)
+
+    def look(self, prompt: str) -> None:
+        """Look at `prompt`; the grid comes when the worker has it."""
+        self.desk.select(self, prompt=prompt)
+        self._prompt.value = prompt
+        self._run()
+
+    def judge(
+        self,
+        alphas: Mapping[int, float] | None = None,
+        match_threshold: float | None = None,
+        scope: ScopeKind | None = None,
+    ) -> None:
+        """Judge by other thresholds or another rule; by those in force where nothing is given."""
+        self._alphas = dict(alphas or {})
+        self._threshold = match_threshold
+        if scope is not None and scope != self._kind.value:
+            self._kind.value = scope
+        self._run()
+
+    def check(self, prompts: Sequence[str]) -> None:
+        """See on several prompts at once whether the hook speaks, and where not, why."""
+        self._checked = [prompt for prompt in prompts if prompt.strip()]
+        state = self.state
+        self.desk.worker.submit(
+            "checking prompts",
+            lambda job: self._check_all(job, state, self._checked),
+            self._show_table,
+            self.fail,
+            key=f"check{id(self)}",
+        )
+
+    def static(self) -> Static:
+        """The scope grid and the contributions."""
+        if self._reading is None:
+            return Static("Nothing looked at yet.")
+        parts = [figures.scope(self._reading, backend="matplotlib")]
+        if self._reading.facts:
+            parts.append(figures.contributions(self._reading, backend="matplotlib"))
+        return Static(*parts, self._reading.explain())
+
+    def code(self) -> str:
+        """The calls that give the grid, and what the model would answer."""
+        given = [
+            f"scope={self._kind.value!r}" * (self._kind.value != self.session.config.scope),
+            f"match_threshold={self._threshold}" * (self._threshold is not None),
+            f"alphas={self._alphas}" * bool(self._alphas),
+        ]
+        state = f"session.state.judged({', '.join(filter(None, given))})"
+        prompt = self._prompt.value
+        return "\n".join(
+            [
+                f"state = {state}",
+                f"session.scope({prompt!r}, state=state)",
+                f"session.predict({prompt!r}, state=state)",
+            ]
+            if any(given)
+            else [f"session.scope({prompt!r})", f"session.predict({prompt!r})"]
+        )
+
+    def hear(self, event: Event) -> None:
+        """Look again when something else is in force; follow the selection."""
+        if isinstance(event, STATE_EVENTS):
+            self.judge()
+        elif isinstance(event, Selected) and event.source is not self:
+            if event.now.prompt != event.before.prompt:
+                self.look(event.now.prompt)
+            if (event.now.layer, event.now.token) != (event.before.layer, event.before.token):
+                self._point(event.now.layer, event.now.token)
+
+    def _typed(self, change: Any) -> None:
+        if change.new != self.desk.selection.prompt:
+            self.later(lambda: self.look(change.new))
+
+    def _kind_changed(self, change: Any) -> None:
+        if self._reading is not None and self._reading.kind != change.new:
+            self._run()
+
+    def _run(self) -> None:
+        prompt = self._prompt.value
+        if not prompt.strip():
+            self._reading = None
+            self._grid.show([], rows=[], columns=[], empty="Type a prompt.")
+            self._why.value = self._would.value = ""
+            return
+        self.desk.worker.submit(
+            "reading the scope",
+            lambda job: (self.session.scope(prompt, state=self.state), self._answer(prompt)),
+            self._show,
+            self.fail,
+            key=f"scope{id(self)}",
+        )
+
+    def _answer(self, prompt: str) -> list[tuple[str, float]]:
+        """What the model would say next, and what it says with what is in force."""
+        states = [self.state, self.session.state]
+        frames = [self.session.predict(prompt, top=1, state=state) for state in states]
+        return [(f["token"].iloc[0], float(f["probability"].iloc[0])) for f in frames]
+
+    def _show(self, found: tuple[Reading, list[tuple[str, float]]]) -> None:
+        reading, ((token, p), (now, _)) = found
+        with self._drawing:
+            self.alert()
+            self._reading = reading
+            self._draw(reading)
+            changed = self._alphas or self._threshold is not None
+            says = f"The model says “{visible(token)}” ({p:.2f})"
+            if changed or self._kind.value != self.session.config.scope:
+                says = f"With this the model would say “{visible(token)}” ({p:.2f})"
+                says += f" instead of “{visible(now)}”." if token != now else ", as it does now."
+            self._would.value = html(says).value
+            self._show_reach()
+
+    def _draw(self, reading: Reading) -> None:
+        """The grid, the reason, and the slider's place, from a reading: no model is run."""
+        scores, inside = reading.scores.tolist(), reading.in_scope.tolist()
+        flat = [score for line in scores for score in line]
+        low, high = min(flat), max(max(flat), min(flat) + 1e-9)
+        match = reading.kind == "match"
+        top = 1.0 if match else max(reading.ceiling, 1e-9)
+        bounds = [
+            reading.match_threshold if match else float(alpha) for alpha in reading.alpha.tolist()
+        ]
+        cells = [
+            [
+                Cell(
+                    f"{score:+.1f}" if not match else f"{score:.2f}",
+                    self._detail(reading, layer, column, score, bound, hit),
+                    shade=(score - low) / (high - low),
+                    bar=score / top,
+                    line=None if reading.kind == "off" else bound / top,
+                    framed=hit,
+                )
+                for column, (score, hit) in enumerate(zip(line, hits, strict=True))
+            ]
+            for layer, line, hits, bound in zip(reading.layers, scores, inside, bounds, strict=True)
+        ]
+        self._grid.show(
+            cells,
+            rows=reading.layer_names,
+            columns=reading.tokens,
+            marked=reading.subject_last,
+        )
+        self._why.value = html(reading.explain()).value
+        self._place_slider(reading)
+
+    def _detail(
+        self, reading: Reading, layer: int, column: int, score: float, bound: float, hit: bool
+    ) -> str:
+        name = "match" if reading.kind == "match" else "z-score"
+        sign = "τ" if reading.kind == "match" else "α"
+        limit = "" if name == "match" else f" of at most {reading.ceiling:.2f}"
+        judged = "" if reading.kind == "off" else f", {sign} {bound:.2f}"
+        return (
+            f"“{visible(reading.tokens[column])}” at layer {layer}: {name} {score:.2f}{limit}"
+            f"{judged}: {'in scope' if hit else 'not in scope'}"
+        )
+
+    def _place_slider(self, reading: Reading) -> None:
+        layer = self._layer(reading)
+        match, off = reading.kind == "match", reading.kind == "off"
+        value = (
+            reading.match_threshold if match else float(reading.alpha[reading.layers.index(layer)])
+        )
+        self._setting = True
+        try:
+            self._slider.description = "τ" if match else f"α at layer {layer}"
+            self._slider.disabled = off
+            self._slider.min = min(0.01 if match else 0.0, value)
+            self._slider.max = max(1.0 if match else max(reading.ceiling, 2.5), value)
+            self._slider.value = value
+        finally:
+            self._setting = False
+
+    def _layer(self, reading: Reading) -> int:
+        layer = self.desk.selection.layer
+        return reading.layers[-1] if layer is None or layer not in reading.layers else layer
+
+    def _slid(self, change: Any) -> None:
+        reading = self._reading
+        if self._setting or reading is None:
+            return
+        if reading.kind == "match":
+            self._threshold = float(change.new)
+            reading = replace(
+                reading,
+                match_threshold=self._threshold,
+                in_scope=reading.scores >= self._threshold,
+            )
+        else:
+            layer = self._layer(reading)
+            self._alphas[layer] = float(change.new)
+            alpha = reading.alpha.clone()
+            alpha[reading.layers.index(layer)] = self._alphas[layer]
+            inside = (reading.z >= alpha[:, None]) & (reading.norms > 0)
+            reading = replace(reading, alpha=alpha, in_scope=inside)
+        self._reading = reading
+        self._draw(reading)
+        self.later(self._run)
+
+    def _picked(self, change: Any) -> None:
+        if change.new and self._reading is not None:
+            layer, token = self._reading.layers[change.new[0]], change.new[1]
+            self.desk.select(self, layer=layer, token=token)
+            self._place_slider(self._reading)
+            self._show_reach()
+
+    def _point(self, layer: int | None, token: int | None) -> None:
+        """Follow a cell that was picked elsewhere."""
+        reading = self._reading
+        if reading is None or layer is None or token is None:
+            return
+        if layer in reading.layers and token < len(reading.tokens):
+            self._grid.selected = [reading.layers.index(layer), token]
+
+    def _show_reach(self) -> None:
+        reading, at = self._reading, self._grid.selected
+        if reading is None or not at or at[1] >= len(reading.tokens) or not reading.facts:
+            self._reach.show([], rows=[])
+            self._match.value = ""
+            self._reach_head.value = "Click a cell to see which edits reach it."
+            return
+        layer, token = at
+        terms = reading.contributions[layer, :, token]
+        shares = (terms.abs() / terms.abs().sum().clamp_min(1e-12)).tolist()
+        order = sorted(range(len(shares)), key=lambda i: -shares[i])
+        named, rest = order[:_NAMED], order[_NAMED:]
+        rows = [f"{reading.facts[i].subject} → {reading.facts[i].target}" for i in named]
+        values = [shares[i] for i in named]
+        if rest:
+            rows.append(f"{len(rest)} other{'s' * (len(rest) > 1)}")
+            values.append(sum(shares[i] for i in rest))
+        self._reach.show(
+            [
+                [Cell(f"{v:.0%}", f"{n}: {v:.1%}", bar=v, kind="after")]
+                for n, v in zip(rows, values, strict=True)
+            ],
+            rows=rows,
+        )
+        name = visible(reading.tokens[token])
+        self._reach_head.value = html(
+            f"“{name}” at layer {reading.layers[layer]} is reached by"
+        ).value
+        best = int(torch.argmax(reading.match[layer, :, token]))
+        value = float(reading.match[layer, best, token])
+        self._match.value = html(
+            f"Its key matches that of “{reading.facts[best].subject}” best: {value:.2f}, where 1 is"
+            " the fact's own."
+        ).value
+
+    def _take_prompts(self) -> None:
+        fact = self.session.facts.get(self.desk.selection.fact or 0)
+        if fact is None:
+            self.alert("Select a fact first, in Facts.")
+            return
+        prompts = [fact.text, *fact.paraphrases, *(n.prompt for n in fact.neighbors)]
+        self._several.value = "\n".join(prompts)
+        self.check(prompts)
+
+    def _check_all(self, job: Job, state: EditState, prompts: Sequence[str]) -> list[Reading]:
+        readings = []
+        for prompt in prompts:
+            if job.cancel():
+                break
+            readings.append(self.session.scope(prompt, state=state))
+        return readings
+
+    def _show_table(self, readings: Sequence[Reading]) -> None:
+        self.alert()
+        cells = []
+        for reading in readings:
+            reached = reading.in_scope.any(0)
+            hit, place = bool(reached.any()), reading.subject_last
+            where = ", ".join(
+                visible(t).strip("·") for t, r in zip(reading.tokens, reached, strict=True) if r
+            )
+            at_subject = "–" if place is None else ("●" if reached[place] else "○")
+            cells.append(
+                [
+                    Cell(reading.prompt),
+                    Cell(str(len(reading.tokens))),
+                    Cell(f"{reading.ceiling:.2f}"),
+                    Cell(at_subject),
+                    Cell("● fired" if hit else "○ silent", kind="after" if hit else ""),
+                    Cell(where if hit else reading.explain()),
+                ]
+            )
+        columns = ["prompt", "tokens", "highest z", "subject", "", "where, or why not"]
+        self._table.show(cells, columns=columns)
+
+    def _row_picked(self, change: Any) -> None:
+        if change.new and change.new[0] < len(self._checked):
+            self.look(self._checked[change.new[0]])

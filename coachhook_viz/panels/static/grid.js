@@ -1,0 +1,224 @@
+// A table that a person can walk through with mouse and arrow keys. All text is set as text.
+
+const STEPS = {
+  ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0],
+  Home: [0, -Infinity], End: [0, Infinity], PageUp: [-Infinity, 0], PageDown: [Infinity, 0],
+};
+
+function element(name, className, text) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function visible(text) {
+  return text.replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/^ +/, (s) => "·".repeat(s.length));
+}
+
+function render({ model, el }) {
+  el.classList.add("cv", "cv-grid-box");
+  const table = element("table", "cv-grid");
+  const detail = element("div", "cv-grid-detail");
+  detail.setAttribute("aria-live", "polite");
+  el.append(table, detail);
+  let at = [0, 0]; // the one cell that Tab reaches
+  let typing = false;
+  let planned = false;
+
+  const cellAt = ([row, column]) => table.querySelector(`[data-row="${row}"][data-column="${column}"]`);
+  const picked = (row, column) => {
+    const selected = model.get("selected");
+    if (!selected.length || model.get("picks") === "nothing") return false;
+    return selected[0] === row && (model.get("picks") === "row" || selected[1] === column);
+  };
+
+  function draw() {
+    planned = false;
+    if (typing) return; // what is being typed stays until it is done
+    const hadFocus = table.contains(document.activeElement);
+    const tokens = model.get("look") === "tokens";
+    const name = tokens ? visible : (text) => text;
+    const [columns, rows, cells] = [model.get("columns"), model.get("rows"), model.get("cells")];
+    table.className = `cv-grid cv-grid-${model.get("look")} cv-picks-${model.get("picks")}`;
+    table.setAttribute("role", "grid");
+    table.setAttribute("aria-label", model.get("label"));
+    table.replaceChildren();
+    if (columns.length) {
+      const head = table.createTHead().insertRow();
+      head.setAttribute("role", "row");
+      if (rows.length) head.append(headCell("columnheader", model.get("corner")));
+      columns.forEach((text, column) => {
+        const cell = headCell("columnheader", name(text));
+        if (column === model.get("marked")) {
+          cell.classList.add("cv-marked");
+          cell.title = "the subject's last token";
+          cell.append(element("span", "cv-mark", " ▲"));
+        }
+        head.append(cell);
+      });
+    }
+    const body = table.createTBody();
+    cells.forEach((line, row) => {
+      const tr = body.insertRow();
+      tr.setAttribute("role", "row");
+      if (rows.length) tr.append(headCell("rowheader", rows[row]));
+      line.forEach((cell, column) => tr.append(bodyCell(cell, row, column, name)));
+    });
+    if (!cells.length && model.get("empty")) {
+      const cell = body.insertRow().insertCell();
+      cell.className = "cv-empty";
+      cell.colSpan = Math.max(columns.length, 1);
+      cell.textContent = model.get("empty");
+    }
+    at = [
+      Math.min(at[0], Math.max(cells.length - 1, 0)),
+      Math.min(at[1], Math.max((cells[0] || []).length - 1, 0)),
+    ];
+    const reachable = cellAt(at);
+    if (reachable) reachable.tabIndex = 0;
+    if (hadFocus && reachable) reachable.focus({ preventScroll: true });
+    if (!table.querySelector(":hover")) detail.textContent = "";
+    mark();
+  }
+
+  function headCell(role, text) {
+    const cell = element("th", "", text);
+    cell.setAttribute("role", role);
+    if (text.length > 24) cell.title = text;
+    return cell;
+  }
+
+  function bodyCell(cell, row, column, name) {
+    const td = element("td", cell.kind ? `cv-${cell.kind}` : "");
+    td.setAttribute("role", "gridcell");
+    td.dataset.row = row;
+    td.dataset.column = column;
+    td.tabIndex = -1;
+    if (cell.framed) td.classList.add("cv-framed");
+    if (cell.shade !== undefined) {
+      td.style.setProperty("--shade", `${Math.round(100 * Math.min(Math.max(cell.shade, 0), 1))}%`);
+      td.classList.add("cv-shaded");
+      if (cell.shade > 0.55) td.classList.add("cv-dark");
+    }
+    if (cell.bar !== undefined) {
+      const track = element("span", "cv-bar");
+      const fill = element("span", "cv-fill");
+      fill.style.width = `${100 * Math.min(Math.max(cell.bar, 0), 1)}%`;
+      track.append(fill);
+      if (cell.line !== undefined) {
+        const line = element("span", "cv-line");
+        line.style.left = `${100 * Math.min(Math.max(cell.line, 0), 1)}%`;
+        track.append(line);
+      }
+      td.append(track);
+    }
+    td.append(element("span", "cv-text", name(cell.text || "")));
+    if (cell.framed) td.append(element("span", "cv-mark", " ●"));
+    if (cell.detail) td.setAttribute("aria-label", cell.detail);
+    else if ((cell.text || "").length > 24) td.title = cell.text;
+    return td;
+  }
+
+  function mark() {
+    for (const td of table.querySelectorAll("[role=gridcell]")) {
+      const chosen = picked(Number(td.dataset.row), Number(td.dataset.column));
+      td.setAttribute("aria-selected", String(chosen));
+    }
+  }
+
+  function move(position, focus) {
+    const next = cellAt(position);
+    if (!next) return;
+    const before = cellAt(at);
+    if (before) before.tabIndex = -1;
+    at = position;
+    next.tabIndex = 0;
+    if (focus) next.focus();
+  }
+
+  function say(target) {
+    const td = target.closest("[role=gridcell]");
+    const line = td && model.get("cells")[td.dataset.row];
+    detail.textContent = (line && line[td.dataset.column] && line[td.dataset.column].detail) || "";
+  }
+
+  function pick(position) {
+    if (model.get("picks") === "nothing") return;
+    model.set("selected", position);
+    model.save_changes();
+    mark();
+  }
+
+  function type(td) {
+    const position = [Number(td.dataset.row), Number(td.dataset.column)];
+    const text = model.get("cells")[position[0]][position[1]].text || "";
+    const input = element("input", "cv-input");
+    input.value = text;
+    input.setAttribute("aria-label", `edit ${model.get("columns")[position[1]] || "cell"}`);
+    typing = true;
+    td.replaceChildren(input);
+    input.focus();
+    input.select();
+    const end = (keep) => {
+      if (!typing) return;
+      typing = false;
+      if (keep && input.value !== text) model.send({ typed: [...position, input.value] });
+      draw();
+      move(position, true);
+    };
+    input.addEventListener("keydown", (event) => {
+      event.stopPropagation();
+      if (event.key === "Enter") end(true);
+      if (event.key === "Escape") end(false);
+    });
+    input.addEventListener("blur", () => end(true));
+  }
+
+  const editable = (td) => (model.get("cells")[td.dataset.row][td.dataset.column] || {}).editable;
+
+  table.addEventListener("click", (event) => {
+    const td = event.target.closest("[role=gridcell]");
+    if (!td || typing) return;
+    const position = [Number(td.dataset.row), Number(td.dataset.column)];
+    move(position, true);
+    pick(position);
+  });
+  table.addEventListener("dblclick", (event) => {
+    const td = event.target.closest("[role=gridcell]");
+    if (td && !typing && editable(td)) type(td);
+  });
+  table.addEventListener("keydown", (event) => {
+    const td = event.target.closest("[role=gridcell]");
+    if (!td || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (STEPS[event.key]) {
+      const cells = model.get("cells");
+      const clamp = (value, last) => Math.min(Math.max(value, 0), last);
+      const row = clamp(at[0] + STEPS[event.key][0], cells.length - 1);
+      move([row, clamp(at[1] + STEPS[event.key][1], cells[row].length - 1)], true);
+    } else if (event.key === "F2" || (event.key === "Enter" && editable(td) && picked(...at))) {
+      if (editable(td)) type(td);
+    } else if (event.key === "Enter" || event.key === " ") {
+      pick(at);
+    } else return;
+    event.preventDefault();
+    event.stopPropagation(); // the notebook has its own use for these keys
+  });
+  table.addEventListener("mouseover", (event) => say(event.target));
+  table.addEventListener("focusin", (event) => say(event.target));
+
+  const plan = () => {
+    if (!planned) queueMicrotask(draw);
+    planned = true;
+  };
+  const shown = ["label", "look", "picks", "empty", "corner", "columns", "rows", "marked", "cells"];
+  for (const trait of shown) model.on(`change:${trait}`, plan);
+  model.on("change:selected", mark);
+  draw();
+  return () => {
+    for (const trait of shown) model.off(`change:${trait}`, plan);
+    model.off("change:selected", mark);
+  };
+}
+
+export default { render };

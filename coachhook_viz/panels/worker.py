@@ -1,0 +1,222 @@
+"""One background thread that runs the model, so that the kernel's main thread stays free.
+
+Job       one piece of work: what it is called, how far it has come, how to stop it
+Worker    runs jobs one after the other
+
+    worker.submit("edit", lambda job: session.apply(facts, job.progress, job.cancel), show)
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coachhook_viz.editing.progress import Progress
+
+_log = logging.getLogger(__name__)
+_TICK = 0.1  # seconds between two reports of one stage
+
+
+@dataclass(eq=False)
+class Job:
+    """One piece of work, in the queue, running or over.
+
+    Attributes
+    ----------
+    title : str
+        What a person reads while it runs.
+    exclusive : bool
+        Whether it changes the session: buttons that would clash are disabled meanwhile.
+    background : bool
+        Whether nobody waits for it: it makes way for others, and begins again after them.
+    said : Progress or None
+        Its last progress message.
+    losses : list of float
+        Mean losses of the optimisation so far.
+    warnings : list of str
+        What it was warned of.
+    """
+
+    title: str
+    work: Callable[[Job], Any]
+    done: Callable[[Any], object] | None = None
+    failed: Callable[[Exception], object] | None = None
+    key: str = ""
+    exclusive: bool = False
+    background: bool = False
+    said: Progress | None = None
+    losses: list[float] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _report: Callable[[], None] = lambda: None
+    _told: float = 0.0
+    _stage_began: float = 0.0
+
+    def stop(self) -> None:
+        """Ask it to end at its next step; before it has begun, it never does."""
+        self._stop.set()
+
+    def cancel(self) -> bool:
+        """Whether it has been asked to end: the `cancel` callback of what it calls."""
+        return self._stop.is_set()
+
+    def progress(self, said: Progress) -> None:
+        """The `progress` callback of what it calls."""
+        now = time.monotonic()
+        fresh = self.said is None or said.stage != self.said.stage
+        self.said = said
+        if fresh:
+            self._stage_began = now
+        if said.loss is not None:
+            self.losses.append(said.loss)
+        if fresh or now - self._told >= _TICK:
+            self._told = now
+            self._report()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time left in the stage, as its steps so far have gone; None while nothing is known."""
+        if self.said is None or not self.said.step:
+            return None
+        spent = time.monotonic() - self._stage_began
+        return spent / self.said.step * (self.said.total - self.said.step)
+
+
+class Worker:
+    """Runs jobs in the order in which they came, one at a time.
+
+    `done` and `failed` of a job are called in the worker's thread. What else goes wrong in them is
+    logged, and stops nothing.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[Job] = []
+        self._changed = threading.Condition()
+        self._running: Job | None = None
+        self._listeners: list[Callable[[], object]] = []
+        self._thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> Job | None:
+        """The job that runs now."""
+        return self._running
+
+    @property
+    def exclusive(self) -> Job | None:
+        """The job, running or waiting, that changes the session."""
+        with self._changed:
+            jobs = [self._running, *self._waiting]
+        return next((job for job in jobs if job is not None and job.exclusive), None)
+
+    def listen(self, listener: Callable[[], object]) -> Callable[[], None]:
+        """Call `listener` whenever a job begins, comes on or ends, until the result is called."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    def submit(
+        self,
+        title: str,
+        work: Callable[[Job], Any],
+        done: Callable[[Any], object] | None = None,
+        failed: Callable[[Exception], object] | None = None,
+        *,
+        key: str = "",
+        exclusive: bool = False,
+        background: bool = False,
+    ) -> Job:
+        """Queue a job: first what changes the session, then what is asked, last the background.
+
+        Parameters
+        ----------
+        title : str
+        work : callable
+            Called with the job; what it returns goes to `done`, what it raises to `failed`. An
+            `EditCancelled` goes nowhere: it was asked for.
+        done, failed : callable, optional
+        key : str
+            A newer job with the same key makes an older one needless: it is stopped.
+        exclusive : bool
+            Whether it changes the session.
+        background : bool
+            Whether it makes way for others, and begins again after them.
+
+        Returns
+        -------
+        Job
+        """
+        job = Job(title, work, done, failed, key, exclusive, background)
+        job._report = self._tell
+        with self._changed:
+            running = self._running
+            if key:
+                self._waiting = [other for other in self._waiting if other.key != key]
+            if running is not None and not running.cancel():
+                if key and running.key == key:
+                    running.stop()
+                elif running.background and not background:
+                    running.stop()
+                    again = replace(running, said=None, warnings=[], _stop=threading.Event())
+                    self._waiting.append(again)
+            self._waiting.append(job)
+            self._waiting.sort(key=lambda other: (not other.exclusive, other.background))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="coachhook", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        self._tell()
+        return job
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until nothing runs or waits; whether that came within `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self._running is None and not self._waiting, timeout
+            )
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting:
+                    self._running = None
+                    self._changed.notify_all()
+                    self._changed.wait()
+                job = self._running = self._waiting.pop(0)
+            if not job.cancel():
+                self._tell()
+                self._do(job)
+            with self._changed:
+                self._running = None
+            self._tell()
+
+    def _do(self, job: Job) -> None:
+        from coachhook_viz.editing.progress import EditCancelled
+
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                result = job.work(job)
+            job.warnings += dict.fromkeys(
+                str(w.message) for w in caught if w.category.__module__.startswith("coachhook_viz")
+            )
+            if not job.cancel() and job.done is not None:
+                job.done(result)
+        except EditCancelled:
+            pass
+        except Exception as error:
+            if job.failed is None or not isinstance(error, (ValueError, OSError, RuntimeError)):
+                _log.exception("the job %r failed", job.title)
+            if job.failed is not None:
+                job.failed(error)
+
+    def _tell(self) -> None:
+        for listener in list(self._listeners):
+            try:
+                listener()
+            except Exception:
+                _log.exception("a listener to the worker failed")
