@@ -69,6 +69,14 @@ class Session(Measuring):
     progress, cancel : callables, optional
         As in `apply`, for what the session has to collect first; None draws a bar.
 
+    Attributes
+    ----------
+    lm : LanguageModel
+    config : EditConfig
+        Its context templates filled in.
+    moments : mapping of int to Tensor or None
+        As they were given.
+
     Raises
     ------
     ValueError
@@ -97,7 +105,7 @@ class Session(Measuring):
             if moments is None:
                 moments = cached_moments(lm, config.layers, watch)
         check_moments(moments, lm, config.layers)
-        self._given = given
+        self.moments = given
         moments = {layer: moments[layer].to(lm.device) for layer in config.layers}
         self.lm = lm
         self.config = config
@@ -443,7 +451,7 @@ class Session(Measuring):
         known = {name: getattr(self, name) for name in _SETTINGS_DECIDE}
         try:
             if shared:
-                fresh = Session(self.lm, config, self._given)
+                fresh = Session(self.lm, config, self.moments)
                 for name in _SETTINGS_DECIDE:
                     setattr(self, name, getattr(fresh, name))
             self.config = config
@@ -482,7 +490,7 @@ class Session(Measuring):
             As in `Session` and `apply`.
         """
         config = replace(self.config, **changes)
-        session = Session(self.lm, config, self._given, progress=progress, cancel=cancel)
+        session = Session(self.lm, config, self.moments, progress=progress, cancel=cancel)
         batches = [self.state.facts] if single_round else [r.facts for r in self.state.rounds]
         for batch in filter(None, batches):
             session.apply(batch, progress, cancel)

@@ -43,7 +43,7 @@ class Ask(Panel):
         self._bars = [
             Grid(label=f"next tokens {side}", look="bars", picks="nothing") for side in _SIDES
         ]
-        self._said = [html("", "cv-said") for _ in _SIDES]
+        self._said = [html("", "cv-kept", "cv-said") for _ in _SIDES]
         self._answers: tuple[str, list[pd.DataFrame], list[str]] | None = None
         columns = [
             widgets.VBox([head, bars, said])

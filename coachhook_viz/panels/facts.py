@@ -54,7 +54,7 @@ class Facts(Panel):
             ),
         }
         self._wrong = {name: html("", "cv-note", "cv-bad") for name in _FIELDS}
-        self._feedback = html("", "cv-note")
+        self._feedback = html("", "cv-note", "cv-kept", "cv-feedback")
         self._stage = widgets.Button(description="Stage", button_style="primary")
         self._more = widgets.ToggleButton(description="More…")
         self._back = widgets.Button(

@@ -86,7 +86,7 @@ class Playground(widgets.VBox):
 
         if self.session is None or self.desk is None:
             return
-        lm = self.session.lm
+        lm, moments = self.session.lm, self.session.moments
 
         def opened(session: Session) -> None:
             self._take(session)
@@ -94,7 +94,9 @@ class Playground(widgets.VBox):
 
         self.desk.worker.submit(
             "opening a session",
-            lambda job: Session.load(_named(folder), lm, progress=job.progress, cancel=job.cancel),
+            lambda job: Session.load(
+                _named(folder), lm, moments, progress=job.progress, cancel=job.cancel
+            ),
             opened,
             self._fail,
             exclusive=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
@@ -13,6 +14,7 @@ from markupsafe import Markup
 from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.state import Round
 from coachhook_viz.events import Configured, Event, RoundLabelled
+from coachhook_viz.models import LanguageModel
 from coachhook_viz.panels.desk import STATE_EVENTS, Selected, Staged
 from coachhook_viz.panels.grid import Cell, Grid, Kind
 from coachhook_viz.panels.panel import Panel, Static, html, row
@@ -29,6 +31,7 @@ STAGES = {
     "drift": "measuring drift",
     "keys": "reading keys",
 }
+_SETTINGS = [f.name for f in fields(EditConfig) if f.name != "context_templates"]
 
 
 class Rounds(Panel):
@@ -50,7 +53,7 @@ class Rounds(Panel):
         self._redo = widgets.Button(description="Redo")
         self._mute = widgets.Button(description="Mute fact", tooltip="the fact selected in Facts")
         self._more = widgets.ToggleButton(description="More…")
-        self._progress = html("")
+        self._progress = html("", "cv-kept", "cv-progress-box")
         self._label = widgets.Text(description="Name of the last round in force")
         self._branch = widgets.Text(description="New branch from here", placeholder="what if")
         self._begin = widgets.Button(description="Branch")
@@ -59,6 +62,7 @@ class Rounds(Panel):
             label="settings",
             columns=["setting", "value", "known good"],
         )
+        self._good = _known_good(session.lm)
         self._drawing_now = False
         optional = widgets.VBox(
             [self._label, self._branch, row(self._begin), self._switch, self._settings]
@@ -195,16 +199,14 @@ class Rounds(Panel):
             number = session.rounds[position - 1].number if position else 0
             label = session.labels.get(number)
             self._label.value = "" if label is None else label.name
-            good = EditConfig.for_model(session.lm)
             self._settings.show(
                 [
                     [
-                        Cell(field.name),
-                        Cell(_told(getattr(session.config, field.name)), editable=True),
-                        Cell(_told(getattr(good, field.name)), kind="undone"),
+                        Cell(name),
+                        Cell(_told(getattr(session.config, name)), editable=True),
+                        Cell(self._good.get(name, "–"), kind="undone"),
                     ]
-                    for field in fields(EditConfig)
-                    if field.name != "context_templates"
+                    for name in _SETTINGS
                 ]
             )
         finally:
@@ -253,13 +255,23 @@ class Rounds(Panel):
             self._change(partial(self.session.switch, name))
 
     def _configured(self, row_: int, column: int, text: str) -> None:
-        names = [field.name for field in fields(EditConfig) if field.name != "context_templates"]
-        name = names[row_]
+        name = _SETTINGS[row_]
         with self.desk.drawing, self.saying():
             self.alert()
             value = _parsed(text, getattr(self.session.config, name))
             self._change(partial(self.session.configure, **{name: value}))
         self._draw()
+
+
+def _known_good(lm: LanguageModel) -> dict[str, str]:
+    """The settings known to work for a model; none where `EditConfig` has to guess."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            config = EditConfig.for_model(lm)
+        except UserWarning:
+            return {}
+    return {name: _told(getattr(config, name)) for name in _SETTINGS}
 
 
 def _where(place: int, position: int) -> Kind:
