@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -7,12 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from tiny import tiny_config, tiny_facts, tiny_model, tiny_moments, tiny_session
 
 from coachhook_viz import EditConfig, LanguageModel, Session
@@ -118,6 +122,50 @@ def test_reading_without_a_journal_leaves_the_folder_alone(tmp_path: Path) -> No
     session = reopened(tmp_path / "s", journal=False)
     session.undo()
     assert (tmp_path / "s" / "session.json").read_bytes() == before
+
+
+def test_a_reader_waits_until_another_has_written(tmp_path: Path, monkeypatch) -> None:
+    """While the lock is held the folder may be in the middle of a write."""
+    session = journalled(tmp_path / "s")
+    path = tmp_path / "s" / "round-0002.safetensors"
+    data = path.read_bytes()
+    entered, real = threading.Event(), folder.FileLock.acquire
+
+    def acquire(lock, *args, **kwargs):
+        entered.set()
+        return real(lock, *args, **kwargs)
+
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(tmp_path / "s" / "session.lock"):
+            monkeypatch.setattr(folder.FileLock, "acquire", acquire)
+            path.unlink()
+            again = pool.submit(reopened, tmp_path / "s", journal=False)
+            assert entered.wait(60)
+            path.write_bytes(data)
+        same(session, again.result())
+    monkeypatch.setattr(folder, "_PATIENCE", 0)
+    with (
+        FileLock(tmp_path / "s" / "session.lock"),
+        pytest.raises(SessionFileError, match="another process is writing"),
+    ):
+        reopened(tmp_path / "s")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_cannot_be_written_to_can_be_read(
+    tmp_path: Path, monkeypatch, number: int
+) -> None:
+    session = journalled(tmp_path / "s")
+
+    def refuse(*args, **kwargs) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(folder.FileLock, "acquire", refuse)
+    again = reopened(tmp_path / "s")
+    same(session, again)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        again.undo()
+    assert again.position == 2
 
 
 def test_files_of_rounds_that_no_branch_has_are_removed(tmp_path: Path) -> None:
