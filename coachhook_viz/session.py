@@ -169,8 +169,8 @@ class Session(Measuring):
             If the disk does not take it; the folder then holds what it held.
         """
         own = self._folder is not None and Path(folder).resolve() == self._folder.resolve()
-        if own and self._checksum is not None:
-            self._checksum = self._journal(self._history)
+        if own:
+            self._keep(self._history, self._state)
         store.write(Path(folder), self._saved(self._history))
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
@@ -259,7 +259,8 @@ class Session(Measuring):
         """Edit a batch of facts as one round on top of those in force.
 
         Rounds of this branch that had been undone are dropped. It happens whole or not at all:
-        after an error, a cancel or an interrupt the session is as it was.
+        after an error or a cancel the session is as it was, and so it is after an interrupt, unless
+        that comes when the folder has the round already.
 
         Parameters
         ----------
@@ -287,7 +288,7 @@ class Session(Measuring):
             If a callback or another thread changed the session meanwhile.
         """
         history, state, watch = self._history, self._state, Watch(progress, cancel)
-        self._checksum = self._journal(history)  # fail now rather than after the work
+        self._keep(history, state)  # fail now rather than after the work
         preserved = self._preserved.after(self.rounds[: self.position])
         round_ = edit_round(self.lm, state, facts, preserved, watch)
         if self._history is not history:
@@ -403,9 +404,23 @@ class Session(Measuring):
     def _commit(self, history: History, event: Event) -> None:
         """The one place where the session changes: state, disk, memory, and then the event."""
         state = self._after(history.branch.in_force())
-        self._checksum = self._journal(history)
-        self._history, self._state = history, state
-        self._emitter.emit(event)
+        try:
+            self._keep(history, state)
+        finally:
+            if self._history is history:
+                self._emitter.emit(event)
+
+    def _keep(self, history: History, state: EditState) -> None:
+        """Put a change on disk and then in memory: in both or, whatever interrupts it, in none."""
+        folder, saved = self._folder, self._saved(history)
+        try:
+            checksum = None if folder is None else store.write(folder, saved, self._checksum)
+            self._checksum, self._history, self._state = checksum, history, state
+        except BaseException:
+            checksum = None if folder is None else store.holds(folder, saved)
+            if checksum is not None:  # the interrupt came after the rename
+                self._checksum, self._history, self._state = checksum, history, state
+            raise
 
     def _after(self, rounds: tuple[Round, ...]) -> EditState:
         known = self._state.rounds
@@ -413,11 +428,6 @@ class Session(Measuring):
         for round_ in rounds[len(state.rounds) :]:
             state = state.then(round_)
         return state
-
-    def _journal(self, history: History) -> str | None:
-        if self._folder is None:
-            return None
-        return store.write(self._folder, self._saved(history), self._checksum)
 
     def _saved(self, history: History) -> store.Saved:
         return store.Saved(self._id, store.describe(self.lm), self.config, self._traces, history)

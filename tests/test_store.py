@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import random
@@ -10,15 +11,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import pytest
 import torch
 from filelock import FileLock
 from tiny import tiny_config, tiny_facts, tiny_model, tiny_moments, tiny_session
 
+import coachhook_viz.session as session_module
 from coachhook_viz import EditConfig, LanguageModel, Session
 from coachhook_viz.events import Event
 from coachhook_viz.store import SessionFileError, folder, format
@@ -114,6 +119,69 @@ def test_a_session_without_a_folder_writes_nothing(tmp_path: Path, monkeypatch) 
     monkeypatch.chdir(tmp_path)
     tiny_session(tiny_model(lead="He ")).apply(tiny_facts()[:1])
     assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def before_line(number: int, act: Callable[[], None]) -> Iterator[None]:
+    """Within the context, call `act` before the `number`-th line that runs in session or folder."""
+    files = {module.__file__ for module in (folder, session_module)}
+    left = number
+
+    def trace(frame: FrameType, event: str, arg: object):
+        nonlocal left
+        if event == "line":
+            left -= 1
+            if left == 0:
+                act()
+        return trace if frame.f_code.co_filename in files else None
+
+    outer = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(outer)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.filterwarnings("ignore:.*:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("change", ["apply", "go_to"])
+def test_after_an_interrupt_session_and_folder_agree(tmp_path: Path, monkeypatch, change) -> None:
+    """Ctrl-C before each line of a change: it is done or not, on disk as in memory.
+
+    The lines are also those at which a `with` ends, so a file may be closed only when collected.
+    """
+    session = journalled(tmp_path / "s")
+    session.undo()
+    new = session.rounds[1]
+    monkeypatch.setattr(session_module, "edit_round", lambda *args: new)
+    heard: list[Event] = []
+    session.subscribe(heard.append)
+    outcomes = []
+    for line in itertools.count(1):
+        heard.clear()
+        done = False
+        try:
+            with before_line(line, interrupt):
+                session.apply(new.facts) if change == "apply" else session.go_to(2)
+                done = True
+        except KeyboardInterrupt:
+            pass
+        assert len(heard) <= (session.position == 2)
+        outcomes.append(session.position)
+        again = reopened(tmp_path / "s", journal=False)
+        assert again.position == session.position
+        assert [r.number for r in again.rounds] == [r.number for r in session.rounds]
+        session.label(1, f"line {line}")  # it can still be changed
+        session.go_to(1)
+        assert reopened(tmp_path / "s", journal=False).labels == session.labels
+        if done:
+            break
+    assert outcomes == sorted(outcomes)
+    assert set(outcomes[:-1]) == {1, 2}
 
 
 def test_reading_without_a_journal_leaves_the_folder_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 write       make a folder hold a session: whole or not at all
 read        what a folder holds
+holds       whether it holds just that
 model_of    just which model it belongs to
 
 Round files are written first, then `session.json` takes the place of the one before in a single
@@ -177,6 +178,19 @@ def _read(folder: Path, lm: LanguageModel) -> tuple[Saved, str]:
         raise SessionFileError(
             f"{folder / _CONTENT}: it does not describe a session: {type(error).__name__} {error}"
         ) from None
+
+
+def holds(folder: Path, saved: Saved) -> str | None:
+    """The checksum of `folder` if `saved` is what it holds; None if it is anything else."""
+    try:
+        there = migrated(_parse(folder))
+    except SessionFileError:
+        return None
+    digests = {entry["number"]: entry["sha256"] for entry in there["rounds"]}
+    if digests.keys() != saved.history.rounds.keys():
+        return None
+    checksum = _checksum(to_content(saved, digests))
+    return checksum if checksum == there["checksum"] else None
 
 
 def model_of(folder: Path) -> dict[str, str]:
