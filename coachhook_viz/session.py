@@ -9,6 +9,7 @@ session = Session.load("my session", lm)
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,13 +22,13 @@ from torch import Tensor
 
 from coachhook_viz import store
 from coachhook_viz.editing.config import EditConfig
-from coachhook_viz.editing.editor import edit_round
+from coachhook_viz.editing.editor import check, edit_round
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.inspect import Scope, read_scope
 from coachhook_viz.editing.moments import cached_moments, check_moments
 from coachhook_viz.editing.progress import Bar, CancelCallback, ProgressCallback, Watch
 from coachhook_viz.editing.state import EditState, Round
-from coachhook_viz.editing.tokens import sample_contexts, tokenize
+from coachhook_viz.editing.tokens import FirstTokenWarning, sample_contexts, tokenize
 from coachhook_viz.editing.update import PreservedKeys
 from coachhook_viz.events import (
     BranchChanged,
@@ -247,6 +248,27 @@ class Session(Measuring):
         if not 0 <= position <= len(found.rounds):
             raise ValueError(f"there is no position {position}: {len(found.rounds)} rounds")
         return self._after(found.in_force(position))
+
+    def check(self, facts: Sequence[Fact]) -> None:
+        """Raise what `apply` would refuse a batch of facts for, and edit nothing.
+
+        It takes milliseconds a fact: for a form that is being filled in, or before a long run.
+
+        Parameters
+        ----------
+        facts : sequence of Fact
+            To be edited as one round.
+
+        Raises
+        ------
+        FactError
+            If they cannot be edited: an empty batch, a malformed field, two facts that ask the
+            same, or, where all fields are sound, a text whose tokens this model cannot edit or
+            measure. Its `problems` name all facts and fields in the order of the facts.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FirstTokenWarning)
+            check(self.lm, self.config, facts)
 
     def apply(
         self,
