@@ -211,7 +211,8 @@ class Measuring(ABC):
         budget : int, optional
             As in `quality`.
         others : sequence of str, optional
-            Subjects to make near misses with. None: those of the bundled facts.
+            Subjects to make near misses with, where they look like a fact's own. None: those of the
+            bundled facts.
         progress, cancel : callables, optional
             As in `apply`, stage "scope".
 
