@@ -208,7 +208,7 @@ def validate(facts: Sequence[Fact]) -> None:
             if first != index:
                 same = facts[first].target.strip() == fact.target.strip()
                 reason = (
-                    f"fact {first + 1} of this batch asks the same and wants"
+                    "an earlier fact of this batch asks the same and wants"
                     f" {'the same' if same else repr(facts[first].target)}: keep one of them"
                     f"{'' if same else ', or apply them in different rounds'}"
                 )

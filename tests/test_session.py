@@ -19,7 +19,7 @@ from tiny import (
 )
 from torch.utils.flop_counter import FlopCounterMode
 
-from coachhook_viz import EditCancelled, EditConfig, Fact, FactError, Session
+from coachhook_viz import EditCancelled, EditConfig, Fact, FactError, Session, store
 from coachhook_viz.editing import editor
 from coachhook_viz.editing.editor import WideScopeWarning
 from coachhook_viz.editing.state import EditState
@@ -102,6 +102,24 @@ def test_bad_facts_change_nothing(bad: list[Fact]) -> None:
         session.apply(bad)
     assert session.rounds == rounds
     assert torch.equal(logits(session), before)
+
+
+def test_check_refuses_all_that_apply_would_and_edits_nothing() -> None:
+    session = tiny_session()  # no lead: a first-token subject is no reason to refuse
+    [good, other, *_] = tiny_facts()
+    long = Fact("{} " + "is " * 70 + "in", "Anna", "Oslo")
+    session.check([good, other])
+    with pytest.raises(FactError) as caught:
+        session.check([other, long, good, other, long])
+    found = [(problem.index, problem.field) for problem in caught.value.problems]
+    assert found == [(1, "prompt"), (3, "target"), (4, "target"), (4, "prompt")]
+    with pytest.raises(FactError) as refused:
+        session.apply([other, long, good, other, long])
+    assert refused.value.problems == caught.value.problems
+    for bad in ([], [Fact("no slot", "Anna", "Oslo"), long]):
+        with pytest.raises(FactError):
+            session.check(bad)
+    assert session.rounds == ()
 
 
 def test_cancel_stops_at_the_next_step() -> None:
@@ -460,7 +478,7 @@ def test_settings_stay_where_they_cannot_be_written(tmp_path, monkeypatch) -> No
     def full(*args: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(session, "_journal", full)
+    monkeypatch.setattr(store, "write", full)
     before = session.config
     with pytest.raises(OSError, match="no space"):
         session.configure(layers=(1, 2))
