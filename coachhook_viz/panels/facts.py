@@ -155,6 +155,8 @@ class Facts(Panel):
         self._say_problems({})
         try:
             validate([*self.desk.staged, *chosen])
+            if facts is None:
+                self.session.check(chosen)
         except FactError as error:
             if facts is None:
                 mine = len(self.desk.staged)
