@@ -23,7 +23,8 @@ class Progress:
     Attributes
     ----------
     stage : str
-        "contexts", "moments", "targets", "layers"; "quality" and "report" elsewhere.
+        Of a session and a round "contexts", "moments", "targets", "layers"; of measurements
+        "quality", "drift", "keys", "scope"; and "report".
     step, total : int
         `step` of `total` is about to run; both count within the stage.
     loss : float or None
@@ -62,8 +63,10 @@ class Watch:
 class Bar:
     """A progress bar, one stage after the other.
 
-    with Bar() as bar:
-        session.apply(facts, progress=bar)
+    Examples
+    --------
+    >>> with Bar() as bar:
+    ...     session.apply(facts, progress=bar)
     """
 
     def __init__(self) -> None:
