@@ -144,7 +144,8 @@ class _Layout:
 
 def _ticks(labels: Sequence[str], inches: float) -> tuple[list[int], list[str]]:
     """Places and texts: all labels if they can be read, else every n-th."""
-    every = math.ceil(len(labels) * _LINE / inches) if labels else 1
+    least = len(labels) * _LINE / inches
+    every = next(step for step in (1, 2, 5, 10, 20, 50, math.ceil(least)) if step >= least)
     places = list(range(0, len(labels), every))
     return places, [shorten(labels[i], _LONGEST, placeholder=" …") for i in places]
 

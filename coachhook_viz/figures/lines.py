@@ -183,7 +183,7 @@ def _matplotlib(title: str, subtitle: str, panels: Sequence[Panel], looks: _Look
         axes.set_xlim(*panel.x_range)
         if panel.y_range is not None:
             axes.set_ylim(*panel.y_range)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_locator(MaxNLocator(15, integer=True, min_n_ticks=1))
         axes.set_xlabel(panel.x_label)
         axes.set_ylabel(panel.y_label)
         axes.set_title(panel.title, size=9, loc="left", color=INK)

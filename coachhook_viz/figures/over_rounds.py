@@ -39,11 +39,10 @@ def quality(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Pic
     check_backend(backend)
     check_frame(frame)
     frame = frame[frame["metric"].isin(METRICS)]
-    means = pd.concat(
-        readings(part.assign(edited=round_)).assign(round=round_)
+    means = pd.concat(  # as if edited later: then `readings` has nothing but the end to read
+        readings(part.assign(edited=int(str(round_)) + 1)).assign(round=round_)
         for round_, part in frame.groupby("round")
-    )
-    means = means[means["reading"] == "end"].set_index("round")
+    ).set_index("round")
     lines = [
         replace(_line(metric, part["mean"]), low=part["low"].tolist(), high=part["high"].tolist())
         for metric in METRICS

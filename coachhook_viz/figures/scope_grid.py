@@ -80,7 +80,7 @@ def _key(scope: Scope) -> str:
     """How to read it."""
     marks = [f"framed {IN_SCOPE}: in scope"] * bool(scope.in_scope.any())
     if scope.subject_last is not None:
-        marks.append(f"{_SUBJECT}: subject's last token")
+        marks.append(f"{_SUBJECT}: subject's last")
     if scope.kind == "match":
         marks.append("score: best match with any edited fact")
     else:
