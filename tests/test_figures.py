@@ -14,7 +14,8 @@ from matplotlib.text import Text
 from tiny import LAYERS, tiny_facts, tiny_model, tiny_session
 
 from coachhook_viz import Fact, Scope, figures
-from coachhook_viz.figures.style import IN_SCOPE, literal, visible
+from coachhook_viz.figures.style import AFTER as AFTER_COLOUR
+from coachhook_viz.figures.style import IN_SCOPE, Look, literal, visible
 from coachhook_viz.measure.interference import rank_correlation
 from coachhook_viz.measure.quality import readings
 
@@ -264,6 +265,45 @@ def test_retention_has_a_cell_for_each_fact_and_round(backend) -> None:
     assert cells(low)[0][0] == [0.5, 0.0, 0.5]
     with pytest.raises(ValueError, match="nothing to draw"):
         figures.retention(HISTORY, "target_rank", backend=backend)
+
+
+@BOTH
+def test_retention_frames_no_noise_and_no_tiny_cells(backend) -> None:
+    noise = HISTORY.assign(value=HISTORY["value"].where(HISTORY["value"] > 0.5, 0.96))
+    figure = figures.retention(noise, backend=backend)
+    assert frames(figure) == set()
+    assert "framed" not in shown(figure)
+    many = pd.concat([HISTORY.assign(fact=HISTORY["fact"] + 10 * i) for i in range(20)])
+    figure = figures.retention(many, backend=backend)
+    assert len(cells(figure)[0]) == 60
+    assert frames(figure) == set()
+    assert "framed" not in shown(figure)
+
+
+def test_numbers_stand_in_the_cells_while_they_are_few() -> None:
+    [heat] = (t for t in figures.retention(HISTORY).data if t.type == "heatmap")
+    assert [list(row) for row in heat.text] == [
+        ["1.00", "0.50", "1.00"], ["", "1.00", "1.00"], ["", "", "0.50"]
+    ]  # fmt: skip
+    many = pd.concat([HISTORY.assign(fact=HISTORY["fact"] + 10 * i) for i in range(20)])
+    assert figures.retention(many).data[0].text is None
+
+
+@BOTH
+def test_quality_has_a_band_for_each_metric_even_of_one_round(backend) -> None:
+    figure = figures.quality(HISTORY[HISTORY["round"] == 1], backend=backend)
+    if backend == "plotly":
+        bands = [t for t in figure.data if t.fill == "toself"]
+    else:
+        bands = figure.axes[0].collections
+    assert len(bands) == 3
+
+
+def test_no_two_of_twelve_series_look_the_same() -> None:
+    looks = [Look.of(i, hollow=True) for i in range(12)]
+    assert len({(look.colour, look.face) for look in looks}) == 12
+    assert len({(look.marker, look.symbol) for look in looks}) == 12
+    assert AFTER_COLOUR not in {look.colour for look in looks}
 
 
 @BOTH

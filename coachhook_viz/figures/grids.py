@@ -62,11 +62,24 @@ class Grid:
     marked: Sequence[tuple[int, int]] = ()
     texts: Sequence[Sequence[str]] | None = None
 
-    def cell_texts(self) -> Sequence[Sequence[str]] | None:
+    @property
+    def few(self) -> bool:
+        """Whether there is room for text in the cells."""
+        return self.texts is not None or (len(self.columns) <= 7 and len(self.rows) <= 20)
+
+    def cell_texts(self, bounds: tuple[float, float], log: bool) -> Sequence[Sequence[str]] | None:
         """What stands in the cells, if anything does."""
-        if self.texts is None and len(self.columns) <= 7 and len(self.rows) <= 20:
-            return [["" if v is None else _number(v) for v in row] for row in self.values]
-        return self.texts
+        if self.texts is not None or not self.few:
+            return self.texts
+        digits = max(0, 2 - math.floor(math.log10(bounds[1])))
+        form = f".{2 if log else digits}{'g' if log else 'f'}"
+        return [
+            [
+                "" if v is None else f"<{bounds[0]:g}" if log and v < bounds[0] else f"{v:{form}}"
+                for v in row
+            ]
+            for row in self.values
+        ]
 
     def absent(self) -> list[tuple[int, int, int]]:
         """Row, first and last column plus one of each run of cells without a value."""
@@ -113,19 +126,13 @@ def draw_grids(
     return draw(title, subtitle, grids, scale, bounds, log)
 
 
-def _number(value: float) -> str:
-    if 0 < value < 1e-3:
-        return "<.001"
-    return f"{value:.3g}" if value >= 1 else f"{value:.2g}"
-
-
 class _Layout:
     """Sizes in inches, the same for both backends."""
 
     def __init__(self, grids: Sequence[Grid]) -> None:
         grid = grids[0]
         rows, columns = len(grid.rows), len(grid.columns)
-        wide, tall = _CELL if grid.cell_texts() is None else _CELL_WITH_TEXT
+        wide, tall = _CELL_WITH_TEXT if grid.few else _CELL
         self.cells_width = min(max(wide * columns, 2.4), _WIDEST / len(grids))
         self.cells_height = min(max(tall * rows, 1.1), _TALLEST)
         self.row_ticks = _ticks(grid.rows, self.cells_height)
@@ -184,7 +191,7 @@ def _plotly(
             [None if v is None else math.log10(max(v, bounds[0])) if log else v for v in row]
             for row in grid.values
         ]
-        texts = grid.cell_texts()
+        texts = grid.cell_texts(bounds, log)
         figure.add_heatmap(
             z=values,
             customdata=[
@@ -283,7 +290,7 @@ def _matplotlib(
         values = np.array(
             [[np.nan if v is None else max(v, bounds[0]) for v in line] for line in grid.values]
         )
-        texts = grid.cell_texts()
+        texts = grid.cell_texts(bounds, log)
         sns.heatmap(
             values,
             ax=axes,
@@ -299,9 +306,7 @@ def _matplotlib(
         )
         for i, first, end in grid.absent():
             axes.add_patch(
-                Rectangle(
-                    (first, i), end - first, 1, fill=False, hatch="///", ec=INK, alpha=0.3, lw=0
-                )
+                Rectangle((first, i), end - first, 1, fill=False, hatch="///", ec=(INK, 0.4), lw=0)
             )
         for i, j in grid.marked:
             axes.add_patch(Rectangle((j, i), 1, 1, fill=False, ec=AFTER, lw=2, clip_on=False))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import plotly.graph_objects as go
 from matplotlib.artist import Artist
@@ -17,8 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from coachhook_viz.figures.style import (
     INK,
     PIXELS,
-    SERIES,
     Backend,
+    Look,
     Picture,
     finish_axes,
     literal,
@@ -75,19 +74,18 @@ def draw_lines(
     The legend has the lines of panels with several; a lone one is named by its y axis.
     """
     names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines))
-    looks = {name: SERIES[i % len(SERIES)] for i, name in enumerate(names)}
+    looks = {name: Look.of(i, hollow=True) for i, name in enumerate(names)}
     draw = _plotly if backend == "plotly" else _matplotlib
     return draw(title, subtitle, panels, looks)
-
-
-_Looks = dict[str, tuple[str, str, str, Any, str]]
 
 
 def _width(panels: Sequence[Panel]) -> float:
     return {1: 5.6, 2: 8.2}.get(len(panels), 3.4 * len(panels))
 
 
-def _plotly(title: str, subtitle: str, panels: Sequence[Panel], looks: _Looks) -> go.Figure:
+def _plotly(
+    title: str, subtitle: str, panels: Sequence[Panel], looks: dict[str, Look]
+) -> go.Figure:
     legend = any(len(panel.lines) > 1 for panel in panels)
     titled = any(panel.title for panel in panels)
     width, bottom = _width(panels), 0.6 + 0.3 * legend
@@ -98,7 +96,6 @@ def _plotly(title: str, subtitle: str, panels: Sequence[Panel], looks: _Looks) -
     for column, panel in enumerate(panels, start=1):
         place = {"row": 1, "col": column}
         for line in panel.lines:
-            colour = looks[line.name][0]
             if line.band is not None:
                 x, lower, upper = line.band
                 figure.add_scatter(
@@ -106,7 +103,7 @@ def _plotly(title: str, subtitle: str, panels: Sequence[Panel], looks: _Looks) -
                     y=[*upper, *reversed(lower)],
                     mode="lines",
                     fill="toself",
-                    fillcolor=_faint(colour),
+                    fillcolor=_faint(looks[line.name].colour),
                     line={"width": 0},
                     hoverinfo="skip",
                     showlegend=False,
@@ -115,7 +112,7 @@ def _plotly(title: str, subtitle: str, panels: Sequence[Panel], looks: _Looks) -
                     **place,
                 )
         for line in panel.lines:
-            colour, _, symbol, _, dash = looks[line.name]
+            look = looks[line.name]
             figure.add_scatter(
                 name=literal(line.name),
                 legendgroup=line.name,
@@ -123,8 +120,8 @@ def _plotly(title: str, subtitle: str, panels: Sequence[Panel], looks: _Looks) -
                 x=line.x,
                 y=line.y,
                 mode="lines+markers",
-                line={"color": colour, "dash": dash},
-                marker={"size": 8, "symbol": symbol, "line": {"width": 1.6}},
+                line={"color": look.colour, "dash": look.dash},
+                marker={"size": 8, "symbol": look.symbol, "line": {"width": 1.6}},
                 hovertemplate="%{y:.4g} after %{x} rounds<extra>%{fullData.name}</extra>",
                 **place,
             )
@@ -157,7 +154,9 @@ def _faint(colour: str) -> str:
     return f"rgba({red},{green},{blue},0.12)"
 
 
-def _matplotlib(title: str, subtitle: str, panels: Sequence[Panel], looks: _Looks) -> Picture:
+def _matplotlib(
+    title: str, subtitle: str, panels: Sequence[Panel], looks: dict[str, Look]
+) -> Picture:
     legend = any(len(panel.lines) > 1 for panel in panels)
     titled = any(panel.title for panel in panels)
     height = _TALL + 0.3 * legend + 0.2 * titled
@@ -165,18 +164,18 @@ def _matplotlib(title: str, subtitle: str, panels: Sequence[Panel], looks: _Look
     shown: dict[str, Artist] = {}
     for axes, panel in zip(picture.row_in_ink(len(panels)), panels, strict=True):
         for line in panel.lines:
-            colour, marker, _, dash, _ = looks[line.name]
+            look = looks[line.name]
             if line.band is not None:
-                axes.fill_between(*line.band, color=colour, alpha=0.12, lw=0)
+                axes.fill_between(*line.band, color=look.colour, alpha=0.12, lw=0)
             [drawn] = axes.plot(
                 line.x,
                 line.y,
                 label=line.name,
-                color=colour,
-                marker=marker,
+                color=look.colour,
+                marker=look.marker,
                 markersize=6,
-                markerfacecolor="none",
-                linestyle=dash,
+                markerfacecolor=look.face,
+                linestyle=look.style,
             )
             if len(panel.lines) > 1:
                 shown.setdefault(line.name, drawn)

@@ -15,6 +15,7 @@ from coachhook_viz.figures.style import Backend, Picture, check_backend, check_f
 from coachhook_viz.measure.quality import METRICS, forgetting, readings
 
 _SHARE = (-0.03, 1.03)
+_LESS = 0.05  # lower values than before that deserve a frame
 
 
 def quality(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Picture:
@@ -74,7 +75,8 @@ def retention(
     Returns
     -------
     plotly.graph_objects.Figure or matplotlib.figure.Figure
-        A frame marks where a fact scores lower than right after its own round, up to 25 facts.
+        A frame marks where a fact scores lower by 0.05 or more than right after its own round, up
+        to 25 facts.
 
     Raises
     ------
@@ -92,7 +94,7 @@ def retention(
     for row, fact in enumerate(table.index):
         own = values[row][rounds.index(int(edited[fact]))]
         for column, value in enumerate(values[row]):
-            if value is not None and own is not None and value < own - 1e-9:
+            if value is not None and own is not None and own - value >= _LESS:
                 marked.append((row, column))
     name = metric.replace("_", " ")
     grid = Grid(
@@ -104,7 +106,7 @@ def retention(
         "rounds in force",
         marked if marks_fit(len(values)) else (),
     )
-    key = ["framed: lower than right after its own round"] * bool(grid.marked)
+    key = [f"framed: lower by {_LESS} or more than after its own round"] * bool(grid.marked)
     key += ["hatched: not edited yet"] * bool(grid.absent())
     subtitle = "; ".join([f"{name.capitalize()} of each fact after each round", *key])
     return draw_grids("What is retained", subtitle, [grid], name, (0.0, 1.0), backend)

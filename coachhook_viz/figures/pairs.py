@@ -13,8 +13,8 @@ from coachhook_viz.figures.grids import Grid, draw_grids
 from coachhook_viz.figures.scope_grid import quoted, token_labels
 from coachhook_viz.figures.style import (
     INK,
-    SERIES,
     Backend,
+    Look,
     Picture,
     check_backend,
     check_frame,
@@ -207,20 +207,20 @@ def _points_plotly(
 ) -> go.Figure:
     figure = plotly_figure(title, subtitle, _width(metrics, sides), 3.3, 0.8)
     for i, (name, side) in enumerate(sides.items()):
-        colour, _, symbol, _, _ = SERIES[i % len(SERIES)]
+        look = Look.of(i, hollow=False)
         places = _places(metrics, len(sides), i)
         figure.add_scatter(
             name=literal(name),
             x=places,
             y=side["mean"].tolist(),
             mode="markers",
-            marker={"color": colour, "size": 9, "symbol": symbol.removesuffix("-open")},
+            marker={"color": look.colour, "size": 9, "symbol": look.symbol},
             error_y={
                 "type": "data",
                 "symmetric": False,
                 "array": (side["high"] - side["mean"]).tolist(),
                 "arrayminus": (side["mean"] - side["low"]).tolist(),
-                "color": colour,
+                "color": look.colour,
                 "thickness": 1.6,
                 "width": 0,
             },
@@ -251,11 +251,19 @@ def _points_matplotlib(
     axes = picture.axes_in_ink()
     drawn = []
     for i, (_, side) in enumerate(sides.items()):
-        colour, marker, *_ = SERIES[i % len(SERIES)]
+        look = Look.of(i, hollow=False)
         places = _places(metrics, len(sides), i)
         errors = [side["mean"] - side["low"], side["high"] - side["mean"]]
         drawn.append(
-            axes.errorbar(places, side["mean"], errors, fmt=marker, color=colour, markersize=6)
+            axes.errorbar(
+                places,
+                side["mean"],
+                errors,
+                fmt=look.marker,
+                color=look.colour,
+                markerfacecolor=look.face,
+                markersize=6,
+            )
         )
         for place, mean in zip(places, side["mean"], strict=True):
             axes.text(place, _NUMBERS, f"{mean:.2f}", ha="center", size=8, color=INK)

@@ -1,5 +1,6 @@
 """What all figures share: colours, tokens as one can read them, an empty picture to draw in.
 
+Look           how one of several series is drawn
 Picture        a titled matplotlib figure that shows itself in any notebook
 plotly_figure  the same in plotly, with the same sizes
 visible        a token on one line, its white space marked
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import dataclass
 from html import escape
 from textwrap import wrap
 from typing import Any, Literal
@@ -28,13 +30,13 @@ FAINT = "rgba(117,117,117,0.25)"  # the same for grid lines
 BEFORE, AFTER = "#8A97A8", "#D55E00"  # orange is kept for what an edit changed, or reaches
 MAGNITUDE = ("#EEF1F6", "#1D4E89")  # a ramp of lightness in one hue, also for colour-blind eyes
 IN_SCOPE = "●"
-SERIES = (  # colour (Okabe–Ito without AFTER), matplotlib's and plotly's symbol and dash
-    ("#0072B2", "o", "circle-open", "-", "solid"),
-    ("#E69F00", "s", "square-open", "--", "dash"),
-    ("#009E73", "^", "triangle-up-open", ":", "dot"),
-    ("#CC79A7", "D", "diamond-open", "-.", "dashdot"),
-    ("#56B4E9", "v", "triangle-down-open", (0, (8, 2)), "longdash"),
-    (INK, "p", "pentagon-open", (0, (8, 2, 2, 2)), "longdashdot"),
+_SERIES = (  # colour (Okabe–Ito without AFTER), matplotlib's and plotly's symbol and dash
+    ("#0072B2", "o", "circle", "-", "solid"),
+    ("#E69F00", "s", "square", "--", "dash"),
+    ("#009E73", "^", "triangle-up", ":", "dot"),
+    ("#CC79A7", "D", "diamond", "-.", "dashdot"),
+    ("#56B4E9", "v", "triangle-down", (0, (8, 2)), "longdash"),
+    (INK, "p", "pentagon", (0, (8, 2, 2, 2)), "longdashdot"),
 )
 PIXELS = 96  # of plotly in an inch of matplotlib: twins are equally large
 LETTER = 0.068  # inches of a letter of a label
@@ -43,6 +45,26 @@ _TITLE, _SUBTITLE, _LABEL = 11, 9, 9  # points
 _MARGIN = 0.1  # inches
 _LEADING = 1.4 / 72  # inches from line to line, by points
 _MARKS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one of several series is drawn, told apart by more than its colour."""
+
+    colour: str
+    marker: str
+    symbol: str  # plotly's marker
+    style: Any  # of the line
+    dash: str  # plotly's
+    face: str  # of matplotlib's marker
+
+    @classmethod
+    def of(cls, i: int, hollow: bool) -> Look:
+        """Of series `i`; once the colours are used up, markers are the other of hollow and full."""
+        colour, marker, symbol, style, dash = _SERIES[i % len(_SERIES)]
+        hollow ^= bool(i // len(_SERIES) % 2)
+        face = "none" if hollow else colour
+        return cls(colour, marker, symbol + "-open" * hollow, style, dash, face)
 
 
 class Picture(Figure):
