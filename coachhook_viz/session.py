@@ -531,14 +531,19 @@ class Session(Measuring):
 
     def _keep(self, history: History, state: EditState) -> None:
         """Put a change on disk and then in memory: in both or, whatever interrupts it, in none."""
-        folder, saved = self._folder, self._saved(history)
+        if self._folder is None:
+            self._history, self._state = history, state
+            return
+        saved = self._saved(history)
         try:
-            checksum = None if folder is None else store.write(folder, saved, self._checksum)
+            checksum = store.write(self._folder, saved, self._checksum)
             self._checksum, self._history, self._state = checksum, history, state
+        except store.SessionFileError:
+            raise  # refused: it may hold the very same change, but by someone else
         except BaseException:
-            checksum = None if folder is None else store.holds(folder, saved)
-            if checksum is not None:  # the interrupt came after the rename
-                self._checksum, self._history, self._state = checksum, history, state
+            written = store.holds(self._folder, saved)
+            if written is not None:  # the interrupt came after the rename
+                self._checksum, self._history, self._state = written, history, state
             raise
 
     def _after(self, rounds: tuple[Round, ...]) -> EditState:

@@ -274,14 +274,19 @@ def test_scope_checks_prompts_at_once_and_says_why_not(playground) -> None:
     settle(scope)
     fact = playground.session.facts[0]
     prompts = [fact.text, *fact.paraphrases, *(n.prompt for n in fact.neighbors)]
-    assert texts(scope._table, 0) == prompts
-    for prompt, fired in zip(prompts, texts(scope._table, 4), strict=True):
-        assert ("fired" in fired) == bool(playground.session.scope(prompt).in_scope.any())
+    assert texts(scope._table, 0)[: len(prompts)] == prompts
+    assert texts(scope._table, 1)[: len(prompts)] == ["edit", "paraphrase", *["neighbour"] * 2]
+    for line in scope._table.cells:
+        prompt, kind, fired = (line[column].get("text", "") for column in (0, 1, 5))
+        fires = bool(playground.session.scope(prompt).in_scope.any())
+        assert ("fired" in fired) == fires
+        wrong = fires != (kind in ("edit", "paraphrase"))
+        assert line[5]["kind"] == ("missed" if wrong else "holds")
     scope._several.value = "red\n\n"
     scope._check.click()
     settle(scope)
     assert texts(scope._table, 0) == ["red"]
-    assert "no z-score can exceed" in texts(scope._table, 5)[0]
+    assert "no z-score can exceed" in texts(scope._table, 6)[0]
     scope._table.selected = [0, 0]
     assert playground.ask._prompt.value == "red"
 

@@ -284,6 +284,15 @@ def test_two_that_journal_in_one_folder_are_told_and_lose_nothing(tmp_path: Path
     same(other, reopened(tmp_path / "s"))
 
 
+def test_a_refused_change_is_not_taken_for_ones_own(tmp_path: Path) -> None:
+    """Another has made the very same one: still this session did not change, and says so."""
+    one = journalled(tmp_path / "s")
+    reopened(tmp_path / "s").undo()
+    with pytest.raises(SessionFileError, match="changed or removed by someone else"):
+        one.undo()
+    assert one.position == 2
+
+
 def test_two_ways_of_one_session_do_not_overwrite_each_other(tmp_path: Path) -> None:
     one = journalled(tmp_path / "s", rounds=1)
     other = reopened(tmp_path / "s", journal=False)

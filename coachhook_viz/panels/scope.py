@@ -14,10 +14,12 @@ from coachhook_viz.editing.inspect import Scope as Reading
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.events import Event
 from coachhook_viz.figures.style import visible
+from coachhook_viz.measure.scope_quality import near_misses
 from coachhook_viz.panels.desk import STATE_EVENTS, Selected
 from coachhook_viz.panels.grid import Cell, Grid
 from coachhook_viz.panels.panel import Panel, Static, html, row
 from coachhook_viz.panels.worker import Job
+from coachhook_viz.reading import bundled_facts
 from coachhook_viz.session import Session
 
 _KINDS: dict[str, ScopeKind] = {"z-score": "zscore", "match": "match", "off": "off"}
@@ -60,6 +62,7 @@ class Scope(Panel):
         self._alphas: dict[int, float] = {}
         self._threshold: float | None = None
         self._checked: list[str] = []
+        self._kinds: dict[str, str] = {}
         self._setting = False
         left = widgets.VBox([self._why, row(self._slider, self._reset), self._would])
         right = widgets.VBox([self._reach_head, self._reach, self._match])
@@ -336,13 +339,24 @@ class Scope(Panel):
         ).value
 
     def _take_prompts(self) -> None:
-        fact = self.session.facts.get(self.desk.selection.fact or 0)
+        chosen = self.desk.selection.fact
+        fact = None if chosen is None else self.session.facts.get(chosen)
         if fact is None:
             self.alert("Select a fact first, in Facts.")
             return
-        prompts = [fact.text, *fact.paraphrases, *(n.prompt for n in fact.neighbors)]
-        self._several.value = "\n".join(prompts)
-        self.check(prompts)
+        edited = {fact.subject for fact in self.session.facts.values()}
+        others = [f.subject for f in bundled_facts() if f.subject not in edited]
+        self._kinds = {
+            fact.text: "edit",
+            **dict.fromkeys(fact.paraphrases, "paraphrase"),
+            **{neighbor.prompt: "neighbour" for neighbor in fact.neighbors},
+            **{
+                fact.prompt.replace("{}", other): "near miss"
+                for other in near_misses({0: fact}, others).values()
+            },
+        }
+        self._several.value = "\n".join(self._kinds)
+        self.check(list(self._kinds))
 
     def _check_all(self, job: Job, state: EditState, prompts: Sequence[str]) -> list[Reading]:
         readings = []
@@ -360,17 +374,24 @@ class Scope(Panel):
             hit, place = bool(reached.any()), reading.subject_last
             where = ", ".join(_word(t) for t, r in zip(reading.tokens, reached, strict=True) if r)
             at_subject = "–" if place is None else ("●" if reached[place] else "○")
+            kind = self._kinds.get(reading.prompt, "")
+            wrong = bool(kind) and hit != (kind in ("edit", "paraphrase"))
             cells.append(
                 [
                     Cell(reading.prompt),
+                    Cell(kind),
                     Cell(str(len(reading.tokens))),
                     Cell(f"{reading.ceiling:.2f}"),
                     Cell(at_subject),
-                    Cell("● fired" if hit else "○ silent", kind="after" if hit else ""),
+                    Cell(
+                        "● fired" if hit else "○ silent",
+                        f"It should {'stay silent' if hit else 'fire'} here." if wrong else "",
+                        kind="missed" if wrong else "holds" if kind else "",
+                    ),
                     Cell(where if hit else reading.explain()),
                 ]
             )
-        columns = ["prompt", "tokens", "highest z", "subject", "", "where, or why not"]
+        columns = ["prompt", "kind", "tokens", "highest z", "subject", "scope", "where, or why not"]
         self._table.show(cells, columns=columns)
 
     def _row_picked(self, at: list[int]) -> None:
