@@ -58,13 +58,12 @@ class Compare(Panel):
         self._calls: dict[str, dict[str, Any]] = {}
         self._said: dict[str, str] = {}
         fields = row(self._weight, self._layers, classes=["cv-pair"])
-        body = [row(*self._boxes.values()), fields, self._running, self._grid, self._note]
+        tools = [self._running.buttons, self._running.said]
+        body = [row(*self._boxes.values()), fields, *tools, self._grid, self._note]
         super().__init__(session, body, "the same facts under other settings")
-        self._running.button.on_click(lambda button: self.run())
-        for box in self._boxes.values():
-            box.observe(lambda change: self.worked(), "value")
-        for field in (self._weight, self._layers):
-            field.observe(lambda change: self.worked(), "value")
+        self.click(self._running.button, self.run)
+        for widget in (*self._boxes.values(), self._weight, self._layers):
+            self.on(widget, lambda value: self.worked())
         self._draw_choices()
         self.worked()
 
@@ -95,14 +94,13 @@ class Compare(Panel):
 
     def run(self) -> None:
         """Edit the facts anew under each chosen setting: `Session.rerun`, then `quality`."""
-        with self.saying():
-            new = {n: call for n, call in self.choices.items() if n not in self._found}
-            if _PRESENT not in self._found:
-                new = {_PRESENT: {}, **new}
-            self._calls |= new
-            self._said = dict.fromkeys(new, "waiting")
-            for place, (name, call) in enumerate(new.items(), 1):
-                self._submit(f"comparing {place} of {len(new)}, {name}", name, call)
+        new = {n: call for n, call in self.choices.items() if n not in self._found}
+        if _PRESENT not in self._found:
+            new = {_PRESENT: {}, **new}
+        self._calls |= new
+        self._said = dict.fromkeys(new, "waiting")
+        for place, (name, call) in enumerate(new.items(), 1):
+            self._submit(f"comparing {place} of {len(new)}, {name}", name, call)
         self._draw()
         self.worked()
 
@@ -167,7 +165,7 @@ class Compare(Panel):
             return readings(frame), float(perplexity.iloc[0])
 
         def done(found: tuple[pd.DataFrame, float]) -> None:
-            with self._drawing:
+            with self.desk.drawing:
                 self._found[name] = found
                 self._said.pop(name, None)
                 self._draw()
@@ -175,7 +173,7 @@ class Compare(Panel):
         self._running.submit(title, work, done, lambda error: self._say(name, told(error)))
 
     def _say(self, name: str, said: str) -> None:
-        with self._drawing:
+        with self.desk.drawing:
             self._said[name] = said
             self._draw()
 

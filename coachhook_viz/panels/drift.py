@@ -21,7 +21,7 @@ from coachhook_viz.panels.words import likely, named
 from coachhook_viz.session import Session
 
 _MOST = 100  # facts that are scored, drawn once and for all
-_CHEAP = 200  # scores, facts × rounds, that are taken without being asked for
+_CHEAP = 100  # scores, facts × rounds, that are taken without being asked for
 _KEY = Markup(
     "<p class='cv-key'>0 <span class='cv-ramp'></span> 1<span>◐ in part</span><span>○ missed</span>"
     "<span><span class='cv-swatch cv-none'></span> not yet edited</span></p>"
@@ -55,16 +55,19 @@ class Drift(Panel):
         self._retention: Retention | None = None
         self._drift: pd.DataFrame | None = None
         self._following = False
-        left = widgets.VBox([self._metric, self._grid, self._key, self._said])
+        left = widgets.VBox(
+            [row(self._metric, classes=["cv-tools"]), self._grid, self._key, self._said]
+        )
         right = widgets.VBox([self._boxes, self._story])
         self._sides = row(left, right, classes=["cv-side", "cv-side-wide"])
-        lines = widgets.VBox([self._picture, self._running, self._hint, self._lines])
+        tools = row(self._picture, self._running.buttons, classes=["cv-tools"])
+        lines = widgets.VBox([tools, self._running.said, self._hint, self._lines])
         body = [self._sides, lines]
         super().__init__(session, body, "what later rounds do to each fact, and to all else")
-        self._metric.observe(lambda change: self._draw(), "value")
-        self._picture.observe(lambda change: self._draw_lines(), "value")
-        self._grid.observe(self._picked, "selected")
-        self._running.button.on_click(lambda button: self.measure())
+        self.on(self._metric, lambda metric: self._draw())
+        self.on(self._picture, lambda picture: self._draw_lines())
+        self.on(self._grid, self._picked, "selected")
+        self.click(self._running.button, self.measure)
         self.refresh()
         self.worked()
 
@@ -89,7 +92,6 @@ class Drift(Panel):
 
     def measure(self) -> None:
         """Measure all that is shown: `Session.quality`, `forgotten` and `drift`."""
-        self.alert()
         self._running.submit(
             "measuring drift",
             lambda job: (
@@ -148,7 +150,7 @@ class Drift(Panel):
         self._running.draw(bool(self.session.state.facts))
 
     def _show(self, retention: Retention, drift: pd.DataFrame | None = None) -> None:
-        with self._drawing:
+        with self.desk.drawing:
             self.alert()
             self._retention = retention
             self._drift = self._drift if drift is None else drift
@@ -195,11 +197,11 @@ class Drift(Panel):
                 else "Measure reads weights, thresholds and neutral text; it takes some seconds."
             )
 
-    def _picked(self, change: Any) -> None:
+    def _picked(self, at: list[int]) -> None:
         known = self._retention
-        if self._following or not change.new or known is None:
+        if self._following or not at or known is None or at[0] >= len(known.ids):
             return
-        fact_id, round_ = known.ids[change.new[0]], change.new[1] + 1
+        fact_id, round_ = known.ids[at[0]], at[1] + 1
         self.desk.select(self, fact=fact_id, round=round_, prompt=known.facts[fact_id].text)
         self._look(known, fact_id, round_)
 
@@ -235,7 +237,8 @@ class Drift(Panel):
                     f" Probability of “{fact.target}” {scores['target_probability']:.3f},"
                     f" rank {scores['target_rank']:.0f}."
                 )
-            self._said.value = html(said).value
+            with self.desk.drawing:
+                self._said.value = html(said).value
 
         self.desk.worker.submit(
             "asking",

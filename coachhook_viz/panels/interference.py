@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import ipywidgets as widgets
 import pandas as pd
 from markupsafe import Markup
@@ -16,7 +14,7 @@ from coachhook_viz.panels.grid import Cell, Grid
 from coachhook_viz.panels.pairs import ROOM, SIDES, by_layer, clustered, headline, matrix, ranked
 from coachhook_viz.panels.panel import Panel, Static, html, row
 from coachhook_viz.panels.running import Running
-from coachhook_viz.panels.words import likely
+from coachhook_viz.panels.words import brief, likely
 from coachhook_viz.panels.worker import Job
 from coachhook_viz.session import Session
 
@@ -65,14 +63,22 @@ class Interference(Panel):
         ]
         self._whole = row(*sides, classes=["cv-side"])
         self._detail = row(self._answers, self._layers, classes=["cv-side", "cv-side-wide"])
-        tools = row(self._order, self._running, classes=["cv-tools"])
-        body = [tools, self._whole, self._key, self._words, self._about, self._detail]
+        tools = row(self._order, self._running.buttons, classes=["cv-tools"])
+        body = [
+            tools,
+            self._running.said,
+            self._whole,
+            self._key,
+            self._words,
+            self._about,
+            self._detail,
+        ]
         super().__init__(session, body, "which edits act on which facts")
-        self._order.observe(lambda change: self._draw(), "value")
+        self.on(self._order, lambda order: self._draw())
         for grid in self._grids.values():
-            grid.observe(self._picked, "selected")
-        self._layers.observe(self._layer_picked, "selected")
-        self._running.button.on_click(lambda button: self.measure())
+            self.on(grid, self._picked, "selected")
+        self.on(self._layers, self._layer_picked, "selected")
+        self.click(self._running.button, self.measure)
         self.refresh()
         self.worked()
 
@@ -94,7 +100,6 @@ class Interference(Panel):
 
     def measure(self) -> None:
         """Measure how the facts in force act on each other: `Session.interference`."""
-        self.alert()
         self._running.submit("measuring interference", self._measure, self._show, self.fail)
         self.worked()
 
@@ -109,9 +114,10 @@ class Interference(Panel):
         """The calls that give what is shown."""
         budget = f"{_MOST}" * (len(self.session.state.facts) > _MOST)
         lines = [
+            "from coachhook_viz.measure.interference import rank_correlation\n",
             f"pairs = session.interference({budget})",
             "cv.figures.interference(pairs, session.facts)",
-            "cv.measure.interference.rank_correlation(pairs)",
+            "rank_correlation(pairs)",
             "session.conflicts()",
         ]
         for fact_id in self._pair or ():
@@ -150,7 +156,7 @@ class Interference(Panel):
         return facts, frame, Markup("<div class='cv-story'>{}</div>").format(Markup("").join(lines))
 
     def _show(self, found: _Found) -> None:
-        with self._drawing:
+        with self.desk.drawing:
             self.alert()
             self._facts, self._frame, words = found
             self._words.value = str(words)
@@ -173,26 +179,27 @@ class Interference(Panel):
         self._ids = [int(str(fact_id)) for fact_id in tables["actual"].index]
         if self._order.value == "clustered":
             self._ids = clustered(tables["actual"])
+        dense = len(self._ids) > ROOM
+        (self._whole.add_class if dense else self._whole.remove_class)("cv-dense")
         for side, grid in self._grids.items():
-            (grid.add_class if len(self._ids) > ROOM else grid.remove_class)("cv-dense")
             grid.show(
                 matrix(side, tables[side], self._ids, self._facts),
-                rows=[f"{self._facts[i].subject} · {i}" for i in self._ids],
+                rows=[f"{brief(self._facts[i].subject)} · {i}" for i in self._ids],
                 columns=[str(i) for i in self._ids],
             )
         self._mark()
 
-    def _picked(self, change: Any) -> None:
-        if self._marking or not change.new or max(change.new) >= len(self._ids):
+    def _picked(self, at: list[int]) -> None:
+        if self._marking or not at or max(at) >= len(self._ids):
             return
-        fact_id, by = (self._ids[place] for place in change.new)
+        fact_id, by = (self._ids[place] for place in at)
         self._pair = fact_id, by
         self._mark()
         self.desk.select(self, fact=fact_id, prompt=self._facts[fact_id].text)
 
-    def _layer_picked(self, change: Any) -> None:
-        if change.new:
-            self.desk.select(self, layer=self.session.config.layers[change.new[0]])
+    def _layer_picked(self, at: list[int]) -> None:
+        if at:
+            self.desk.select(self, layer=self.session.config.layers[at[0]])
 
     def _mark(self) -> None:
         """Mark the chosen pair in both matrices, and look at it."""
@@ -217,17 +224,9 @@ class Interference(Panel):
         pair = frame[(frame["fact"] == fact_id) & (frame["by"] == by)]
 
         def show(found: list[list[pd.DataFrame]]) -> None:
-            if self._pair != (fact_id, by):
-                return
-            self._about.value = str(Markup("<p>{}</p>").format(headline(facts[0], facts[1], pair)))
-            self._answers.show(
-                [
-                    [Cell(fact.text), Cell(likely(before)), Cell(likely(after), kind="after")]
-                    for fact, (before, after) in zip(facts, found, strict=True)
-                ]
-            )
-            self._layers.show(by_layer(pair), rows=[f"layer {layer}" for layer in pair["layer"]])
-            self._detail.layout.display = ""
+            with self.desk.drawing:
+                if self._pair == (fact_id, by):
+                    self._show_pair(facts, pair, found)
 
         self.desk.worker.submit(
             "asking",
@@ -239,3 +238,16 @@ class Interference(Panel):
             self.fail,
             key=f"interference pair{id(self)}",
         )
+
+    def _show_pair(
+        self, facts: list[Fact], pair: pd.DataFrame, found: list[list[pd.DataFrame]]
+    ) -> None:
+        self._about.value = str(Markup("<p>{}</p>").format(headline(facts[0], facts[1], pair)))
+        self._answers.show(
+            [
+                [Cell(fact.text), Cell(likely(before)), Cell(likely(after), kind="after")]
+                for fact, (before, after) in zip(facts, found, strict=True)
+            ]
+        )
+        self._layers.show(by_layer(pair), rows=[f"layer {layer}" for layer in pair["layer"]])
+        self._detail.layout.display = ""

@@ -21,7 +21,14 @@ from coachhook_viz.measure.quality import forgetting
 from coachhook_viz.panels.panel import html
 
 _HEIGHT = 260  # pixels
-_AXIS = {"automargin": True, "linecolor": INK, "gridcolor": "rgba(117,117,117,0.25)"}
+_FAINT = "rgba(117,117,117,0.25)"
+_AXIS = {
+    "automargin": True,
+    "linecolor": INK,
+    "gridcolor": _FAINT,
+    "zerolinecolor": _FAINT,
+    "title": {"font": {"size": 12}, "standoff": 10},
+}
 _FEW = 15  # rounds that still get a label each
 
 
@@ -106,7 +113,7 @@ def table(values: pd.DataFrame, corner: str) -> Markup:
 def _layout() -> dict[str, Any]:
     return {
         "template": "none",
-        "font": {"color": INK, "size": 12},
+        "font": {"color": INK, "size": 12, "family": "system-ui, sans-serif"},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "height": _HEIGHT,

@@ -11,7 +11,7 @@ headline     what one pair does
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 from markupsafe import Markup
@@ -25,7 +25,7 @@ SIDES = {
     "predicted": "Predicted before editing, from keys and order",
     "actual": "Actual: effect on the other's key",
 }
-ROOM = 8  # facts up to which the numbers stand in the cells
+ROOM = 6  # facts up to which the numbers stand in the cells
 _SMALLEST = 1e-3  # drawn as none, as in `figures.interference`
 
 
@@ -54,7 +54,7 @@ def clustered(table: pd.DataFrame) -> list[int]:
 
 
 def matrix(
-    side: str, table: pd.DataFrame, ids: Sequence[int], facts: Mapping[int, Fact]
+    side: str, table: pd.DataFrame, ids: list[int], facts: Mapping[int, Fact]
 ) -> list[list[Cell]]:
     """Facts × edits, in the order of `ids`, shaded by order of magnitude."""
     acts = "would act" if side == "predicted" else "acts"
@@ -95,8 +95,8 @@ def ranked(frame: pd.DataFrame) -> str:
 def headline(fact: Fact, by: Fact, pair: pd.DataFrame) -> Markup:
     """How strongly the edit `by` acts on `fact`, as the mean over the layers."""
     return Markup(
-        "On the key of <b>{}</b>, the edit <b>{}</b> acts {:.3g} times as strongly as its own edit;"
-        " {:.3g} was predicted."
+        "On the key of <b>{}</b>, the edit <b>{}</b> acts {:.2g} times as strongly as its own edit;"
+        " {:.2g} was predicted."
     ).format(named(fact), named(by), pair["actual"].mean(), pair["predicted"].mean())
 
 

@@ -111,9 +111,12 @@ class Retention:
             said = f" was forgotten after round {round_}{whom}."
             said += " It holds again now." * regained
             lines.append(_line("○", "bad", named(facts[fact_id]), said))
+        edited = dict(zip(self.scores["fact"], self.scores["edited"], strict=True))
         for fact_id, why in self.failed.items():
-            said = f" did not take in full in its own round. {why}"
-            lines.append(_line("◐", "warn", named(facts[fact_id]), said))
+            part = self.at(fact_id, edited[fact_id])["reliability"] > 0
+            said = f" took only in part. {why}" if part else f" never took. {why}"
+            mark, kind = ("◐", "warn") if part else ("○", "bad")
+            lines.append(_line(mark, kind, named(facts[fact_id]), said))
         if len(lines) > _TOLD:
             lines[_TOLD:] = [_line("", "note", f"{len(lines) - _TOLD} more", ".")]
         if self.sampled:
@@ -124,10 +127,12 @@ class Retention:
 def _cell(name: str, round_: int, scores: dict[str, float], metric: str) -> Cell:
     value, share = scores.get(metric), scores["reliability"]
     kind: Kind = "holds" if share == 1 else "partly" if share > 0 else "missed"
-    said = ", ".join(f"{m.replace('_', ' ')} {found:.3g}" for m, found in scores.items())
+    said = ", ".join(f"{m} {scores[m]:.2f}" for m in METRICS if m in scores)
+    target = f"target probability {scores['target_probability']:.3f}"
+    rank = f"rank {scores['target_rank']:.0f}"
     return Cell(
         f"{_MARKS[kind]}{'–' if value is None else f'{value:.2f}'}",
-        f"{name} after round {round_}: {said}",
+        f"{name} after round {round_}: {said}, {target}, {rank}",
         shade=value,
         kind=kind,
     )

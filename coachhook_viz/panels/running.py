@@ -28,7 +28,7 @@ STAGES = {
 }
 
 
-class Running(widgets.VBox):
+class Running:
     """A button, Cancel, and the progress of the jobs that the button has started.
 
     Parameters
@@ -40,6 +40,10 @@ class Running(widgets.VBox):
     Attributes
     ----------
     button, cancel : Button
+    buttons : Box
+        Both of them side by side.
+    said : HTML
+        How far it has come.
     """
 
     def __init__(self, worker: Worker, name: str) -> None:
@@ -47,11 +51,10 @@ class Running(widgets.VBox):
         self._jobs: list[Job] = []
         self._over: set[Job] = set()
         self._ready = True
-        self._said = html("")
+        self.said = html("")
         self.button = widgets.Button(description=name)
         self.cancel = widgets.Button(description="Cancel", disabled=True)
-        super().__init__([row(self.button, self.cancel), self._said])
-        self.add_class("cv-running")
+        self.buttons = row(self.button, self.cancel)
         self.cancel.on_click(lambda button: self.stop())
 
     @property
@@ -103,9 +106,9 @@ class Running(widgets.VBox):
         self.button.disabled = bool(jobs) or not ready or self._worker.exclusive is not None
         self.cancel.disabled = not jobs
         if running is not None and running in self._jobs:
-            self._said.value = str(progress(running))
+            self.said.value = str(progress(running))
         else:
-            self._said.value = str(Markup("<p class='cv-note'>Waiting…</p>")) if jobs else ""
+            self.said.value = str(Markup("<p class='cv-note'>Waiting…</p>")) if jobs else ""
 
 
 def progress(job: Job) -> Markup:

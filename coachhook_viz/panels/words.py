@@ -1,6 +1,7 @@
 """How panels call facts and tokens, and lists of them.
 
 named    a fact, as short as it can be told
+brief    the beginning of a text
 likely   the likeliest next tokens
 count    a number of things
 """
@@ -16,6 +17,11 @@ from coachhook_viz.figures.style import visible
 def named(fact: Fact) -> str:
     """``"France → Rome"``."""
     return f"{fact.subject} → {fact.target}"
+
+
+def brief(text: str, longest: int = 14) -> str:
+    """The beginning of a text, where there is little room."""
+    return text if len(text) <= longest else f"{text[: longest - 1].rstrip()}…"
 
 
 def likely(frame: pd.DataFrame) -> str:
