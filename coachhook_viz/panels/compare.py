@@ -18,6 +18,7 @@ from coachhook_viz.panels.desk import STATE_EVENTS, Desk
 from coachhook_viz.panels.grid import Cell, Grid
 from coachhook_viz.panels.panel import Panel, Static, html, row, told
 from coachhook_viz.panels.running import Running
+from coachhook_viz.panels.words import count
 from coachhook_viz.panels.worker import Job
 from coachhook_viz.session import Session
 
@@ -54,12 +55,13 @@ class Compare(Panel):
         )
         self._note = html("", "cv-note")
         self._probes: Probes | None = None
+        self._unedited = 0.0  # perplexity
         self._found: dict[str, tuple[pd.DataFrame, float]] = {}
         self._calls: dict[str, dict[str, Any]] = {}
         self._said: dict[str, str] = {}
-        fields = row(self._weight, self._layers, classes=["cv-pair"])
-        tools = [self._running.buttons, self._running.said]
-        body = [row(*self._boxes.values()), fields, *tools, self._grid, self._note]
+        tools = row(self._weight, self._layers, self._running.buttons, classes=["cv-tools"])
+        boxes = row(*self._boxes.values(), classes=["cv-row", "cv-choices"])
+        body = [boxes, tools, self._running.said, self._grid, self._note]
         super().__init__(session, body, "the same facts under other settings")
         self.click(self._running.button, self.run)
         for widget in (*self._boxes.values(), self._weight, self._layers):
@@ -94,15 +96,16 @@ class Compare(Panel):
 
     def run(self) -> None:
         """Edit the facts anew under each chosen setting: `Session.rerun`, then `quality`."""
-        new = {n: call for n, call in self.choices.items() if n not in self._found}
-        if _PRESENT not in self._found:
-            new = {_PRESENT: {}, **new}
-        self._calls |= new
-        self._said = dict.fromkeys(new, "waiting")
-        for place, (name, call) in enumerate(new.items(), 1):
-            self._submit(f"comparing {place} of {len(new)}, {name}", name, call)
-        self._draw()
-        self.worked()
+        with self.desk.drawing:  # what runs at once says so after "waiting"
+            new = {name: call for name, call in self.choices.items() if name not in self._found}
+            if _PRESENT not in self._found:
+                new = {_PRESENT: {}, **new}
+            self._calls |= new
+            for place, (name, call) in enumerate(new.items(), 1):
+                self._submit(f"comparing {place} of {len(new)}, {name}", name, call)
+            self._said = dict.fromkeys(new, "waiting")
+            self._draw()
+            self.worked()
 
     def static(self) -> Static:
         """The settings as a picture and as a table."""
@@ -157,12 +160,7 @@ class Compare(Panel):
             if call:
                 other = other.rerun(progress=job.progress, cancel=job.cancel, **call)
             frame = other.quality(_MOST, job.progress, job.cancel)
-            if self._probes is None:
-                bare = EditState.of(other.lm, other.config)
-                self._probes = Probes(other.lm, bare, neutral_texts())
-            neutral = self._probes.measure(other.state, Watch(job.progress, job.cancel))
-            perplexity = neutral.loc[neutral["metric"] == "perplexity", "value"]
-            return readings(frame), float(perplexity.iloc[0])
+            return readings(frame), self._perplexity(other.state, Watch(job.progress, job.cancel))
 
         def done(found: tuple[pd.DataFrame, float]) -> None:
             with self.desk.drawing:
@@ -171,6 +169,14 @@ class Compare(Panel):
                 self._draw()
 
         self._running.submit(title, work, done, lambda error: self._say(name, told(error)))
+
+    def _perplexity(self, state: EditState, watch: Watch) -> float:
+        """That of neutral text, as `Session.drift` has it for the last round."""
+        bare = EditState.of(self.session.lm, state.config)
+        if self._probes is None:
+            self._probes = Probes(self.session.lm, bare, neutral_texts())
+            self._unedited = _of_text(self._probes.measure(bare))
+        return _of_text(self._probes.measure(state, watch))
 
     def _say(self, name: str, said: str) -> None:
         with self.desk.drawing:
@@ -196,8 +202,8 @@ class Compare(Panel):
         self._grid.show(cells)
         facts = next((frame["facts"].max() for frame, _ in self._found.values()), 0)
         self._note.value = (
-            f"All {facts} facts after the last round, mean and 95 % interval; perplexity of neutral"
-            " text. An edit that stays local keeps it where it was."
+            f"Mean over {count(int(facts), 'fact')} after the last round, and 95 % interval;"
+            f" perplexity of neutral text, {self._unedited:.2f} before any edit."
             if self._found
             else ""
         )
@@ -216,3 +222,7 @@ def _scores(frame: pd.DataFrame, perplexity: float) -> list[Cell]:
         for metric, mean, low, high in zip(*columns, strict=True)
     }
     return [*(cells.get(metric, Cell("–")) for metric in METRICS), Cell(f"{perplexity:.2f}")]
+
+
+def _of_text(neutral: pd.DataFrame) -> float:
+    return float(neutral.loc[neutral["metric"] == "perplexity", "value"].iloc[0])

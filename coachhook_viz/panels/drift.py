@@ -125,9 +125,10 @@ class Drift(Panel):
         lines = [
             f"quality = session.quality({budget})",
             f"cv.figures.retention(quality, {self._metric.value!r}, session.facts)",
-            "cv.figures.forgetting_curve(quality)",
             f"session.forgotten({budget})",
         ]
+        if self._retention is not None and not forgetting(self._retention.scores).empty:
+            lines.append("cv.figures.forgetting_curve(quality)")
         if self._drift is not None:
             lines.append("drift = session.drift()")
             lines += [f"cv.figures.{name}(drift)" for name in ("weights", "shift")]

@@ -23,6 +23,7 @@ from coachhook_viz.session import Session
 
 _SETTINGS = [f.name for f in fields(EditConfig) if f.name != "context_templates"]
 
+
 class Rounds(Panel):
     """Apply what is staged as one round; undo, redo, branch, mute; settings.
 
