@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_conda_environment_is_the_projects_list() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]
+    "line", [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
 )
 def test_lock_satisfies(line: str) -> None:
     wanted = Requirement(line)
