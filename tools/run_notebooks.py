@@ -22,7 +22,8 @@ def main() -> None:
     paths = [Path(name) for name in sys.argv[1:]]
     for path in paths or sorted((ROOT / "notebooks").glob("*.ipynb")):
         notebook = nbformat.read(path, nbformat.NO_CONVERT)
-        NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+        client = NotebookClient(notebook, timeout=600, kernel_name="python3", coalesce_streams=True)
+        client.execute()
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)
             if cell.cell_type == "code":
