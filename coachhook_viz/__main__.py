@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from coachhook_viz.facts import Fact
+    from coachhook_viz.reading import FactList
     from coachhook_viz.session import Session
 
 
@@ -113,6 +114,7 @@ def _edit(path: Path, rounds: int, folder: Path, model: str | None, scope: str) 
     session.go_to(len(done))
     if done:
         print(f"{folder}: {len(done)} of {rounds} rounds are there already")
+    _check(session, path, facts, batches[len(done) :])
     for place, batch in enumerate(batches[len(done) :], len(done) + 1):
         with Bar() as bar:
             round_ = session.apply(batch, progress=bar)
@@ -121,6 +123,25 @@ def _edit(path: Path, rounds: int, folder: Path, model: str | None, scope: str) 
         means = session.evaluate(progress=bar).groupby("metric", sort=False)["value"].mean()
     print("At the end: " + ", ".join(f"{metric} {value:.3f}" for metric, value in means.items()))
     print(f"python -m coachhook_viz report {folder}  writes what happened")
+
+
+def _check(session: Session, path: Path, facts: FactList, batches: list[list[Fact]]) -> None:
+    """Refuse whatever the last rounds would, all at once and by its place in the file."""
+    from coachhook_viz.facts import FactError
+
+    records = facts.records[len(facts) - sum(map(len, batches)) :]
+    wrong = []
+    for batch in batches:
+        own, records = records[: len(batch)], records[len(batch) :]
+        try:
+            session.check(batch)
+        except FactError as error:
+            wrong += [
+                f"record {own[p.index]} ({str(batch[p.index])[:100]!r}), {p.field}: {p.reason}"
+                for p in error.problems
+            ]
+    if wrong:
+        raise _Refused("\n".join([f"{path.name}: some facts cannot be edited", *wrong]))
 
 
 def _batches(facts: Sequence[Fact], rounds: int) -> list[list[Fact]]:

@@ -139,19 +139,14 @@ def _problems_of(fact: Fact) -> Iterable[tuple[str, str]]:
         texts += [("neighbors", neighbor.answer)] if neighbor.answer is not None else []
     wrong = [(field, reason) for field, text in texts if (reason := _wrong_with(text))]
     yield from wrong
-    if any(field in ("prompt", "subject", "target", "truth", "relation") for field, _ in wrong):
+    bad = {field for field, _ in wrong}
+    if "prompt" not in bad and (slots := fact.prompt.count("{}")) != 1:
+        hint = ""
+        if not slots and "subject" not in bad and fact.subject in fact.prompt:
+            hint = f" (here: {fact.prompt.replace(fact.subject, '{}', 1)!r})"
+        yield "prompt", f"it has {slots} '{{}}'; write exactly one, where the subject stands{hint}"
+    if bad & {"prompt", "subject", "target", "truth", "relation"}:
         return
-    slots = fact.prompt.count("{}")
-    if slots != 1:
-        yield (
-            "prompt",
-            f"it has {slots} '{{}}'; write exactly one, where the subject stands"
-            + (
-                f" (here: {fact.prompt.replace(fact.subject, '{}', 1)!r})"
-                if slots == 0 and fact.subject in fact.prompt
-                else ""
-            ),
-        )
     for field in ("paraphrases", "neighbors"):
         if any(name == field and "{}" in text for name, text in texts):
             yield field, "it holds '{}'; write the subject itself there"
@@ -213,7 +208,7 @@ def validate(facts: Sequence[Fact]) -> None:
             if first != index:
                 same = facts[first].target.strip() == fact.target.strip()
                 reason = (
-                    f"fact {first + 1} of this batch asks the same and wants"
+                    "an earlier fact of this batch asks the same and wants"
                     f" {'the same' if same else repr(facts[first].target)}: keep one of them"
                     f"{'' if same else ', or apply them in different rounds'}"
                 )

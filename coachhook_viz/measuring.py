@@ -10,21 +10,17 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.progress import CancelCallback, ProgressCallback, Watch
 from coachhook_viz.editing.state import EditState, Round
 from coachhook_viz.facts import Fact, find_conflicts
 from coachhook_viz.measure.over_rounds import OverRounds, sample
 from coachhook_viz.measure.quality import METRICS, forgotten
-from coachhook_viz.models import LanguageModel
 from coachhook_viz.reading import bundled_facts
 
 
 class Measuring(ABC):
     """Measurements of the rounds in force; what was measured once is not run again."""
 
-    lm: LanguageModel
-    config: EditConfig
     _measured: OverRounds
 
     @property
@@ -81,9 +77,10 @@ class Measuring(ABC):
         if not 0 <= rounds <= len(self.rounds):
             raise ValueError(f"evaluate({rounds}): the session has {len(self.rounds)} rounds")
         state, watch = self.state_at(rounds), Watch(progress, cancel)
-        frame = self._measured.quality({rounds: state}, state.fact_ids, watch)
-        frame = frame[frame["metric"].isin(METRICS)].reset_index(drop=True)
-        return frame.drop(columns="edited")
+        facts = dict(zip(state.fact_ids, state.facts, strict=True))
+        frame = self._measured.score(state, facts, watch)
+        frame.insert(1, "round", rounds)
+        return frame[frame["metric"].isin(METRICS)].reset_index(drop=True)
 
     def quality(
         self,
@@ -123,7 +120,7 @@ class Measuring(ABC):
             If `budget` is not positive.
         """
         wanted = sample(self.state.fact_ids, budget)
-        frame = self._measured.quality(self._states(1), wanted, Watch(progress, cancel))
+        frame = self._measured.quality(self.state.rounds, wanted, Watch(progress, cancel))
         frame.attrs["sampled"] = _sampled(wanted, self.state)
         return frame
 
@@ -150,7 +147,7 @@ class Measuring(ABC):
             probe : int or NA
                 Index of the probe text.
         """
-        return self._measured.drift(list(self._states(0).values()), Watch(progress, cancel))
+        return self._measured.drift(self.state.rounds, Watch(progress, cancel))
 
     def interference(
         self,
@@ -178,7 +175,8 @@ class Measuring(ABC):
             If `budget` is not positive.
         """
         wanted = sample(self.state.fact_ids, budget)
-        frame = self._measured.interference(self.state, wanted, Watch(progress, cancel))
+        rounds = self.rounds[: self.position]
+        frame = self._measured.interference(self.state, wanted, rounds, Watch(progress, cancel))
         frame.attrs["sampled"] = _sampled(wanted, self.state)
         return frame
 
@@ -213,7 +211,8 @@ class Measuring(ABC):
         budget : int, optional
             As in `quality`.
         others : sequence of str, optional
-            Subjects to make near misses with. None: those of the bundled facts.
+            Subjects to make near misses with, where they look like a fact's own. None: those of the
+            bundled facts.
         progress, cancel : callables, optional
             As in `apply`, stage "scope".
 
@@ -239,15 +238,6 @@ class Measuring(ABC):
         """Ids of facts in force that ask the same and want different answers, in pairs."""
         ids = self.state.fact_ids
         return [(ids[i], ids[j]) for i, j in find_conflicts(self.state.facts)]
-
-    def _states(self, first: int) -> dict[int, EditState]:
-        """The states after `first` … `position` rounds."""
-        state = EditState.of(self.lm, self.config)
-        states = {0: state}
-        for count, round_ in enumerate(self.state.rounds, 1):
-            state = state.then(round_)
-            states[count] = state
-        return {count: state for count, state in states.items() if count >= first}
 
     def compare(
         self,

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from importlib import resources
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ class FactList(list[Fact]):
     def __init__(self, facts: Iterable[Fact] = (), rejected: Iterable[Rejected] = ()) -> None:
         super().__init__(facts)
         self.rejected = tuple(rejected)
+
+    @property
+    def records(self) -> list[int]:
+        """The number of each fact's record in the file, from 1."""
+        left_out = {rejected.record for rejected in self.rejected}
+        numbers = (number for number in count(1) if number not in left_out)
+        return list(islice(numbers, len(self)))
 
 
 def read_facts(path: str | Path) -> FactList:

@@ -74,8 +74,9 @@ def report(
 ) -> Path:
     """Write what the rounds in force did as one self-contained HTML file.
 
-    How well the edits hold and which were forgotten; why some failed; where the scope spoke; what
-    drifted; what interfered; then each round with its facts, before and after.
+    Which branches there are, if several; how well the edits hold and which were forgotten; why some
+    failed; where the scope spoke; what drifted; what interfered; then each round with its facts,
+    before and after. All but the first of the branch in force.
 
     Parameters
     ----------

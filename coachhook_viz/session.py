@@ -9,6 +9,7 @@ session = Session.load("my session", lm)
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,13 +24,13 @@ from transformers.generation.streamers import BaseStreamer
 
 from coachhook_viz import store
 from coachhook_viz.editing.config import OPTIMISATION, EditConfig
-from coachhook_viz.editing.editor import edit_round
+from coachhook_viz.editing.editor import check, edit_round
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.inspect import Scope, read_scope
 from coachhook_viz.editing.moments import cached_moments, check_moments
 from coachhook_viz.editing.progress import Bar, CancelCallback, ProgressCallback, Watch
 from coachhook_viz.editing.state import EditState, Round
-from coachhook_viz.editing.tokens import sample_contexts, tokenize
+from coachhook_viz.editing.tokens import FirstTokenWarning, sample_contexts, tokenize
 from coachhook_viz.editing.update import PreservedKeys
 from coachhook_viz.events import (
     BranchChanged,
@@ -69,6 +70,14 @@ class Session(Measuring):
     progress, cancel : callables, optional
         As in `apply`, for what the session has to collect first; None draws a bar.
 
+    Attributes
+    ----------
+    lm : LanguageModel
+    config : EditConfig
+        Its context templates filled in.
+    moments : mapping of int to Tensor or None
+        As they were given.
+
     Raises
     ------
     ValueError
@@ -97,7 +106,7 @@ class Session(Measuring):
             if moments is None:
                 moments = cached_moments(lm, config.layers, watch)
         check_moments(moments, lm, config.layers)
-        self._given = given
+        self.moments = given
         moments = {layer: moments[layer].to(lm.device) for layer in config.layers}
         self.lm = lm
         self.config = config
@@ -176,8 +185,8 @@ class Session(Measuring):
             If the disk does not take it; the folder then holds what it held.
         """
         own = self._folder is not None and Path(folder).resolve() == self._folder.resolve()
-        if own and self._checksum is not None:
-            self._checksum = self._journal(self._history)
+        if own:
+            self._keep(self._history, self._state)
         store.write(Path(folder), self._saved(self._history))
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
@@ -255,6 +264,27 @@ class Session(Measuring):
             raise ValueError(f"there is no position {position}: {len(found.rounds)} rounds")
         return self._after(found.in_force(position))
 
+    def check(self, facts: Sequence[Fact]) -> None:
+        """Raise what `apply` would refuse a batch of facts for, and edit nothing.
+
+        It takes milliseconds a fact: for a form that is being filled in, or before a long run.
+
+        Parameters
+        ----------
+        facts : sequence of Fact
+            To be edited as one round.
+
+        Raises
+        ------
+        FactError
+            If they cannot be edited: an empty batch, a malformed field, two facts that ask the
+            same, or, where all fields are sound, a text whose tokens this model cannot edit or
+            measure. Its `problems` name all facts and fields in the order of the facts.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FirstTokenWarning)
+            check(self.lm, self.config, facts)
+
     def apply(
         self,
         facts: Sequence[Fact],
@@ -266,7 +296,8 @@ class Session(Measuring):
         """Edit a batch of facts as one round on top of those in force.
 
         Rounds of this branch that had been undone are dropped. It happens whole or not at all:
-        after an error, a cancel or an interrupt the session is as it was.
+        after an error or a cancel the session is as it was, and so it is after an interrupt, unless
+        that comes when the folder has the round already.
 
         Parameters
         ----------
@@ -294,7 +325,7 @@ class Session(Measuring):
             If a callback or another thread changed the session meanwhile.
         """
         history, state, watch = self._history, self._state, Watch(progress, cancel)
-        self._checksum = self._journal(history)  # fail now rather than after the work
+        self._keep(history, state)  # fail now rather than after the work
         preserved = self._preserved.after(self.rounds[: self.position])
         round_ = edit_round(self.lm, state, facts, preserved, watch)
         if self._history is not history:
@@ -440,18 +471,19 @@ class Session(Measuring):
             )
         if config.context_templates is None:
             config = replace(config, context_templates=sample_contexts(self.lm, Watch()))
-        known = {name: getattr(self, name) for name in _SETTINGS_DECIDE}
+        known, history = {n: getattr(self, n) for n in _SETTINGS_DECIDE}, replace(self._history)
         try:
             if shared:
-                fresh = Session(self.lm, config, self._given)
+                fresh = Session(self.lm, config, self.moments)
                 for name in _SETTINGS_DECIDE:
                     setattr(self, name, getattr(fresh, name))
             self.config = config
             self._state = replace(self._state, config=config)
-            self._commit(self._history, Configured(source, config))
+            self._commit(history, Configured(source, config))
         except BaseException:
-            for name, value in known.items():
-                setattr(self, name, value)
+            if self._history is not history:  # it is not on disk either
+                for name, value in known.items():
+                    setattr(self, name, value)
             raise
 
     def rerun(
@@ -482,7 +514,7 @@ class Session(Measuring):
             As in `Session` and `apply`.
         """
         config = replace(self.config, **changes)
-        session = Session(self.lm, config, self._given, progress=progress, cancel=cancel)
+        session = Session(self.lm, config, self.moments, progress=progress, cancel=cancel)
         batches = [self.state.facts] if single_round else [r.facts for r in self.state.rounds]
         for batch in filter(None, batches):
             session.apply(batch, progress, cancel)
@@ -491,9 +523,28 @@ class Session(Measuring):
     def _commit(self, history: History, event: Event) -> None:
         """The one place where the session changes: state, disk, memory, and then the event."""
         state = self._after(history.branch.in_force())
-        self._checksum = self._journal(history)
-        self._history, self._state = history, state
-        self._emitter.emit(event)
+        try:
+            self._keep(history, state)
+        finally:
+            if self._history is history:
+                self._emitter.emit(event)
+
+    def _keep(self, history: History, state: EditState) -> None:
+        """Put a change on disk and then in memory: in both or, whatever interrupts it, in none."""
+        if self._folder is None:
+            self._history, self._state = history, state
+            return
+        saved = self._saved(history)
+        try:
+            checksum = store.write(self._folder, saved, self._checksum)
+            self._checksum, self._history, self._state = checksum, history, state
+        except store.SessionFileError:
+            raise  # refused: it may hold the very same change, but by someone else
+        except BaseException:
+            written = store.holds(self._folder, saved)
+            if written is not None:  # the interrupt came after the rename
+                self._checksum, self._history, self._state = written, history, state
+            raise
 
     def _after(self, rounds: tuple[Round, ...]) -> EditState:
         known = self._state.rounds
@@ -501,11 +552,6 @@ class Session(Measuring):
         for round_ in rounds[len(state.rounds) :]:
             state = state.then(round_)
         return state
-
-    def _journal(self, history: History) -> str | None:
-        if self._folder is None:
-            return None
-        return store.write(self._folder, self._saved(history), self._checksum)
 
     def _saved(self, history: History) -> store.Saved:
         return store.Saved(self._id, store.describe(self.lm), self.config, self._traces, history)

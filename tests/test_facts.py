@@ -85,7 +85,7 @@ def test_everything_wrong_is_said_at_once() -> None:
 def test_conflicts_and_repeats() -> None:
     facts = [Fact(**GOOD), Fact(**{**GOOD, "target": "Oslo"}), Fact(**GOOD)]
     assert find_conflicts(facts) == [(0, 1), (1, 2)]
-    with pytest.raises(FactError, match="fact 1 of this batch asks the same and wants 'Rome'"):
+    with pytest.raises(FactError, match=r"an earlier fact of this batch .* and wants 'Rome'"):
         validate(facts[:2])
     with pytest.raises(FactError, match="wants the same: keep one"):
         validate([facts[0], facts[2]])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import gc
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -165,6 +166,33 @@ def test_a_foreign_cache_is_refused_and_a_cache_gets_its_own_methods_back() -> N
         with session.hooked(), pytest.raises(ValueError, match="not run under these hooks"):
             session.lm.model(input_ids=ids[:, :1], past_key_values=foreign)
     assert "reorder_cache" not in cache.__dict__
+
+
+def test_copies_of_a_prompts_cache_go_on_each_for_itself() -> None:
+    """As one reuses a prompt: each copy decodes as one pass over prompt and continuation would."""
+    session = edited()
+    lm, prompt, ways = session.lm, [5, 6, 7, 8], ([9, 10, 11], [12, 13], [14])
+    with torch.no_grad(), session.hooked():
+        cache = DynamicCache()
+        lm.model(input_ids=torch.tensor([prompt, prompt[::-1]]), past_key_values=cache)
+        copies = [copy.deepcopy(cache) for _ in ways]
+        copies[0].reorder_cache(torch.tensor([1, 0]))  # touches neither the others nor the first
+        copies[0].reorder_cache(torch.tensor([1, 0]))
+        copies[2].batch_select_indices(torch.tensor([0]))
+        found = [
+            lm.model(
+                input_ids=torch.tensor([way] * (1 if copied is copies[2] else 2)),
+                past_key_values=copied,
+            ).logits[0]
+            for way, copied in zip(ways, copies, strict=True)
+        ]
+        for way, logits_ in zip(ways, found, strict=True):
+            fresh = DynamicCache()
+            lm.model(input_ids=torch.tensor([prompt]), past_key_values=fresh)
+            expected = lm.model(input_ids=torch.tensor([way]), past_key_values=fresh).logits[0]
+            torch.testing.assert_close(logits_, expected, atol=2e-4, rtol=2e-4)
+        assert cache.get_seq_length() == 4
+    assert not any("reorder_cache" in one.__dict__ for one in (cache, *copies))
 
 
 def test_prepared_masks_are_refused_by_the_z_score_scope() -> None:

@@ -8,6 +8,8 @@ from tiny import LAYERS, tiny_facts, tiny_model, tiny_moments, tiny_session
 from coachhook_viz import Fact, Session
 from coachhook_viz.editing import editor
 from coachhook_viz.editing.editor import bare_keys
+from coachhook_viz.measure import interference as module
+from coachhook_viz.measure import over_rounds
 from coachhook_viz.measure.interference import rank_correlation
 from coachhook_viz.measure.over_rounds import sample
 
@@ -61,6 +63,40 @@ def test_the_diagonal_is_one_and_muted_facts_are_left_out(session: Session) -> N
     session.go_to(0)
     assert session.interference().empty
     session.go_to(2)
+
+
+def test_muted_facts_stay_preserved_in_the_prediction(session: Session) -> None:
+    """A later round spares the key of a fact that is muted, so that much is known of it too."""
+    before = session.interference()
+    session.mute(1)
+    frame = session.interference()
+    session.unmute(1)
+    for column in ("overlap", "predicted"):
+        kept = before[(before["fact"] != 1) & (before["by"] != 1)].reset_index(drop=True)
+        assert frame[column].to_numpy() == pytest.approx(kept[column].to_numpy())
+
+
+def test_only_what_is_wanted_is_computed_and_only_once(session: Session, monkeypatch) -> None:
+    whole, sizes = session.interference(), []
+    real = module.interference
+
+    def counted(*args):
+        frame = real(*args)
+        sizes.append(len(frame))
+        return frame
+
+    monkeypatch.setattr(over_rounds, "interference", counted)
+    frame = session.interference(budget=2)
+    frame["actual"] = 0.0  # what a caller does to it is not remembered
+    again = session.interference(budget=2)
+    assert sizes == [len(LAYERS) * 2 * 2]
+    part = whole.merge(again, on=["layer", "fact", "by"])
+    for column in ("actual", "overlap", "predicted"):
+        assert part[f"{column}_x"].to_numpy() == pytest.approx(part[f"{column}_y"].to_numpy())
+    session.undo()
+    assert len(session.interference(budget=2)) == len(LAYERS) * 2 * 2
+    session.redo()
+    assert len(sizes) == 2
 
 
 def test_bare_keys_are_those_of_a_first_round_at_its_first_layer() -> None:

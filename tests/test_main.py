@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from tiny import tiny_config, tiny_facts, tiny_model, tiny_moments
 
 import coachhook_viz as cv
 import coachhook_viz.session as session_module
+from coachhook_viz import Fact
 from coachhook_viz.__main__ import main
 from coachhook_viz.models import bundled
 
@@ -110,6 +112,39 @@ def test_edit_goes_on_where_it_was_interrupted(
     assert "Round" not in capsys.readouterr().out.replace("rounds", "")
     session = cv.Session.load(tmp_path / "s", tiny, tiny_moments(tiny))
     assert list(session.facts.values()) == tiny_facts(5)
+
+
+@pytest.mark.filterwarnings("ignore:facts.json:coachhook_viz.reading.BadRecordWarning")
+def test_edit_finds_every_bad_fact_before_the_first_round(
+    tiny, facts_file, tmp_path, monkeypatch, capsys
+) -> None:
+    """In the order of the file, whose second record is left out; then, mended, it runs."""
+    one, two, three, four, five = tiny_facts(5)
+    long = Fact("{} " + "is " * 70 + "in", "Anna", "Oslo")
+    unreadable = {"prompt": "no slot", "subject": "Anna", "target": "Oslo"}
+    command = ["edit", str(facts_file), "--rounds", "3", "--out", str(tmp_path / "s")]
+
+    def write(*facts: Fact) -> None:
+        first, *rest = map(asdict, facts)
+        facts_file.write_text(json.dumps([first, unreadable, *rest]))
+
+    write(one, long, three, replace(three, target="Lima"), long)
+    assert main(command) == 1
+    said = capsys.readouterr()
+    assert "Round" not in said.out
+    lines = said.err.splitlines()
+    assert lines[0] == "facts.json: some facts cannot be edited"
+    starts = [line.split(" (")[0] for line in lines[1:]]
+    assert starts == ["record 3", "record 5", "record 6"]
+    assert "an earlier fact of this batch asks the same" in lines[2]
+
+    write(one, two, three, four, five)
+    monkeypatch.setattr(cv.Session, "check", checked := Mock(wraps=lambda facts: None))
+    assert main(command) == 0
+    assert [len(call.args[0]) for call in checked.call_args_list] == [2, 2, 1]
+    checked.reset_mock()
+    assert main(command) == 0
+    assert not checked.called  # what is there already is not checked again
 
 
 def test_edit_and_report_say_what_does_not_fit(tiny, facts_file, tmp_path, capsys) -> None:

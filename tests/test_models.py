@@ -58,6 +58,21 @@ def test_encode_puts_the_lead_first_and_pads_right() -> None:
     assert encoded["attention_mask"].tolist() == [[1, 1, 1, 1, 0, 0], [1] * 6]
 
 
+@pytest.mark.parametrize("bos", [False, True])
+def test_an_end_token_that_the_tokenizer_adds_is_left_out(bos: bool) -> None:
+    lm, plain = (tiny_model(bos=bos, eos=eos, lead="He ") for eos in (True, False))
+    end = lm.tokenizer.eos_token
+    assert lm.tokenizer("Anna is").input_ids == [*plain.tokenizer("Anna is").input_ids, 0]
+    for text in ("Anna is", "", f"Anna is {end}"):  # one that the text itself has stays
+        assert lm.token_ids(text) == plain.token_ids(text)
+    for side in ("left", "right"):
+        prompts = ["Anna is", "the river is old"]
+        one, other = (model.encode(prompts, side) for model in (lm, plain))
+        assert all(torch.equal(one[name], other[name]) for name in other)
+    bare = tiny_model(bos=bos, eos=True)
+    assert bare.token_ids("") == [1] * bos
+
+
 def test_fingerprint_is_stable_and_sees_weights_and_vocabulary() -> None:
     fresh = {seed: LanguageModel(_model(seed), tiny_tokenizer(), "x") for seed in (0, 0.0, 1)}
     assert fresh[0].fingerprint == LanguageModel(_model(0), tiny_tokenizer(), "y").fingerprint

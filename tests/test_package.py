@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PUBLIC = {
     "Architecture", "EditCancelled", "EditConfig", "EditState", "Fact", "FactError",
     "LanguageModel", "Neighbor", "Progress", "Round", "Scope", "Session", "bundled_facts",
-    "figures", "load_model", "read_facts", "report",
+    "figures", "load_model", "panels", "playground", "read_facts", "report",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "numpy", "pandas", "matplotlib", "plotly", "ipywidgets"}
 
@@ -69,9 +69,18 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         cv.nonsense  # noqa: B018
 
 
-def test_figures_is_the_module() -> None:
-    assert isinstance(cv.figures, ModuleType)
-    assert cv.figures.__name__ == "coachhook_viz.figures"
+@pytest.mark.parametrize("name", ["figures", "panels"])
+def test_modules_are_modules(name: str) -> None:
+    module = getattr(cv, name)
+    assert isinstance(module, ModuleType)
+    assert module.__name__ == f"coachhook_viz.{name}"
+
+
+def test_a_playground_appears_before_torch_is_imported() -> None:
+    code = "import sys, coachhook_viz as cv; cv.playground; print(*sys.modules)"
+    modules = set(in_a_fresh_process(code).split())
+    assert "ipywidgets" in modules
+    assert not {"torch", "transformers", "pandas", "matplotlib", "plotly"} & modules
 
 
 @pytest.mark.parametrize(

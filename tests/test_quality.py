@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import weakref
+
 import pandas as pd
 import pytest
 import torch
 from tiny import fingerprint, tiny_facts, tiny_model, tiny_session
 
 from coachhook_viz import Fact, Neighbor, Session
-from coachhook_viz.editing.state import EditState
+from coachhook_viz.editing.state import EditState, Round
 from coachhook_viz.editing.tokens import tokenize
 from coachhook_viz.measure.answers import Question, ask
 from coachhook_viz.measure.quality import forgetting, forgotten, quality, readings
@@ -153,6 +155,31 @@ def test_only_what_is_new_is_run(session: Session, monkeypatch) -> None:
     with pytest.raises(TypeError):
         session.quality()  # another state
     session.unmute(0)
+
+
+def test_states_are_built_one_at_a_time_and_only_to_be_measured(monkeypatch) -> None:
+    session = tiny_session(tiny_model(lead="He "), steps=2, context_templates=(("{}",),))
+    for fact in tiny_facts():
+        session.apply([fact])
+    made: list[weakref.ref[EditState]] = []
+    held: list[int] = []
+    real = EditState.then
+
+    def then(self: EditState, round_: Round) -> EditState:
+        state = real(self, round_)
+        made.append(weakref.ref(state))
+        held.append(sum(one() is not None for one in made))
+        return state
+
+    monkeypatch.setattr(EditState, "then", then)
+    for measure in (session.quality, session.drift):
+        held.clear()
+        measure()
+        assert len(held) == 6
+        assert max(held) == 2  # a state and the one that it is made from
+        made.clear()
+        measure()
+        assert not made
 
 
 def history(values: dict[int, list[float]], edited: dict[int, int]) -> pd.DataFrame:

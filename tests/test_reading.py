@@ -90,6 +90,7 @@ def test_bad_records_are_numbered_and_the_good_ones_load(tmp_path: Path) -> None
         facts = read_facts(path)
     assert facts == [Fact("{} is", "A", "b")]
     assert [r.record for r in facts.rejected] == [2, 3, 4, 5, 6, 7]
+    assert facts.records == [1]
     reasons = [r.reason for r in facts.rejected]
     assert "must be an object" in reasons[1]
     assert "prompt: it is empty" in reasons[2]

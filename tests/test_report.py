@@ -50,6 +50,7 @@ def test_report_tells_every_round_and_fact_in_force(session: cv.Session, tmp_pat
     frame = session.evaluate(2)
     mean = frame[frame["metric"] == "reliability"]["value"].mean()
     assert f"{mean:.3f}" in page.text
+    assert "Branches" not in page.text
     some_took = not forgetting(session.quality()).empty
     assert page.tags.count("img") == 5 + some_took + 2 * 2
     session.undo()
@@ -129,9 +130,14 @@ def test_report_says_what_was_lost_and_why(tmp_path: Path) -> None:
 def test_report_of_a_sample_a_branch_and_muted_facts(tmp_path: Path) -> None:
     session = tiny_session(tiny_model(lead="He "))
     session.apply(tiny_facts()[:4])
+    session.apply(tiny_facts()[4:5])
+    session.undo()
     session.branch("what <if>")
     session.mute(2)
     page = Page(cv.report(session, tmp_path / "report.html", budget=2).read_text("utf-8"))
     assert "2 of 3 facts" in page.text
     assert "on branch “what <if>” · 1 fact muted" in page.text
+    assert "This report tells of “what <if>” only." in page.text
+    rows = page.text.split("muted facts")[1].split("How well")[0].split()
+    assert rows == ["main210", "what", "<if>111"]  # rounds, in force, muted
     assert tiny_facts()[2].target not in page.text.split("Round 1")[1].split("before")[0]

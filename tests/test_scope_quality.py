@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tiny import tiny_facts, tiny_model, tiny_session
 
-from coachhook_viz import Fact, Neighbor, Session
+from coachhook_viz import Fact, Neighbor, Session, bundled_facts
 from coachhook_viz.measure import scope_quality as module
 from coachhook_viz.measure.scope_quality import confusion, near_misses
 
@@ -16,7 +18,7 @@ def session() -> Session:
 
 
 def test_each_prompt_is_read_as_the_scope_reads_it(session: Session) -> None:
-    frame = session.scope_quality(others=["Peru", "Anna Bruno"])
+    frame = session.scope_quality(others=["Peru", "Hanna"])
     kinds = frame[frame["fact"] == 0]["kind"].tolist()
     assert kinds == ["edit", "paraphrase", "neighbour", "neighbour", "near miss"]
     for _, row in frame.iterrows():
@@ -31,12 +33,13 @@ def test_each_prompt_is_read_as_the_scope_reads_it(session: Session) -> None:
 
 
 def test_confusion_counts(session: Session) -> None:
-    frame = session.scope_quality(others=["Peru"])
+    frame = session.scope_quality(others=["Hanna"])
     table = confusion(frame)
     assert table.index.tolist() == ["edit", "paraphrase", "neighbour", "near miss"]
     assert table["prompts"].sum() == len(frame)
     assert table.loc["edit", ["prompts", "subjects", "at_subject", "anywhere"]].tolist() == [3] * 4
     assert table.loc["neighbour", "subjects"] == 0
+    assert table.loc["near miss", "prompts"] == 1  # no other subject looks like one of the others
     assert table["should"].tolist() == [True, True, False, False]
 
 
@@ -65,9 +68,23 @@ def test_ceiling_is_given_as_the_reason() -> None:
 def test_near_misses_look_alike_and_are_not_edited(session: Session) -> None:
     facts = {7: Fact("{} is", "Anna", "red"), 9: Fact("{} is", "Bruno", "red")}
     assert near_misses(facts, ["Hanna", "Brunos", "Peru"]) == {7: "Hanna", 9: "Brunos"}
-    assert near_misses(facts, []) == {}
-    frame = session.scope_quality(others=["Anna", "Peru"])
-    assert "Anna" not in frame[(frame["kind"] == "near miss")]["prompt"].str.cat()
+    assert near_misses(facts, ["Peru"]) == near_misses(facts, []) == {}
+    frame = session.scope_quality(others=["Anna", "Hanna"])
+    assert frame[frame["kind"] == "near miss"]["prompt"].tolist() == [
+        tiny_facts()[0].prompt.replace("{}", "Hanna")
+    ]
+
+
+def test_near_misses_of_the_bundled_facts_are_look_alikes() -> None:
+    facts = bundled_facts()
+    subjects = {fact.subject for fact in facts}
+    found = {
+        subject: near_misses({0: replace(facts[0], subject=subject)}, sorted(subjects - {subject}))
+        for subject in ("India", "Boston", "Charles Darwin", "Eiffel Tower", "Japan", "zinc")
+    }
+    assert list(found.values()) == [
+        {0: "Indiana"}, {0: "Houston"}, {0: "Charlie Parker"}, {}, {}, {},
+    ]  # fmt: skip
 
 
 def test_what_was_read_is_not_read_again(session: Session, monkeypatch) -> None:

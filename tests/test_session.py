@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pandas as pd
 import pytest
@@ -18,11 +19,12 @@ from tiny import (
 )
 from torch.utils.flop_counter import FlopCounterMode
 
-from coachhook_viz import EditCancelled, EditConfig, Fact, FactError, Session
+from coachhook_viz import EditCancelled, EditConfig, Fact, FactError, Session, store
 from coachhook_viz.editing import editor
 from coachhook_viz.editing.editor import WideScopeWarning
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.values import Targets
+from coachhook_viz.events import Configured
 
 PROMPTS = [fact.text for fact in tiny_facts()] + ["The capital of Spain is"]
 
@@ -100,6 +102,24 @@ def test_bad_facts_change_nothing(bad: list[Fact]) -> None:
         session.apply(bad)
     assert session.rounds == rounds
     assert torch.equal(logits(session), before)
+
+
+def test_check_refuses_all_that_apply_would_and_edits_nothing() -> None:
+    session = tiny_session()  # no lead: a first-token subject is no reason to refuse
+    [good, other, *_] = tiny_facts()
+    long = Fact("{} " + "is " * 70 + "in", "Anna", "Oslo")
+    session.check([good, other])
+    with pytest.raises(FactError) as caught:
+        session.check([other, long, good, other, long])
+    found = [(problem.index, problem.field) for problem in caught.value.problems]
+    assert found == [(1, "prompt"), (3, "target"), (4, "target"), (4, "prompt")]
+    with pytest.raises(FactError) as refused:
+        session.apply([other, long, good, other, long])
+    assert refused.value.problems == caught.value.problems
+    for bad in ([], [Fact("no slot", "Anna", "Oslo"), long]):
+        with pytest.raises(FactError):
+            session.check(bad)
+    assert session.rounds == ()
 
 
 def test_cancel_stops_at_the_next_step() -> None:
@@ -360,3 +380,124 @@ def test_config_and_moments_must_fit_the_model() -> None:
     with pytest.warns(UserWarning, match="a guess"):
         config = EditConfig.for_model(lm)
     assert config.layers[-1] < lm.n_layers
+
+
+def led_session(**changes) -> Session:
+    session = tiny_session(tiny_model(lead="He "), **changes)
+    session.apply(tiny_facts()[:2])
+    session.apply(tiny_facts()[2:4])
+    return session
+
+
+def test_another_rule_for_the_same_edits_is_what_a_session_with_that_rule_would_say() -> None:
+    """Judging by thresholds that nothing reaches silences the hooks; by "off" all tokens speak."""
+    session = led_session()
+    prompt = tiny_facts()[0].text
+    silent = session.state.judged(alphas=dict.fromkeys(LAYERS, 99.0))
+    assert not session.scope(prompt, state=silent).in_scope.any()
+    pd.testing.assert_frame_equal(
+        session.predict(prompt, state=silent), session.predict(prompt, edited=False)
+    )
+    assert session.scope(prompt, state=session.state.judged("off")).in_scope.all()
+    assert session.state.config.scope == "zscore"
+    assert session.generate(prompt, 5, state=session.state) == session.generate(prompt, 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"scope": "sometimes"}, "scope is"), ({"match_threshold": 2}, "match_threshold"),
+     ({"alphas": {17: 1.0}}, "hooked are")],
+)  # fmt: skip
+def test_a_rule_that_there_is_not_is_refused(changes: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        new_session().state.judged(**changes)
+
+
+def test_a_state_of_the_past_can_be_asked() -> None:
+    session = led_session()
+    prompt = tiny_facts()[3].text
+    then = session.predict(prompt, state=session.state_at(1))
+    session.go_to(1)
+    pd.testing.assert_frame_equal(session.predict(prompt), then)
+
+
+def test_generation_streams_and_stops_when_told() -> None:
+    session = led_session()
+    prompt, seen = tiny_facts()[0].text, []
+    text = session.generate(prompt, 6, stream=seen.append)
+    assert seen[-1] == text == session.generate(prompt, 6)
+    assert len(seen) == 6
+    assert all(later.startswith(earlier) for earlier, later in pairwise(seen))
+
+    def stop(text: str) -> None:
+        raise EditCancelled("enough")
+
+    untouched = fingerprint(session.lm)
+    with pytest.raises(EditCancelled):
+        session.generate(prompt, 6, stream=stop)
+    assert fingerprint(session.lm) == untouched
+
+
+def test_settings_of_the_optimisation_change_between_rounds() -> None:
+    session = led_session()
+    events: list[object] = []
+    session.subscribe(events.append)
+    before = session.delta_weight(LAYERS[0])
+    session.configure(steps=1, source="me")
+    assert [(type(e), e.source) for e in events] == [(Configured, "me")]
+    assert torch.equal(session.delta_weight(LAYERS[0]), before)
+    fresh = led_session()
+    round_, other = session.apply(tiny_facts()[4:5]), fresh.apply(tiny_facts()[4:5])
+    assert not torch.equal(round_.targets, other.targets)
+
+
+def test_what_all_rounds_share_changes_only_while_there_is_none(tmp_path) -> None:
+    session = tiny_session(tiny_model(lead="He "))
+    session.configure(layers=(1, 2), covariance_weight=7.0, scope="match")
+    other = tiny_session(
+        tiny_model(lead="He "), layers=(1, 2), covariance_weight=7.0, scope="match"
+    )
+    for one in (session, other):
+        one.apply(tiny_facts()[:2])
+    for layer in (1, 2):
+        assert torch.equal(session.delta_weight(layer), other.delta_weight(layer))
+    for changes in ({"layers": (1, 2, 3)}, {"covariance_weight": 8.0}, {"scope": "off"}):
+        with pytest.raises(ValueError, match="hang on it"):
+            session.configure(**changes)
+    with pytest.raises(ValueError, match="steps"):
+        session.configure(steps=0)
+    assert session.config == other.config
+    session.save(tmp_path)
+    assert Session.load(tmp_path, session.lm, session.moments).config == session.config
+
+
+def test_settings_stay_where_they_cannot_be_written(tmp_path, monkeypatch) -> None:
+    lm = tiny_model(lead="He ")
+    session = Session(lm, tiny_config(), tiny_moments(lm), folder=tmp_path / "s")
+
+    def full(*args: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(store, "write", full)
+    before = session.config
+    with pytest.raises(OSError, match="no space"):
+        session.configure(layers=(1, 2))
+    assert session.config == before
+    assert set(session.state.layers) == set(LAYERS)
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_rerun_edits_the_same_facts_anew(single: bool) -> None:
+    session = led_session()
+    session.mute(0)
+    again = session.rerun(single_round=single, covariance_weight=5.0)
+    assert again is not session
+    assert again.config == replace(session.config, covariance_weight=5.0)
+    assert again.state.facts == session.state.facts
+    assert len(again.rounds) == (1 if single else 2)
+    same = session.rerun()
+    by_hand = tiny_session(tiny_model(lead="He "))
+    for round_ in session.state.rounds:
+        by_hand.apply(round_.facts)
+    for layer in LAYERS:
+        assert torch.equal(same.delta_weight(layer), by_hand.delta_weight(layer))

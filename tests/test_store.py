@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import hashlib
+import itertools
 import json
 import os
 import random
@@ -7,14 +10,21 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import pytest
 import torch
+from filelock import FileLock
 from tiny import tiny_config, tiny_facts, tiny_model, tiny_moments, tiny_session
 
+import coachhook_viz.session as session_module
 from coachhook_viz import EditConfig, LanguageModel, Session
 from coachhook_viz.events import Event
 from coachhook_viz.store import SessionFileError, folder, format
@@ -112,12 +122,119 @@ def test_a_session_without_a_folder_writes_nothing(tmp_path: Path, monkeypatch) 
     assert list(tmp_path.iterdir()) == []
 
 
+@contextmanager
+def before_line(number: int, act: Callable[[], None]) -> Iterator[None]:
+    """Within the context, call `act` before the `number`-th line that runs in session or folder."""
+    files = {module.__file__ for module in (folder, session_module)}
+    left = number
+
+    def trace(frame: FrameType, event: str, arg: object):
+        nonlocal left
+        if event == "line":
+            left -= 1
+            if left == 0:
+                act()
+        return trace if frame.f_code.co_filename in files else None
+
+    outer = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(outer)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.filterwarnings("ignore:.*:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("change", ["apply", "go_to"])
+def test_after_an_interrupt_session_and_folder_agree(tmp_path: Path, monkeypatch, change) -> None:
+    """Ctrl-C before each line of a change: it is done or not, on disk as in memory.
+
+    The lines are also those at which a `with` ends, so a file may be closed only when collected.
+    """
+    session = journalled(tmp_path / "s")
+    session.undo()
+    new = session.rounds[1]
+    monkeypatch.setattr(session_module, "edit_round", lambda *args: new)
+    heard: list[Event] = []
+    session.subscribe(heard.append)
+    outcomes = []
+    for line in itertools.count(1):
+        heard.clear()
+        done = False
+        try:
+            with before_line(line, interrupt):
+                session.apply(new.facts) if change == "apply" else session.go_to(2)
+                done = True
+        except KeyboardInterrupt:
+            pass
+        assert len(heard) <= (session.position == 2)
+        outcomes.append(session.position)
+        again = reopened(tmp_path / "s", journal=False)
+        assert again.position == session.position
+        assert [r.number for r in again.rounds] == [r.number for r in session.rounds]
+        session.label(1, f"line {line}")  # it can still be changed
+        session.go_to(1)
+        assert reopened(tmp_path / "s", journal=False).labels == session.labels
+        if done:
+            break
+    assert outcomes == sorted(outcomes)
+    assert set(outcomes[:-1]) == {1, 2}
+
+
 def test_reading_without_a_journal_leaves_the_folder_alone(tmp_path: Path) -> None:
     journalled(tmp_path / "s")
     before = (tmp_path / "s" / "session.json").read_bytes()
     session = reopened(tmp_path / "s", journal=False)
     session.undo()
     assert (tmp_path / "s" / "session.json").read_bytes() == before
+
+
+def test_a_reader_waits_until_another_has_written(tmp_path: Path, monkeypatch) -> None:
+    """While the lock is held the folder may be in the middle of a write."""
+    session = journalled(tmp_path / "s")
+    path = tmp_path / "s" / "round-0002.safetensors"
+    data = path.read_bytes()
+    entered, real = threading.Event(), folder.FileLock.acquire
+
+    def acquire(lock, *args, **kwargs):
+        entered.set()
+        return real(lock, *args, **kwargs)
+
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(tmp_path / "s" / "session.lock"):
+            monkeypatch.setattr(folder.FileLock, "acquire", acquire)
+            path.unlink()
+            again = pool.submit(reopened, tmp_path / "s", journal=False)
+            assert entered.wait(60)
+            path.write_bytes(data)
+        same(session, again.result())
+    monkeypatch.setattr(folder, "_PATIENCE", 0)
+    with (
+        FileLock(tmp_path / "s" / "session.lock"),
+        pytest.raises(SessionFileError, match="another process is writing"),
+    ):
+        reopened(tmp_path / "s")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_cannot_be_written_to_can_be_read(
+    tmp_path: Path, monkeypatch, number: int
+) -> None:
+    session = journalled(tmp_path / "s")
+
+    def refuse(*args, **kwargs) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(folder.FileLock, "acquire", refuse)
+    again = reopened(tmp_path / "s")
+    same(session, again)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        again.undo()
+    assert again.position == 2
 
 
 def test_files_of_rounds_that_no_branch_has_are_removed(tmp_path: Path) -> None:
@@ -165,6 +282,15 @@ def test_two_that_journal_in_one_folder_are_told_and_lose_nothing(tmp_path: Path
     assert (one.position, len(one.rounds), heard) == (1, 1, [])
     one.save(tmp_path / "elsewhere")
     same(other, reopened(tmp_path / "s"))
+
+
+def test_a_refused_change_is_not_taken_for_ones_own(tmp_path: Path) -> None:
+    """Another has made the very same one: still this session did not change, and says so."""
+    one = journalled(tmp_path / "s")
+    reopened(tmp_path / "s").undo()
+    with pytest.raises(SessionFileError, match="changed or removed by someone else"):
+        one.undo()
+    assert one.position == 2
 
 
 def test_two_ways_of_one_session_do_not_overwrite_each_other(tmp_path: Path) -> None:
@@ -373,79 +499,116 @@ def test_sampled_contexts_are_saved(tmp_path: Path) -> None:
     assert again.config.context_templates is not None
 
 
-_VICTIM = """
-import hashlib, os, sys
-sys.path.insert(0, {tests!r})
-import torch
-torch.set_num_threads(1)
-from tiny import tiny_facts, tiny_model, tiny_moments
-from coachhook_viz import Session
-from test_store import logits, reopened
-
-def digest(session):
+def digest(session: Session) -> str:
     return hashlib.sha256(logits(session).numpy().tobytes()).hexdigest()
 
-def victim(path):
+
+def nursery(call: str, **options) -> subprocess.Popen[str]:
+    """A process that calls a function of this module, and forks as no process with threads may."""
+    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    script += f"import torch; torch.set_num_threads(1)\nimport test_store; test_store.{call}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    return subprocess.Popen(command, text=True, env=environment, **options)
+
+
+def kill_at_random(path: str) -> None:
+    """Fork a child that edits and saves for each line that comes in, and say when it is dead."""
+    tiny_moments(tiny_model(lead="He "))
+    for _ in sys.stdin:
+        child = os.fork()
+        if not child:
+            edit_on(Path(path))
+        _, status = os.waitpid(child, 0)
+        print("dead", os.waitstatus_to_exitcode(status), flush=True)
+
+
+def edit_on(path: Path) -> None:
     session = reopened(path)
-    facts = tiny_facts()
-    print("open", session.position, digest(session), flush=True)
+    print("open", os.getpid(), session.position, digest(session), flush=True)
     while True:
         if len(session.rounds) > 6:
             session.go_to(2)
-        session.apply(facts[session.position % 5 :][:2])
+        session.apply(tiny_facts()[session.position % 5 :][:2])
         session.label(session.rounds[-1].number, "round")
         print("did", session.position, digest(session), flush=True)
-
-tiny_moments(tiny_model(lead="He "))
-for line in sys.stdin:  # a child for each line, so that torch is imported once
-    child = os.fork()
-    if not child:
-        victim({path!r})
-    print("child", child, flush=True)
-    os.waitpid(child, 0)
-    print("dead", flush=True)
-"""
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 def test_a_killed_process_loses_at_most_the_round_in_flight(tmp_path: Path) -> None:
     """kill -9 at random moments of editing and saving; what reopens is what was last said."""
     journalled(tmp_path / "s", rounds=1)
-    script = _VICTIM.format(tests=str(Path(__file__).parent), path=str(tmp_path / "s"))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    random.seed(0)
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", script],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as nursery:
-        assert nursery.stdin is not None
-        assert nursery.stdout is not None
+    generator = random.Random(0)
+    with nursery(
+        f"kill_at_random({str(tmp_path / 's')!r})", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         said: dict[int, str] = {}
-        survived = 0
         for _ in range(KILLS):
-            nursery.stdin.write("go\n")
-            nursery.stdin.flush()
-            child = 0
-            while True:
-                word, *rest = nursery.stdout.readline().split()
-                if word == "child":
-                    child = int(rest[0])
-                elif word == "open":
-                    position, digest = int(rest[0]), rest[1]
-                    for last in said:  # the state that was said last, or the one in flight
-                        assert position in ((last, 2, 3) if last == 7 else (last, last + 1))
-                        assert said.get(position, digest) == digest
-                        survived += position == last
-                    said = {position: digest}
-                    time.sleep(random.uniform(0, 0.4))
-                    os.kill(child, signal.SIGKILL)
-                elif word == "did":
-                    said = {int(rest[0]): rest[1]}
-                elif word == "dead":
-                    break
-        nursery.stdin.close()
-    assert survived > KILLS / 2
-    shutil.rmtree(tmp_path / "s")
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            word, *rest = process.stdout.readline().split()
+            assert word == "open"
+            child, position, found = int(rest[0]), int(rest[1]), rest[2]
+            for last in said:  # the state that was said last, or the one in flight
+                assert position in ((last, 2, 3) if last == 7 else (last, last + 1))
+                assert said.get(position, found) == found
+            said = {position: found}
+            time.sleep(generator.uniform(0, 0.4))
+            os.kill(child, signal.SIGKILL)
+            word, *rest = process.stdout.readline().split()
+            while word == "did":
+                said = {int(rest[0]): rest[1]}
+                word, *rest = process.stdout.readline().split()
+            assert [word, *rest] == ["dead", str(-signal.SIGKILL)]
+        process.stdin.close()
+
+
+def kill_before_each_line(path: str, change: str) -> None:
+    """Kill a child before each line of a change, and look at what is in the folder then."""
+    before, there = Path(path, "before"), Path(path, "s")
+    if change == "save":
+        session = journalled(Path(path, "elsewhere"))
+        before.mkdir()
+    else:
+        session = journalled(before)
+        session.undo()  # the file of round 2 is dropped when another is applied
+        session = reopened(before)
+        session._folder = there
+    new = session.rounds[1]
+    session_module.edit_round = lambda *args: new
+
+    def seen() -> object:
+        if not (there / "session.json").exists():
+            return None
+        again = reopened(there, journal=False)
+        weights = [at.delta_weight.numpy().tobytes() for at in again.state.layers.values()]
+        return [r.number for r in again.rounds], again.position, weights
+
+    outcomes: list[object] = []
+    for line in itertools.count(1):
+        shutil.rmtree(there, ignore_errors=True)
+        shutil.copytree(before, there)
+        child = os.fork()
+        if not child:
+            with before_line(line, lambda: os.kill(os.getpid(), signal.SIGKILL)):
+                session.save(there) if change == "save" else session.apply(new.facts)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        outcomes.append(seen())
+        if not status:
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        session.save(there) if change == "save" else reopened(there).label(1, "it goes on")
+    start, end = outcomes[0], outcomes[-1]
+    written = outcomes.index(end)
+    assert 0 < written < len(outcomes) - 1
+    assert outcomes == [start] * written + [end] * (len(outcomes) - written)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+@pytest.mark.parametrize("change", ["apply", "save"])
+def test_a_kill_at_any_line_leaves_the_folder_before_or_after(tmp_path: Path, change: str) -> None:
+    with nursery(f"kill_before_each_line({str(tmp_path)!r}, {change!r})") as process:
+        assert process.wait() == 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import tiny_facts, tiny_model
+from tiny import tiny_facts, tiny_model, tiny_session
 
 from coachhook_viz import Fact, FactError
 from coachhook_viz.editing.progress import Watch
@@ -45,6 +45,20 @@ def test_lead_and_leading_token_shift_everything(bos: bool, lead: str) -> None:
     assert lm.tokenizer.convert_ids_to_tokens(tokens.essence.ids)[ahead:] == [
         "Anna", "Bruno", "is", "a",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_an_end_token_is_no_part_of_prompts_or_targets(bos: bool) -> None:
+    """Else every target "cannot be told apart" from its prompt."""
+    lm, plain = (tiny_model(bos=bos, eos=eos, lead="He ") for eos in (True, False))
+    templates = (("{}",), ("He left today . {}",))
+    assert prepare(lm, tiny_facts(), templates) == prepare(plain, tiny_facts(), templates)
+    assert tokenize(lm, "Anna is") == tokenize(plain, "Anna is")
+    session, other = tiny_session(lm, steps=2), tiny_session(plain, steps=2)
+    for one in (session, other):
+        one.apply(tiny_facts()[:2])
+    assert session.evaluate().equals(other.evaluate())
+    assert session.scope("Anna is").tokens == other.scope("Anna is").tokens
 
 
 def test_context_braces_and_subject_braces_do_not_mix() -> None:

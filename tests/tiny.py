@@ -48,6 +48,7 @@ def tiny_model(
     family: str = "llama",
     *,
     bos: bool = False,
+    eos: bool = False,
     lead: str = "",
     dtype: torch.dtype = torch.float32,
     **changes: Any,
@@ -62,17 +63,17 @@ def tiny_model(
     )
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).to(dtype)
-    return LanguageModel(model, tiny_tokenizer(bos=bos), f"tiny-{family}", lead)
+    return LanguageModel(model, tiny_tokenizer(bos=bos, eos=eos), f"tiny-{family}", lead)
 
 
-def tiny_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
-    """One token a word, with a leading token or none."""
+def tiny_tokenizer(*, bos: bool = False, eos: bool = False) -> PreTrainedTokenizerFast:
+    """One token a word, with a leading token or none, and an end token or none."""
     vocabulary = {word: i for i, word in enumerate(["<unk>", "<s>", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    if bos:
+    if bos or eos:
         tokenizer.post_processor = processors.TemplateProcessing(
-            single="<s> $A", special_tokens=[("<s>", 1)]
+            single=f"{'<s> ' * bos}$A{' <unk>' * eos}", special_tokens=[("<s>", 1), ("<unk>", 0)]
         )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<unk>", bos_token="<s>"

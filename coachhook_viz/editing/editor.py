@@ -1,6 +1,7 @@
 """One round of CoachHooK, top to bottom as on the method page.
 
 edit_round          a batch of facts, edited at once into a Round
+check               what is wrong with a batch, before anything is computed
 bare_keys           the keys that facts have in the unedited model
 WideScopeWarning    what it says of prompts too short for the z-score scope
 """
@@ -30,7 +31,7 @@ from coachhook_viz.editing.tokens import (
 )
 from coachhook_viz.editing.update import woodbury
 from coachhook_viz.editing.values import Targets, optimise_targets
-from coachhook_viz.facts import Fact, FactError, Problem, validate
+from coachhook_viz.facts import Fact, FactError, Problem, find_problems, validate
 from coachhook_viz.models import LanguageModel
 
 _BATCH_OVERHEAD = 25  # tokens that one more batch costs
@@ -81,8 +82,7 @@ def edit_round(
     """
     started = time.perf_counter()
     config = state.config
-    validate(facts)
-    tokens = prepare(lm, facts, config.context_templates or (("{}",),))
+    tokens = check(lm, config, facts)
 
     with attached(lm, {}):  # whatever else hangs on the model is silent meanwhile
         targets = optimise_targets(lm, state.hook_layers(lm.dtype), tokens, config, watch)
@@ -99,6 +99,30 @@ def edit_round(
         losses=targets.losses,
         seconds=time.perf_counter() - started,
     )
+
+
+def check(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> list[FactTokens]:
+    """Tokenise a batch, or name all that is wrong with it.
+
+    Raises
+    ------
+    FactError
+        As `validate` and, if all texts are sound, `tokens.prepare` say.
+    """
+    problems: list[Problem] = []
+    tokens: list[FactTokens] = []
+    try:
+        validate(facts)
+    except FactError as error:
+        problems += error.problems
+    if not find_problems(facts):
+        try:
+            tokens = prepare(lm, facts, config.context_templates or (("{}",),))
+        except FactError as error:
+            problems += error.problems
+    if problems:
+        raise FactError(sorted(problems, key=lambda problem: problem.index), facts)
+    return tokens
 
 
 def bare_keys(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> dict[int, Tensor]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock, RLock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -124,25 +124,13 @@ class Attachment:
 
     def _follow(self, cache: Any) -> None:
         """Whatever rows the cache selects (beam search), select them in its norms too."""
-
-        def follow(name: str, select: Callable[[Tensor, Any], Tensor]) -> None:
-            original = getattr(cache, name)
-
-            def both(rows: Any) -> Any:
-                norms = self._sequences[cache].norms
-                norms.update({layer: select(known, rows) for layer, known in norms.items()})
-                return original(rows)
-
-            setattr(cache, name, both)
-
-        follow("reorder_cache", lambda norms, rows: norms[rows.to(norms.device)])
-        follow("batch_select_indices", lambda norms, rows: norms[rows])
-        follow("batch_repeat_interleave", lambda norms, times: norms.repeat_interleave(times, 0))
+        for name in _SELECTIONS:
+            setattr(cache, name, _Selection(self._sequences, cache, name))
 
     def release(self) -> None:
         """Forget every cache and give it its own methods back."""
         for cache in list(self._sequences):
-            for name in ("reorder_cache", "batch_select_indices", "batch_repeat_interleave"):
+            for name in _SELECTIONS:
                 cache.__dict__.pop(name, None)
         self._sequences.clear()
 
@@ -158,6 +146,39 @@ class Attachment:
             return hook_layer(layer, args[0], output, self._tokens)
 
         return forward_hook
+
+
+_SELECTIONS: Mapping[str, Callable[[Tensor, Any], Tensor]] = {
+    "reorder_cache": lambda norms, rows: norms[rows.to(norms.device)],
+    "batch_select_indices": lambda norms, rows: norms[rows],
+    "batch_repeat_interleave": lambda norms, times: norms.repeat_interleave(times, 0),
+}
+"""What a cache's methods that select rows mean for its norms."""
+
+
+class _Selection:
+    """One of these methods of one cache, which selects in the norms first.
+
+    A deep copy of the cache, as one makes of a prompt's to go on from it several times, gets norms
+    of its own.
+    """
+
+    def __init__(self, sequences: WeakKeyDictionary[Any, Tokens], cache: Any, name: str) -> None:
+        self._sequences = sequences
+        self._cache = cache
+        self._name = name
+
+    def __call__(self, rows: Any) -> Any:
+        norms, select = self._sequences[self._cache].norms, _SELECTIONS[self._name]
+        norms.update({layer: select(known, rows) for layer, known in norms.items()})
+        return getattr(type(self._cache), self._name)(self._cache, rows)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Selection:
+        cache = memo[id(self._cache)]
+        if cache not in self._sequences:
+            tokens = self._sequences[self._cache]
+            self._sequences[cache] = replace(tokens, norms=dict(tokens.norms))
+        return _Selection(self._sequences, cache, self._name)
 
 
 _IN_FORCE: WeakKeyDictionary[nn.Module, Attachment] = WeakKeyDictionary()

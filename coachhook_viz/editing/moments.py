@@ -22,7 +22,6 @@ from torch import Tensor
 from coachhook_viz.editing.forward import Batch, run_to
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
-from coachhook_viz.editing.tokens import token_ids
 from coachhook_viz.models import LanguageModel
 from coachhook_viz.models.cache import cache_dir
 
@@ -72,7 +71,7 @@ def collect(
     MomentsWarning
         If there are fewer than ten tokens for each dimension of the keys.
     """
-    sequences = sorted((token_ids(lm, t)[: lm.context_window] for t in texts), key=len)
+    sequences = sorted((lm.token_ids(t)[: lm.context_window] for t in texts), key=len)
     total = sum(map(len, sequences))
     if not total:
         raise ValueError("no token in the texts that second moments are to be collected over")
@@ -116,7 +115,7 @@ def cached_moments(
         Layer to C0 (d_key, d_key), float64, on the model's device.
     """
     texts = corpus()
-    tokens = repr([token_ids(lm, text) for text in texts])  # with lead and special tokens
+    tokens = repr([lm.token_ids(text) for text in texts])  # with lead and special tokens
     parts = [lm.fingerprint, lm.architecture.down_projection, tokens]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     folder = cache_dir() / "moments"

@@ -1,7 +1,6 @@
 """From facts to token ids: subjects, targets, context templates, batches by length.
 
-token_ids           a text's ids, with the model's leading text
-tokenize            the same for a prompt, checked
+tokenize            a prompt's ids, with the model's leading text, checked
 Prompt              a tokenised prompt that knows where its subject ends
 FactTokens          everything of one fact that editing runs through the model
 prepare             the FactTokens of a batch of facts, or a FactError that says what to change
@@ -71,12 +70,6 @@ class FactTokens:
         return [prompt for group in self.groups for prompt in group]
 
 
-def token_ids(lm: LanguageModel, text: str) -> list[int]:
-    """Token ids of `text` after the model's lead, with the special tokens it expects."""
-    ids: list[int] = lm.tokenizer(lm.lead + text)["input_ids"]
-    return ids
-
-
 def tokenize(lm: LanguageModel, text: str) -> list[int]:
     """Token ids of a prompt that the model can read.
 
@@ -85,7 +78,7 @@ def tokenize(lm: LanguageModel, text: str) -> list[int]:
     ValueError
         If it has no token, or more than the model's context window.
     """
-    ids = token_ids(lm, text)
+    ids = lm.token_ids(text)
     if not ids:
         raise ValueError("the prompt has no token")
     if len(ids) > lm.context_window:
@@ -105,7 +98,7 @@ def continuation(lm: LanguageModel, prompt: str, answer: str) -> tuple[list[int]
         If the answer has no token of its own after this prompt, or the prompt is too long.
     """
     before = tokenize(lm, prompt)
-    whole = token_ids(lm, f"{prompt} {answer.strip()}")
+    whole = lm.token_ids(f"{prompt} {answer.strip()}")
     if whole[: len(before)] != before or len(whole) == len(before):
         raise ValueError(f"{answer!r} cannot be told apart from the prompt {prompt!r} as tokens")
     return before, whole[len(before) :]
@@ -153,7 +146,7 @@ def prepare(
             start = text.index("{}", len(template) - len("{}"))
             text = text[:start] + fact.subject + text[start + len("{}") :]
             last = subject_last_token(lm, text, start, start + len(fact.subject))
-            return None if last is None else Prompt(tuple(token_ids(lm, text)), last)
+            return None if last is None else Prompt(tuple(lm.token_ids(text)), last)
 
         groups = tuple(tuple(located(t, fact.prompt) for t in group) for group in templates)
         essence = located("{}", KL_PROMPT)
@@ -210,7 +203,7 @@ def sample_contexts(lm: LanguageModel, watch: Watch) -> ContextTemplates:
     watch("contexts", 0, 1)
     by_length: dict[int, list[list[int]]] = {}
     for opener in _CONTEXT_OPENERS:
-        ids = token_ids(lm, opener)
+        ids = lm.token_ids(opener)
         by_length.setdefault(len(ids), []).append(ids)
     texts: list[str] = []
     with attached(lm, {}), torch.random.fork_rng([lm.device] if lm.device.type == "cuda" else []):

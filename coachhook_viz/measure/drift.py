@@ -1,6 +1,6 @@
 """What rounds of edits do to the whole: weights, thresholds, hidden states, neutral text.
 
-weights          size and rank of ΔW by round and layer
+weights          size and rank of ΔW by layer
 thresholds       α by round and layer, and the fact that lowered it
 Probes           how far hidden states on neutral text move, and its perplexity
 neutral_texts    the text shipped for that
@@ -8,7 +8,7 @@ neutral_texts    the text shipped for that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -16,11 +16,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.forward import Batch, hidden
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.scope import CALIBRATION_MARGIN
-from coachhook_viz.editing.state import EditState, LayerState
+from coachhook_viz.editing.state import EditState, LayerState, Round
 from coachhook_viz.editing.tokens import length_batches, tokenize
 from coachhook_viz.models import LanguageModel
 
@@ -34,42 +35,34 @@ def neutral_texts() -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-def weights(lm: LanguageModel, states: Sequence[EditState]) -> pd.DataFrame:
+def weights(lm: LanguageModel, state: EditState) -> pd.DataFrame:
     """Size and rank of ΔW.
-
-    Parameters
-    ----------
-    lm : LanguageModel
-    states : sequence of EditState
-        The one at place r after r rounds.
 
     Returns
     -------
     DataFrame
-        round, layer : int
+        layer : int
         metric : str
             "norm" ‖ΔW‖_F; "relative_norm" ‖ΔW‖_F / ‖W0‖_F; "singular_1" to "singular_3", the
             largest singular values; "effective_rank", exp of the entropy of all of them as shares.
         value : float
     """
-    original = {layer: float(lm.weight(layer).double().norm()) for layer in states[0].layers}
     rows = []
-    for round_, state in enumerate(states):
-        for layer, at in state.layers.items():
-            values = singular_values(at)
-            norm = float(values.norm())
-            share = values / values.sum() if norm else values
-            rank = float(torch.special.entr(share).sum().exp()) if norm else 0.0
-            rows += [
-                (round_, layer, "norm", norm),
-                (round_, layer, "relative_norm", norm / original[layer]),
-                *(
-                    (round_, layer, f"singular_{i + 1}", float(value))
-                    for i, value in enumerate(values[:_SINGULAR_VALUES])
-                ),
-                (round_, layer, "effective_rank", rank),
-            ]
-    return pd.DataFrame(rows, columns=["round", "layer", "metric", "value"])
+    for layer, at in state.layers.items():
+        values = singular_values(at)
+        norm = float(values.norm())
+        share = values / values.sum() if norm else values
+        rank = float(torch.special.entr(share).sum().exp()) if norm else 0.0
+        rows += [
+            (layer, "norm", norm),
+            (layer, "relative_norm", norm / float(lm.weight(layer).double().norm())),
+            *(
+                (layer, f"singular_{i + 1}", float(value))
+                for i, value in enumerate(values[:_SINGULAR_VALUES])
+            ),
+            (layer, "effective_rank", rank),
+        ]
+    return pd.DataFrame(rows, columns=["layer", "metric", "value"])
 
 
 def singular_values(at: LayerState) -> Tensor:
@@ -86,8 +79,8 @@ def singular_values(at: LayerState) -> Tensor:
     return values.cpu()
 
 
-def thresholds(states: Sequence[EditState]) -> pd.DataFrame:
-    """Scope thresholds over the rounds.
+def thresholds(config: EditConfig, rounds: Sequence[Round]) -> pd.DataFrame:
+    """Scope thresholds before the first of `rounds` and after each.
 
     Returns
     -------
@@ -100,19 +93,20 @@ def thresholds(states: Sequence[EditState]) -> pd.DataFrame:
             The fact whose edit prompt lowered α in this round; NA where it stayed, or that fact is
         muted.
     """
-    rows = []
-    before: dict[int, float] = {}
-    for round_, state in enumerate(states):
-        for layer, alpha in state.alphas.items():
+    before: Mapping[int, float] = dict.fromkeys(config.layers, config.alpha)
+    rows: list[tuple[int, int, str, float, int | None]] = [
+        (0, layer, "alpha", alpha, None) for layer, alpha in before.items()
+    ]
+    for count, round_ in enumerate(rounds, 1):
+        for layer, alpha in round_.alphas.items():
             lowered = None
-            if round_ and alpha < before[layer] and state.rounds[-1].fact_ids:
-                newest = state.rounds[-1]
-                place = int(newest.peaks[layer].argmin())
-                margin = float(newest.peaks[layer][place]) - alpha
+            if alpha < before[layer] and round_.fact_ids:
+                place = int(round_.peaks[layer].argmin())
+                margin = float(round_.peaks[layer][place]) - alpha
                 if margin <= CALIBRATION_MARGIN + 1e-9:  # else the one that did is muted
-                    lowered = newest.fact_ids[place]
-            rows.append((round_, layer, "alpha", alpha, lowered))
-        before = state.alphas
+                    lowered = round_.fact_ids[place]
+            rows.append((count, layer, "alpha", alpha, lowered))
+        before = round_.alphas
     frame = pd.DataFrame(rows, columns=["round", "layer", "metric", "value", "fact"])
     return frame.astype({"fact": "Int64"})
 

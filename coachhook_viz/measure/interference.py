@@ -1,31 +1,40 @@
 """How much edits act on each other's keys, and what could be known of that beforehand.
 
-interference     the edit × edit matrix, as it is and as it was to be expected
+interference         the edit × edit matrix, as it is and as it was to be expected
 rank_correlation     how well the expectation ranks what came
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from coachhook_viz.editing.state import EditState
+from coachhook_viz.editing.state import EditState, Round
 
 
 def interference(
-    state: EditState, base_keys: Mapping[int, Tensor], preserved: Mapping[int, Tensor]
+    state: EditState,
+    wanted: Collection[int],
+    rounds: Sequence[Round],
+    base_keys: Mapping[int, Tensor],
+    preserved: Mapping[int, Tensor],
 ) -> pd.DataFrame:
-    """Edit × edit, for every pair of facts in force.
+    """Edit × edit, for every pair of some facts in force.
 
     Parameters
     ----------
     state : EditState
+    wanted : collection of int
+        Ids of the facts; those that are not in force are left out.
+    rounds : sequence of Round
+        Those of `state` with all their facts: later rounds preserve the keys of muted ones too.
     base_keys : mapping of int to Tensor
-        By layer, the keys (d_key, facts) of `state.facts` in the unedited model.
+        By layer, the keys (d_key, facts) of all facts of `rounds` in the unedited model.
     preserved : mapping of int to Tensor
         By layer, ``P0 = (λ C0)⁻¹`` (d_key, d_key).
 
@@ -45,48 +54,58 @@ def interference(
             its own and of earlier rounds, later ones it cannot know. Both are known before
             editing, from the unedited model's keys and the order of the rounds.
     """
-    ids = np.array(state.fact_ids)
-    count = len(ids)
+    chosen = set(wanted)
+    columns = [place for place, fact_id in enumerate(state.fact_ids) if fact_id in chosen]
+    ids = [state.fact_ids[column] for column in columns]
+    sizes = [len(round_.facts) for round_ in rounds]
+    ends = [stop for size, stop in zip(sizes, accumulate(sizes), strict=True) for _ in range(size)]
+    place_of = {i: place for place, i in enumerate(i for r in rounds for i in r.fact_ids)}
+    places = [place_of[fact_id] for fact_id in ids]
     frames = []
     for layer, at in state.layers.items():
-        if not count:
+        if not ids:
             break
-        keys = torch.cat([f.keys for f in at.factors], dim=1)
-        directions = torch.cat([f.directions for f in at.factors], dim=1)
-        sizes = torch.cat([f.residuals for f in at.factors], dim=1).norm(dim=0)
-        acts = (keys.T @ directions).abs() * sizes  # (fact, by)
+        keys = torch.cat([f.keys for f in at.factors], dim=1)[:, columns]
+        directions = torch.cat([f.directions for f in at.factors], dim=1)[:, columns]
+        residuals = torch.cat([f.residuals for f in at.factors], dim=1)[:, columns]
+        acts = (keys.T @ directions).abs() * residuals.norm(dim=0)  # (fact, by)
         actual = acts / acts.diagonal()[:, None]
         base = base_keys[layer]
-        whitened = base.T @ preserved[layer] @ base  # (facts, facts)
-        overlap = whitened.abs() / whitened.diagonal()[:, None]
-        spared = _spare(whitened, [len(round_.facts) for round_ in state.rounds]).abs()
-        predicted = spared / spared.diagonal()[:, None]
+        whitened = base.T @ preserved[layer] @ base  # (all facts, all facts)
+        overlap = whitened[places][:, places]
+        spared = _spare(whitened, ends, places)
         frames.append(
             pd.DataFrame(
                 {
                     "layer": layer,
-                    "fact": ids.repeat(count),
-                    "by": np.tile(ids, count),
+                    "fact": np.repeat(ids, len(ids)),
+                    "by": np.tile(ids, len(ids)),
                     "actual": actual.flatten().cpu().numpy(),
-                    "overlap": overlap.flatten().cpu().numpy(),
-                    "predicted": predicted.flatten().cpu().numpy(),
+                    "overlap": _relative(overlap).flatten().cpu().numpy(),
+                    "predicted": _relative(spared).flatten().cpu().numpy(),
                 }
             )
         )
-    columns = ["layer", "fact", "by", "actual", "overlap", "predicted"]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+    names = ["layer", "fact", "by", "actual", "overlap", "predicted"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=names)
 
 
-def _spare(whitened: Tensor, sizes: Sequence[int]) -> Tensor:
-    """``k_iᵀ P_j k_j`` for all pairs, from ``k_iᵀ P0 k_j`` alone (Woodbury), rounds in order."""
-    spared = torch.empty_like(whitened)
-    stop = 0
-    for size in sizes:
-        start, stop = stop, stop + size
-        past = whitened[:stop, :stop].clone()
-        past.diagonal().add_(1)
-        known = torch.linalg.solve(past, whitened[:stop, start:stop])
-        spared[:, start:stop] = whitened[:, start:stop] - whitened[:, :stop] @ known
+def _relative(products: Tensor) -> Tensor:
+    """Sizes (fact, by) in units of each fact's own."""
+    return products.abs() / products.diagonal().abs()[:, None]
+
+
+def _spare(whitened: Tensor, ends: Sequence[int], places: Sequence[int]) -> Tensor:
+    """``k_iᵀ P_j k_j`` for the facts at `places`, from ``k_iᵀ P0 k_j`` of all in their order.
+
+    By Woodbury it is ``W_ij − W_i (I + W)⁻¹ W_j`` with W over the facts before the end of j's
+    round, ``ends[j]``. One Cholesky factor serves all: its first rows are those of the first facts.
+    """
+    factor = torch.linalg.cholesky(whitened + torch.eye(len(whitened)).to(whitened))
+    known = torch.linalg.solve_triangular(factor, whitened[:, places], upper=False)
+    rows = torch.arange(len(whitened), device=whitened.device)
+    before = rows[:, None] < rows.new_tensor([ends[place] for place in places])
+    spared: Tensor = whitened[places][:, places] - known.T @ (known * before)
     return spared
 
 

@@ -6,7 +6,8 @@ OverRounds    quality, drift, interference and scope quality of many states
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 import pandas as pd
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.editor import bare_keys
 from coachhook_viz.editing.progress import Watch
-from coachhook_viz.editing.state import EditState
+from coachhook_viz.editing.state import EditState, Round
 from coachhook_viz.facts import Fact
 from coachhook_viz.measure.answers import Unedited
 from coachhook_viz.measure.drift import Probes, neutral_texts, thresholds, weights
@@ -47,19 +48,20 @@ class OverRounds:
         self._unedited = Unedited(lm, config)
         self._probes: Probes | None = None
         self._quality: dict[_Key, dict[int, pd.DataFrame]] = {}
-        self._shifts: dict[_Key, pd.DataFrame] = {}
+        self._drifts: dict[_Key, pd.DataFrame] = {}
         self._scopes: dict[tuple[_Key, tuple[str, ...]], dict[int, pd.DataFrame]] = {}
         self._keys: dict[int, dict[int, Tensor]] = {}
+        self._pairs: tuple[object, pd.DataFrame] | None = None  # just the last: they are large
 
     def quality(
-        self, states: Mapping[int, EditState], wanted: Collection[int], watch: Watch
+        self, rounds: Sequence[Round], wanted: Collection[int], watch: Watch
     ) -> pd.DataFrame:
-        """`quality` of the facts `wanted` under each state that has them.
+        """`quality` of the facts `wanted` after each of `rounds` from their own on.
 
         Parameters
         ----------
-        states : mapping of int to EditState
-            By the number of rounds in force, ascending.
+        rounds : sequence of Round
+            Those in force.
         wanted : collection of int
             Ids of facts.
         watch : Watch
@@ -70,11 +72,14 @@ class OverRounds:
             fact, edited, round : int; metric : str; value : float.
         """
         frames = []
-        for count, state in states.items():
-            facts = _chosen(state, wanted)
+        walk = _Walk(self._lm, self._config, rounds)
+        edited: dict[int, int] = {}
+        facts: dict[int, Fact] = {}
+        for count, round_ in enumerate(rounds, 1):
+            edited |= dict.fromkeys(round_.fact_ids, count)
+            facts |= _chosen(round_, wanted)
             if facts:
-                edited = {i: place for place, r in enumerate(state.rounds, 1) for i in r.fact_ids}
-                frame = self.score(state, facts, watch)
+                frame = self._score(rounds[:count], facts, partial(walk.state, count), watch)
                 frame.insert(1, "edited", frame["fact"].map(edited))
                 frame.insert(2, "round", count)
                 frames.append(frame)
@@ -83,57 +88,72 @@ class OverRounds:
 
     def score(self, state: EditState, facts: Mapping[int, Fact], watch: Watch) -> pd.DataFrame:
         """`quality` of any facts by id, in force or not."""
-        known = self._quality.setdefault(_key(state), {})
+        return self._score(state.rounds, facts, lambda: state, watch)
+
+    def _score(
+        self,
+        rounds: Sequence[Round],
+        facts: Mapping[int, Fact],
+        state: Callable[[], EditState],
+        watch: Watch,
+    ) -> pd.DataFrame:
+        known = self._quality.setdefault(_key(rounds), {})
         new = {fact_id: fact for fact_id, fact in facts.items() if fact_id not in known}
         if new:
-            frame = quality(self._lm, state, list(new.values()), watch, self._unedited)
+            frame = quality(self._lm, state(), list(new.values()), watch, self._unedited)
             frame["fact"] = frame["fact"].map(dict(enumerate(new)))
             known.update({int(str(i)): part for i, part in frame.groupby("fact", sort=False)})
         columns = pd.DataFrame(columns=["fact", "metric", "value"])
         parts = [known[fact_id] for fact_id in facts]
         return pd.concat(parts, ignore_index=True) if parts else columns
 
-    def drift(self, states: Sequence[EditState], watch: Watch) -> pd.DataFrame:
-        """`weights`, `thresholds` and `Probes.measure` of each state, one below the other."""
+    def drift(self, rounds: Sequence[Round], watch: Watch) -> pd.DataFrame:
+        """`weights`, `Probes.measure` and `thresholds` after none, one, … all of `rounds`."""
+        walk = _Walk(self._lm, self._config, rounds)
         if self._probes is None:
-            self._probes = Probes(self._lm, states[0], neutral_texts())
-        frames = [weights(self._lm, states), thresholds(states)]
-        for place, state in enumerate(states):
-            watch("drift", place, len(states))
-            key = _key(state)
-            if key not in self._shifts:
-                self._shifts[key] = self._probes.measure(state)
-            frames.append(self._shifts[key].assign(round=place))
-        whole = [
-            frame.reindex(columns=["round", "layer", "metric", "value", "fact", "probe"]).astype(
-                {"layer": "Int64", "fact": "Int64", "probe": "Int64"}
-            )
-            for frame in frames
-        ]
-        return pd.concat(whole, ignore_index=True)
+            self._probes = Probes(self._lm, walk.state(0), neutral_texts())
+        frames = [thresholds(self._config, rounds)]
+        for count in range(len(rounds) + 1):
+            watch("drift", count, len(rounds) + 1)
+            key = _key(rounds[:count])
+            if key not in self._drifts:
+                state = walk.state(count)
+                self._drifts[key] = pd.concat(
+                    [_whole(weights(self._lm, state)), _whole(self._probes.measure(state))]
+                )
+            frames.append(self._drifts[key].assign(round=count))
+        return pd.concat(map(_whole, frames), ignore_index=True)
 
-    def interference(self, state: EditState, wanted: Collection[int], watch: Watch) -> pd.DataFrame:
-        """`interference` among the facts `wanted` that are in force."""
-        facts = dict(zip(state.fact_ids, state.facts, strict=True))
+    def interference(
+        self, state: EditState, wanted: Sequence[int], rounds: Sequence[Round], watch: Watch
+    ) -> pd.DataFrame:
+        """`interference` among the facts `wanted`; `rounds` are those of `state`, none muted."""
+        key = (_key(state.rounds), tuple(wanted))
+        if self._pairs is None or self._pairs[0] != key:
+            base = self._base_keys(rounds, watch)
+            self._pairs = key, interference(state, wanted, rounds, base, self._preserved)
+        return self._pairs[1].copy()
+
+    def _base_keys(self, rounds: Sequence[Round], watch: Watch) -> dict[int, Tensor]:
+        """By layer, the keys (d_key, facts) of the rounds' facts in the unedited model."""
+        facts = {i: f for r in rounds for i, f in zip(r.fact_ids, r.facts, strict=True)}
         new = [fact_id for fact_id in facts if fact_id not in self._keys]
         if new:
             watch("keys", 0, 1)
             keys = bare_keys(self._lm, self._config, [facts[fact_id] for fact_id in new])
             for place, fact_id in enumerate(new):
                 self._keys[fact_id] = {layer: found[:, place] for layer, found in keys.items()}
-        base = {
+        return {
             layer: torch.stack([self._keys[fact_id][layer] for fact_id in facts], dim=1)
-            for layer in (state.layers if facts else ())
+            for layer in (self._config.layers if facts else ())
         }
-        frame = interference(state, base, self._preserved)
-        return frame[frame["fact"].isin(wanted) & frame["by"].isin(wanted)].reset_index(drop=True)
 
     def scope_quality(
         self, state: EditState, wanted: Collection[int], others: Sequence[str], watch: Watch
     ) -> pd.DataFrame:
         """`scope_quality` of the facts `wanted` that are in force."""
-        known = self._scopes.setdefault((_key(state), tuple(others)), {})
-        facts = _chosen(state, wanted)
+        known = self._scopes.setdefault((_key(state.rounds), tuple(others)), {})
+        facts = {i: f for round_ in state.rounds for i, f in _chosen(round_, wanted).items()}
         new = {fact_id: fact for fact_id, fact in facts.items() if fact_id not in known}
         frame = scope_quality(self._lm, state, new, others, watch)
         known.update({int(str(i)): part for i, part in frame.groupby("fact", sort=False)})
@@ -163,10 +183,31 @@ def _hash(fact_id: int) -> bytes:
     return hashlib.sha256(str(fact_id).encode()).digest()
 
 
-def _chosen(state: EditState, wanted: Collection[int]) -> dict[int, Fact]:
-    pairs = zip(state.fact_ids, state.facts, strict=True)
+def _chosen(round_: Round, wanted: Collection[int]) -> dict[int, Fact]:
+    pairs = zip(round_.fact_ids, round_.facts, strict=True)
     return {fact_id: fact for fact_id, fact in pairs if fact_id in wanted}
 
 
-def _key(state: EditState) -> _Key:
-    return tuple((round_.number, round_.fact_ids) for round_ in state.rounds)
+def _key(rounds: Sequence[Round]) -> _Key:
+    return tuple((round_.number, round_.fact_ids) for round_ in rounds)
+
+
+def _whole(frame: pd.DataFrame) -> pd.DataFrame:
+    """With all columns of `OverRounds.drift`."""
+    columns = ["round", "layer", "metric", "value", "fact", "probe"]
+    types = {"layer": "Int64", "fact": "Int64", "probe": "Int64"}
+    return frame.reindex(columns=columns).astype(types)
+
+
+class _Walk:
+    """The states after each of some rounds, one at a time: each holds a dense ΔW a layer."""
+
+    def __init__(self, lm: LanguageModel, config: EditConfig, rounds: Sequence[Round]) -> None:
+        self._rounds = rounds
+        self._state = EditState.of(lm, config)
+
+    def state(self, count: int) -> EditState:
+        """After `count` rounds, which never falls from one call to the next."""
+        for round_ in self._rounds[len(self._state.rounds) : count]:
+            self._state = self._state.then(round_)
+        return self._state

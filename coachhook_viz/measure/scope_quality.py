@@ -2,7 +2,7 @@
 
 scope_quality    one row a prompt
 confusion        the table of should and did
-near_misses      for each fact, the other subject that looks most like its own
+near_misses      for a fact, the other subject that looks most like its own, if any looks alike
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from coachhook_viz.facts import Fact
 from coachhook_viz.models import LanguageModel
 
 KINDS = ("edit", "paraphrase", "neighbour", "near miss")
+_ALIKE = 0.6  # share of equal letters: Houston and Boston 0.77, Italy and Istanbul 0.62
 _COLUMNS = ["fact", "kind", "prompt", "should", "at_subject", "anywhere", "tokens", "reason"]
 
 
@@ -38,7 +39,8 @@ def scope_quality(
     facts : mapping of int to Fact
         By id.
     others : sequence of str
-        Subjects to make near misses with; those that are edited themselves are left out.
+        Subjects to make near misses with, where they look like a fact's own; those that are edited
+        themselves are left out.
     watch : Watch, optional
         Called before each fact, stage "scope".
 
@@ -117,11 +119,11 @@ def confusion(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def near_misses(facts: Mapping[int, Fact], others: Sequence[str]) -> dict[int, str]:
-    """For each fact, the one of `others` that looks most like its subject."""
+    """By fact, the one of `others` that looks most like its subject; no entry where none does."""
     pool = list(dict.fromkeys(others))
     found = {}
     for fact_id, fact in facts.items():
-        close = difflib.get_close_matches(fact.subject, pool, n=1, cutoff=0.0)
+        close = difflib.get_close_matches(fact.subject, pool, n=1, cutoff=_ALIKE)
         if close:
             found[fact_id] = close[0]
     return found

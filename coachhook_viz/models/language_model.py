@@ -139,10 +139,24 @@ class LanguageModel:
             digest.update(sample.numpy().tobytes())
         return digest.hexdigest()
 
+    def token_ids(self, text: str) -> list[int]:
+        """Token ids of `text` after the lead, to be continued: special tokens before it only.
+
+        An end token that the tokenizer adds would tell the model that nothing follows.
+        """
+        ids: list[int] = self.tokenizer(self.lead + text)["input_ids"]
+        return ids[: len(ids) - self._end_tokens]
+
+    @cached_property
+    def _end_tokens(self) -> int:
+        """How many special tokens the tokenizer adds after any text."""
+        added = self.tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+        return next(count for count, special in enumerate(reversed(added)) if not special)
+
     def encode(
         self, prompts: Sequence[str], padding_side: Literal["left", "right"] = "right"
     ) -> dict[str, Tensor]:
-        """Token ids of `prompts`, each after the lead.
+        """Token ids of `prompts`, each after the lead and without an end token.
 
         Parameters
         ----------
@@ -155,11 +169,16 @@ class LanguageModel:
         dict
             input_ids and attention_mask, (prompts, tokens) each, on the model's device.
         """
-        texts = [self.lead + prompt for prompt in prompts]
-        encoded = self.tokenizer(
-            texts, padding=True, padding_side=padding_side, return_tensors="pt"
-        )
-        return {name: encoded[name].to(self.device) for name in ("input_ids", "attention_mask")}
+        ids = [torch.tensor(self.token_ids(prompt), dtype=torch.long) for prompt in prompts]
+        masks = [torch.ones_like(row) for row in ids]
+        padded = {
+            name: nn.utils.rnn.pad_sequence(rows, True, pad, padding_side)
+            for name, rows, pad in (
+                ("input_ids", ids, self.tokenizer.pad_token_id or 0),
+                ("attention_mask", masks, 0),
+            )
+        }
+        return {name: rows.to(self.device) for name, rows in padded.items()}
 
     def generate(self, **options: Any) -> Tensor:
         """Token ids (B, T) that the model generates, with transformers' own `options`."""

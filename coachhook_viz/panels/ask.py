@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Any
 
 import ipywidgets as widgets
 import pandas as pd
@@ -44,7 +43,7 @@ class Ask(Panel):
         self._bars = [
             Grid(label=f"next tokens {side}", look="bars", picks="nothing") for side in _SIDES
         ]
-        self._said = [html("", "cv-said") for _ in _SIDES]
+        self._said = [html("", "cv-kept", "cv-said") for _ in _SIDES]
         self._answers: tuple[str, list[pd.DataFrame], list[str]] | None = None
         columns = [
             widgets.VBox([head, bars, said])
@@ -52,7 +51,7 @@ class Ask(Panel):
         ]
         body = [self._prompt, row(*columns, classes=["cv-side"])]
         super().__init__(session, body, "what the model says, before and after")
-        self._prompt.observe(self._typed, "value")
+        self.on(self._prompt, self._typed)
         self.ask(prompt or self.desk.selection.prompt)
 
     def ask(self, prompt: str) -> None:
@@ -88,9 +87,9 @@ class Ask(Panel):
         elif isinstance(event, STATE_EVENTS):
             self._run()
 
-    def _typed(self, change: Any) -> None:
-        if change.new != self.desk.selection.prompt:
-            self.later(lambda: self.ask(change.new))
+    def _typed(self, prompt: str) -> None:
+        if prompt != self.desk.selection.prompt:
+            self.later(lambda: self.ask(prompt))
 
     def _run(self) -> None:
         prompt, rounds = self._prompt.value, self.session.position

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from threading import RLock
 from weakref import WeakValueDictionary
 
 from coachhook_viz.events import (
@@ -81,6 +82,8 @@ class Desk:
     selection : Selection
     staged : tuple of Fact
         Facts for the next round.
+    drawing : RLock
+        Held by whoever draws: one lock for all panels, since one's change makes others draw.
     scores : dict of int to dict
         By id of a fact in force, its reliability, generality and locality now, as far as known.
     """
@@ -88,6 +91,7 @@ class Desk:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.worker = Worker()
+        self.drawing = RLock()
         self.selection = Selection()
         self.staged: tuple[Fact, ...] = ()
         self.scores: dict[int, dict[str, float]] = {}

@@ -24,7 +24,7 @@ from coachhook_viz.reading import bundled_facts, read_facts
 from coachhook_viz.session import Session
 
 _FIELDS = ("prompt", "subject", "target", "truth", "paraphrases", "neighbors")
-_EDITABLE = ("prompt", "subject", "target")
+_EDITABLE = _FIELDS[:3]
 _ANSWER = "=>"  # between a neighbour's prompt and its answer
 
 
@@ -54,12 +54,16 @@ class Facts(Panel):
             ),
         }
         self._wrong = {name: html("", "cv-note", "cv-bad") for name in _FIELDS}
-        self._feedback = html("", "cv-note")
+        self._feedback = html("", "cv-note", "cv-kept", "cv-feedback")
         self._stage = widgets.Button(description="Stage", button_style="primary")
         self._more = widgets.ToggleButton(description="More…")
-        self._remove = widgets.Button(description="Remove", disabled=True)
+        self._back = widgets.Button(
+            description="Take back", tooltip="the staged fact, into the form", disabled=True
+        )
         self._gallery = widgets.Dropdown(
-            description="Gallery", options=[("choose a relation…", "")], value=""
+            description="Gallery",
+            options=[("five facts of a relation…", ""), *_relations()],
+            value="",
         )
         self._upload = widgets.FileUpload(
             description="Open file", accept=".csv,.json,.jsonl", multiple=False
@@ -71,36 +75,44 @@ class Facts(Panel):
         self._list = Grid(
             label="facts: staged and in force",
             picks="row",
-            columns=["", "prompt", "subject", "target", "round"],
             empty="No fact yet. Type one, or take some from the gallery.",
+        )
+        self._table = Grid(
+            label="staged facts as a table", columns=_EDITABLE, empty="No fact is staged."
         )
         self._entries: list[int | None] = []  # per row: a fact's id, None where it is staged
         self._filling = False
+        cells = {n: widgets.VBox([self._fields[n], self._wrong[n]]) for n in _FIELDS}
         optional = widgets.VBox(
             [
-                *(w for name in _FIELDS[3:] for w in (self._fields[name], self._wrong[name])),
-                self._gallery, row(self._upload), self._pasted, row(self._read),
+                *(cells[name] for name in _FIELDS[3:]),
+                self._pasted,
+                row(self._read, self._upload),
+                html("Staged facts; press Enter twice, or click twice, to type.", "cv-note"),
+                self._table,
             ]
-        )  # fmt: skip
+        )
+        optional.add_class("cv-optional")
         optional.layout.display = "none"
         body = [
-            *(w for name in _FIELDS[:3] for w in (self._fields[name], self._wrong[name])),
+            row(*(cells[name] for name in _FIELDS[:3]), classes=["cv-fields"]),
             self._feedback,
-            row(self._stage, self._more, self._remove),
+            row(self._stage, self._back, self._more),
             optional,
+            self._gallery,
             self._list,
         ]
         super().__init__(session, body, "what the model should say")
         for field in self._fields.values():
-            field.observe(self._typed, "value")
-        self._stage.on_click(lambda button: self.stage())
-        self._remove.on_click(lambda button: self._remove_selected())
-        self._more.observe(self._opened(optional), "value")
-        self._gallery.observe(self._from_gallery, "value")
-        self._upload.observe(self._from_file, "value")
-        self._read.on_click(lambda button: self._from_paste())
-        self._list.observe(self._picked, "selected")
-        self._list.on_type(self._edited)
+            self.on(field, self._typed)
+        self.click(self._stage, self.stage)
+        self.click(self._back, self._take_back)
+        self.click(self._read, self._from_paste)
+        self.on(self._more, lambda open_: setattr(optional.layout, "display", _display(open_)))
+        self.on(self._gallery, self._from_gallery)
+        self.on(self._upload, self._from_file)
+        self.on(self._list, self._picked, "selected")
+        self._table.on_type(self._edited)
         self._draw()
 
     @property
@@ -143,6 +155,8 @@ class Facts(Panel):
         self._say_problems({})
         try:
             validate([*self.desk.staged, *chosen])
+            if facts is None:
+                self.session.check(chosen)
         except FactError as error:
             if facts is None:
                 mine = len(self.desk.staged)
@@ -183,17 +197,7 @@ class Facts(Panel):
         """Nothing is staged or removed while a round is being edited."""
         self._stage.disabled = self._read.disabled = self.desk.worker.exclusive is not None
 
-    def _opened(self, optional: Any) -> Any:
-        def toggle(change: Any) -> None:
-            optional.layout.display = "" if change.new else "none"
-            if len(self._gallery.options) == 1:
-                relations = dict.fromkeys(fact.relation for fact in bundled_facts())
-                names = [(relation.replace("_", " "), relation) for relation in relations]
-                self._gallery.options = [("choose a relation…", ""), *names]
-
-        return toggle
-
-    def _typed(self, change: Any) -> None:
+    def _typed(self, value: str) -> None:
         if not self._filling:
             self.later(self._check)
 
@@ -257,7 +261,7 @@ class Facts(Panel):
         """Mark, fact, round and kind of each row: staged ones first."""
         session = self.session
         lines: list[tuple[str, Fact, str, Kind]] = [
-            ("＋", fact, "staged", "now") for fact in self.desk.staged
+            ("+", fact, "staged", "now") for fact in self.desk.staged
         ]
         rounds = {i: place for place, r in enumerate(session.rounds, 1) for i in r.fact_ids}
         for fact_id, fact in session.facts.items():
@@ -273,41 +277,26 @@ class Facts(Panel):
 
     def _draw(self) -> None:
         lines = self._lines()
-        staged = len(self.desk.staged)
-        self._entries = [*[None] * staged, *self.session.facts]
-        words = {"holds": "it holds", "partly": "it holds in part", "missed": "it does not hold"}
-        self._list.show(
-            [
-                [
-                    Cell(mark, f"{fact}: {words.get(kind, where)}", kind=kind),
-                    *(
-                        Cell(
-                            getattr(fact, name),
-                            f"{fact}: {words.get(kind, where)}",
-                            kind=kind if kind in ("muted", "undone") else "",
-                            editable=place < staged,
-                        )
-                        for name in _EDITABLE
-                    ),
-                    Cell(where, kind="undone"),
-                ]
-                for place, (mark, fact, where, kind) in enumerate(lines)
-            ]
+        staged = self.desk.staged
+        self._entries = [*[None] * len(staged), *self.session.facts]
+        self._list.show([_row(*line) for line in lines])
+        self._table.show(
+            [[Cell(getattr(fact, name), editable=True) for name in _EDITABLE] for fact in staged]
         )
 
-    def _picked(self, change: Any) -> None:
-        if not change.new or change.new[0] >= len(self._entries):
-            self._remove.disabled = True
+    def _picked(self, at: list[int]) -> None:
+        if not at or at[0] >= len(self._entries):
+            self._back.disabled = True
             return
-        fact_id = self._entries[change.new[0]]
-        self._remove.disabled = fact_id is not None
+        fact_id = self._entries[at[0]]
+        self._back.disabled = fact_id is not None
         if fact_id is None:
-            self.desk.select(self, prompt=self.desk.staged[change.new[0]].text)
+            self.desk.select(self, prompt=self.desk.staged[at[0]].text)
         else:
             fact = self.session.facts[fact_id]
             self.desk.select(self, fact=fact_id, prompt=fact.text)
 
-    def _remove_selected(self) -> None:
+    def _take_back(self) -> None:
         selected = self._list.selected
         if selected and selected[0] < len(self.desk.staged):
             staged = list(self.desk.staged)
@@ -320,28 +309,27 @@ class Facts(Panel):
         staged = list(self.desk.staged)
         if place >= len(staged):
             return
-        name = _EDITABLE[column - 1]
-        staged[place] = replace(staged[place], **{name: text})  # type: ignore[arg-type]
+        staged[place] = replace(staged[place], **{_EDITABLE[column]: text})  # type: ignore[arg-type]
         with self.saying():
             validate(staged)
             self.desk.stage(staged, self)
         self._draw()
 
-    def _from_gallery(self, change: Any) -> None:
-        if change.new:
+    def _from_gallery(self, relation: str) -> None:
+        if relation:
             known = {(f.prompt, f.subject) for f in (*self.desk.staged, *self.session.state.facts)}
             self.stage(
                 [
                     fact
                     for fact in bundled_facts()
-                    if fact.relation == change.new and (fact.prompt, fact.subject) not in known
+                    if fact.relation == relation and (fact.prompt, fact.subject) not in known
                 ][:5]
             )
             self._gallery.value = ""
 
-    def _from_file(self, change: Any) -> None:
-        if change.new:
-            self._take(change.new[0]["name"], bytes(change.new[0]["content"]))
+    def _from_file(self, files: tuple[Any, ...]) -> None:
+        if files:
+            self._take(files[0]["name"], bytes(files[0]["content"]))
             self._upload.value = ()
 
     def _from_paste(self) -> None:
@@ -361,6 +349,29 @@ class Facts(Panel):
             if caught:
                 said = " ".join(str(w.message) for w in caught)
                 self.alert(said.replace(str(path), name))
+
+
+def _display(open_: bool) -> str:
+    return "" if open_ else "none"
+
+
+def _row(mark: str, fact: Fact, where: str, kind: Kind) -> list[Cell]:
+    """The fact in one line, its subject standing out."""
+    words = {"holds": "it holds", "partly": "it holds in part", "missed": "it does not hold"}
+    detail = f"{fact}: {words.get(kind, where)}"
+    start = max(fact.prompt.find("{}"), 0)
+    said: Kind = kind if kind in ("muted", "undone") else ""
+    return [
+        Cell(mark, detail, kind=kind),
+        Cell(fact.text, detail, kind=said, strong=(start, start + len(fact.subject))),
+        Cell(f"→ {fact.target}", detail, kind=said or "aim"),
+        Cell(where, detail, kind="undone"),
+    ]
+
+
+def _relations() -> list[tuple[str, str]]:
+    relations = dict.fromkeys(fact.relation for fact in bundled_facts())
+    return [(relation.replace("_", " "), relation) for relation in relations]
 
 
 def _holds(scores: dict[str, float] | None) -> tuple[str, Kind]:

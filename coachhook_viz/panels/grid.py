@@ -18,7 +18,9 @@ import anywidget
 import traitlets
 
 STATIC = Path(__file__).parent / "static"
-Kind = Literal["", "holds", "partly", "missed", "muted", "before", "after", "now", "undone", "none"]
+Kind = Literal[
+    "", "holds", "partly", "missed", "muted", "before", "after", "now", "undone", "none", "aim"
+]
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,13 @@ class Cell:
         Whether an edit reaches it: an orange frame and ●.
     kind : str
         A word that the style sheet knows: holds, partly, missed, muted, before, after, now,
-        undone, none.
+        undone, none, aim.
+    strong : (int, int) or None
+        Where a part of the text that stands out starts and stops.
     editable : bool
         Whether it can be typed into.
+    typed : str or None
+        What is then typed at, where it is another text than the one shown.
     """
 
     text: str = ""
@@ -52,7 +58,9 @@ class Cell:
     line: float | None = None
     framed: bool = False
     kind: Kind = ""
+    strong: tuple[int, int] | None = None
     editable: bool = False
+    typed: str | None = None
 
 
 class Grid(anywidget.AnyWidget):

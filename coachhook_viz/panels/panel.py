@@ -74,7 +74,6 @@ class Panel(widgets.VBox):
     def __init__(self, session: Session, body: Sequence[Any], subtitle: str = "") -> None:
         self.session = session
         self.desk = Desk.of(session)
-        self._drawing = threading.RLock()
         self._timer: threading.Timer | None = None
         self._heading = widgets.HTML()
         self._alert = html("", "cv-alert")
@@ -117,10 +116,26 @@ class Panel(widgets.VBox):
         """Say what `error` says: for `failed` of a job."""
         self.alert(told(error))
 
+    def on(self, widget: Any, act: Callable[[Any], object], trait: str = "value") -> None:
+        """Call `act` with the new value whenever a person, or another thread, changes it."""
+        widget.observe(lambda change: self._do(lambda: act(change.new)), trait)
+
+    def click(self, button: Any, act: Callable[[], object]) -> None:
+        """Call `act` on each click; what was wrong before is no longer said."""
+
+        def clicked(button: Any) -> None:
+            self.alert()
+            self._do(act)
+
+        button.on_click(clicked)
+
+    def _do(self, act: Callable[[], object]) -> None:
+        with self.desk.drawing, self.saying():
+            act()
+
     @contextmanager
     def saying(self) -> Iterator[None]:
         """Within the context an error is said in the panel, instead of printed in a cell."""
-        self.alert()
         try:
             yield
         except Exception as error:
@@ -130,20 +145,16 @@ class Panel(widgets.VBox):
         """Call `act` once nothing newer has come for a moment: for what follows each key."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = threading.Timer(_MOMENT, self._on_time, [act])
+        self._timer = threading.Timer(_MOMENT, self._do, [act])
         self._timer.daemon = True
         self._timer.start()
 
-    def _on_time(self, act: Callable[[], object]) -> None:
-        with self._drawing, self.saying():
-            act()
-
     def _hear(self, event: Event) -> None:
-        with self._drawing:
+        with self.desk.drawing:
             self.hear(event)
 
     def _worked(self) -> None:
-        with self._drawing:
+        with self.desk.drawing:
             self.worked()
 
 

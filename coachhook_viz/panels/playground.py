@@ -48,9 +48,11 @@ class Playground(widgets.VBox):
             picks="nothing",
             empty="Loading the default model. The first time it is fetched, which takes a minute.",
         )
-        self._folder = widgets.Text(placeholder="folder", description="Folder")
+        self._folder = widgets.Text(
+            placeholder="my session", description="Keep the session in a folder"
+        )
         self._save = widgets.Button(description="Save")
-        self._open = widgets.Button(description="Open")
+        self._load = widgets.Button(description="Open")
         self._said = widgets.HTML()
         self._ends: list[Any] = []
         self._panels: tuple[Any, ...] = ()
@@ -58,7 +60,7 @@ class Playground(widgets.VBox):
         self.add_class("cv")
         self.add_class("cv-playground")
         self._save.on_click(lambda button: self.save(self._folder.value))
-        self._open.on_click(lambda button: self.load(self._folder.value))
+        self._load.on_click(lambda button: self.load(self._folder.value))
         self._draw_header("loading the model…")
         if session is None:
             worker = Worker()
@@ -84,7 +86,7 @@ class Playground(widgets.VBox):
 
         if self.session is None or self.desk is None:
             return
-        lm = self.session.lm
+        lm, moments = self.session.lm, self.session.moments
 
         def opened(session: Session) -> None:
             self._take(session)
@@ -92,7 +94,9 @@ class Playground(widgets.VBox):
 
         self.desk.worker.submit(
             "opening a session",
-            lambda job: Session.load(_named(folder), lm, progress=job.progress, cancel=job.cancel),
+            lambda job: Session.load(
+                _named(folder), lm, moments, progress=job.progress, cancel=job.cancel
+            ),
             opened,
             self._fail,
             exclusive=True,
@@ -128,6 +132,7 @@ class Playground(widgets.VBox):
         from coachhook_viz.panels.ask import Ask
         from coachhook_viz.panels.desk import Desk
         from coachhook_viz.panels.facts import Facts
+        from coachhook_viz.panels.panel import row
         from coachhook_viz.panels.rounds import Rounds
         from coachhook_viz.panels.scope import Scope
 
@@ -138,7 +143,7 @@ class Playground(widgets.VBox):
         self.facts, self.rounds = Facts(session), Rounds(session)
         self.ask, self.scope = Ask(session), Scope(session)
         self._panels = (self.facts, self.rounds, self.ask, self.scope)
-        keep = widgets.VBox([self._folder, widgets.HBox([self._save, self._open]), self._said])
+        keep = widgets.VBox([row(self._folder, self._save, self._load), self._said])
         for name in ("cv-panel", "cv-keep"):
             keep.add_class(name)
         columns = widgets.Box(
@@ -178,14 +183,14 @@ class Playground(widgets.VBox):
         if self.session is not None and self.desk is not None:
             session, job = self.session, self.desk.worker.running
             count = len(session.state.facts)
-            alphas = ", ".join(f"{layer}: {a:.2f}" for layer, a in session.state.alphas.items())
+            alphas = ", ".join(f"{a:.2f} at {layer}" for layer, a in session.state.alphas.items())
             pills = [
                 session.lm.name,
                 f"round {session.position} of {len(session.rounds)}",
                 f"{count} fact{'s' * (count != 1)}",
                 f"hooks {'on' if count else 'off'}",
                 f"scope {session.config.scope}",
-                f"α at layer {alphas}",
+                f"α {alphas}",
                 *([f"branch {session.current_branch}"] * (len(session.branches) > 1)),
             ]
             busy = busy or (f"{job.title}…" if job is not None else "")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
@@ -11,6 +14,7 @@ from markupsafe import Markup
 from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.state import Round
 from coachhook_viz.events import Configured, Event, RoundLabelled
+from coachhook_viz.models import LanguageModel
 from coachhook_viz.panels.desk import STATE_EVENTS, Selected, Staged
 from coachhook_viz.panels.grid import Cell, Grid, Kind
 from coachhook_viz.panels.panel import Panel, Static, html, row
@@ -27,6 +31,7 @@ STAGES = {
     "drift": "measuring drift",
     "keys": "reading keys",
 }
+_SETTINGS = [f.name for f in fields(EditConfig) if f.name != "context_templates"]
 
 
 class Rounds(Panel):
@@ -48,7 +53,7 @@ class Rounds(Panel):
         self._redo = widgets.Button(description="Redo")
         self._mute = widgets.Button(description="Mute fact", tooltip="the fact selected in Facts")
         self._more = widgets.ToggleButton(description="More…")
-        self._progress = html("")
+        self._progress = html("", "cv-kept", "cv-progress-box")
         self._label = widgets.Text(description="Name of the last round in force")
         self._branch = widgets.Text(description="New branch from here", placeholder="what if")
         self._begin = widgets.Button(description="Branch")
@@ -57,6 +62,7 @@ class Rounds(Panel):
             label="settings",
             columns=["setting", "value", "known good"],
         )
+        self._good = _known_good(session.lm)
         self._drawing_now = False
         optional = widgets.VBox(
             [self._label, self._branch, row(self._begin), self._switch, self._settings]
@@ -65,25 +71,26 @@ class Rounds(Panel):
         body = [
             self._line,
             self._about,
-            row(self._apply, self._cancel, self._undo, self._redo, self._mute, self._more),
+            row(self._apply, self._cancel),
             self._progress,
+            row(self._undo, self._redo, self._mute, self._more),
             optional,
         ]
         super().__init__(session, body, "undo, redo, branch")
-        self._apply.on_click(lambda button: self.apply())
-        self._cancel.on_click(lambda button: self.cancel())
-        for button, act in ((self._undo, session.undo), (self._redo, session.redo)):
-            button.on_click(lambda button, act=act: self._change(act))
-        self._mute.on_click(lambda button: self._toggle_mute())
-        self._line.observe(self._gone_to, "selected")
-        self._label.observe(self._labelled, "value")
-        self._begin.on_click(lambda button: self._branch_off())
-        self._switch.observe(self._switched, "value")
-        self._settings.on_type(self._configured)
-        self._more.observe(
-            lambda change: setattr(optional.layout, "display", "" if change.new else "none"),
-            "value",
+        self.click(self._apply, self.apply)
+        self.click(self._cancel, self.cancel)
+        self.click(self._undo, lambda: self._change(session.undo))
+        self.click(self._redo, lambda: self._change(session.redo))
+        self.click(self._mute, self._toggle_mute)
+        self.click(self._begin, lambda: self._change(partial(session.branch, self._branch.value)))
+        self.on(self._line, self._gone_to, "selected")
+        self.on(self._label, self._labelled)
+        self.on(self._switch, self._switched)
+        self.on(
+            self._more,
+            lambda shown: setattr(optional.layout, "display", "" if shown else "none"),
         )
+        self._settings.on_type(self._configured)
         self._draw()
         self.worked()
 
@@ -192,16 +199,14 @@ class Rounds(Panel):
             number = session.rounds[position - 1].number if position else 0
             label = session.labels.get(number)
             self._label.value = "" if label is None else label.name
-            good = EditConfig.for_model(session.lm)
             self._settings.show(
                 [
                     [
-                        Cell(field.name),
-                        Cell(_told(getattr(session.config, field.name)), editable=True),
-                        Cell(_told(getattr(good, field.name)), kind="undone"),
+                        Cell(name),
+                        Cell(_told(getattr(session.config, name)), editable=True),
+                        Cell(self._good.get(name, "–"), kind="undone"),
                     ]
-                    for field in fields(EditConfig)
-                    if field.name != "context_templates"
+                    for name in _SETTINGS
                 ]
             )
         finally:
@@ -221,45 +226,52 @@ class Rounds(Panel):
         label = self.session.labels.get(round_.number)
         return "" if label is None else label.name
 
-    def _change(self, act: Any) -> None:
-        with self.saying():
-            if self.desk.worker.exclusive is not None:
-                raise ValueError("a round is being edited: wait for it, or cancel it")
-            act(source=self)
+    def _change(self, act: Callable[..., object]) -> None:
+        if self.desk.worker.exclusive is not None:
+            raise ValueError("a round is being edited: wait for it, or cancel it")
+        act(source=self)
 
-    def _gone_to(self, change: Any) -> None:
-        if not self._drawing_now and change.new:
-            place = change.new[1]
-            if place != self.session.position:
-                self._change(lambda source: self.session.go_to(place, source=source))
-            self.desk.select(self, round=place)
+    def _gone_to(self, at: list[int]) -> None:
+        if not self._drawing_now and at:
+            if at[1] != self.session.position:
+                self._change(partial(self.session.go_to, at[1]))
+            self.desk.select(self, round=at[1])
 
     def _toggle_mute(self) -> None:
         fact = self.desk.selection.fact
         if fact is not None:
-            act = self.session.unmute if fact in self.session.muted else self.session.mute
-            self._change(lambda source: act(fact, source=source))
+            muted = fact in self.session.muted
+            act = self.session.unmute if muted else self.session.mute
+            self._change(partial(act, fact))
 
-    def _labelled(self, change: Any) -> None:
+    def _labelled(self, name: str) -> None:
         if not self._drawing_now and self.session.position:
             number = self.session.rounds[self.session.position - 1].number
             note = getattr(self.session.labels.get(number), "note", "")
-            self.later(lambda: self.session.label(number, change.new, note, source=self))
+            self.later(lambda: self.session.label(number, name, note, source=self))
 
-    def _branch_off(self) -> None:
-        self._change(lambda source: self.session.branch(self._branch.value, source=source))
-
-    def _switched(self, change: Any) -> None:
-        if not self._drawing_now and change.new:
-            self._change(lambda source: self.session.switch(change.new, source=source))
+    def _switched(self, name: str) -> None:
+        if not self._drawing_now and name:
+            self._change(partial(self.session.switch, name))
 
     def _configured(self, row_: int, column: int, text: str) -> None:
-        names = [field.name for field in fields(EditConfig) if field.name != "context_templates"]
-        name = names[row_]
-        with self.saying():
+        name = _SETTINGS[row_]
+        with self.desk.drawing, self.saying():
+            self.alert()
             value = _parsed(text, getattr(self.session.config, name))
-            self._change(lambda source: self.session.configure(source=source, **{name: value}))
+            self._change(partial(self.session.configure, **{name: value}))
         self._draw()
+
+
+def _known_good(lm: LanguageModel) -> dict[str, str]:
+    """The settings known to work for a model; none where `EditConfig` has to guess."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            config = EditConfig.for_model(lm)
+        except UserWarning:
+            return {}
+    return {name: _told(getattr(config, name)) for name in _SETTINGS}
 
 
 def _where(place: int, position: int) -> Kind:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import ipywidgets as widgets
 import torch
@@ -15,13 +14,16 @@ from coachhook_viz.editing.inspect import Scope as Reading
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.events import Event
 from coachhook_viz.figures.style import visible
+from coachhook_viz.measure.scope_quality import near_misses
 from coachhook_viz.panels.desk import STATE_EVENTS, Selected
 from coachhook_viz.panels.grid import Cell, Grid
 from coachhook_viz.panels.panel import Panel, Static, html, row
 from coachhook_viz.panels.worker import Job
+from coachhook_viz.reading import bundled_facts
 from coachhook_viz.session import Session
 
 _KINDS: dict[str, ScopeKind] = {"z-score": "zscore", "match": "match", "off": "off"}
+_STEP = 0.01  # of the slider
 _NAMED = 4  # facts that a cell's reach is shown of
 
 
@@ -44,7 +46,7 @@ class Scope(Panel):
         )
         self._grid = Grid(label="scope, layers by tokens", look="tokens")
         self._why = html("")
-        self._slider = widgets.FloatSlider(min=0, max=3, step=0.01, readout_format=".2f")
+        self._slider = widgets.FloatSlider(min=0, max=3, step=_STEP, readout_format=".2f")
         self._reset = widgets.Button(description="Calibrated", tooltip="α as the rounds set it")
         self._would = html("", "cv-note")
         self._reach_head = html("Click a cell to see which edits reach it.", "cv-note")
@@ -60,21 +62,22 @@ class Scope(Panel):
         self._alphas: dict[int, float] = {}
         self._threshold: float | None = None
         self._checked: list[str] = []
+        self._kinds: dict[str, str] = {}
         self._setting = False
-        left = widgets.VBox([self._grid, self._why, row(self._slider, self._reset), self._would])
+        left = widgets.VBox([self._why, row(self._slider, self._reset), self._would])
         right = widgets.VBox([self._reach_head, self._reach, self._match])
         several = widgets.VBox([self._several, row(self._of_fact, self._check), self._table])
-        sides = row(left, right, classes=["cv-side", "cv-side-wide"])
-        body = [self._prompt, self._kind, sides, several]
+        sides = row(left, right, classes=["cv-side"])
+        body = [row(self._prompt, self._kind), self._grid, sides, several]
         super().__init__(session, body, "where the hook speaks, and why")
-        self._prompt.observe(self._typed, "value")
-        self._kind.observe(self._kind_changed, "value")
-        self._grid.observe(self._picked, "selected")
-        self._slider.observe(self._slid, "value")
-        self._reset.on_click(lambda button: self.judge())
-        self._of_fact.on_click(lambda button: self._take_prompts())
-        self._check.on_click(lambda button: self.check(self._several.value.splitlines()))
-        self._table.observe(self._row_picked, "selected")
+        self.on(self._prompt, self._typed)
+        self.on(self._kind, self._kind_changed)
+        self.on(self._grid, self._picked, "selected")
+        self.on(self._slider, self._slid)
+        self.on(self._table, self._row_picked, "selected")
+        self.click(self._reset, self.judge)
+        self.click(self._of_fact, self._take_prompts)
+        self.click(self._check, lambda: self.check(self._several.value.splitlines()))
         self.look(prompt or self.desk.selection.prompt)
 
     @property
@@ -151,12 +154,12 @@ class Scope(Panel):
             if (event.now.layer, event.now.token) != (event.before.layer, event.before.token):
                 self._point(event.now.layer, event.now.token)
 
-    def _typed(self, change: Any) -> None:
-        if change.new != self.desk.selection.prompt:
-            self.later(lambda: self.look(change.new))
+    def _typed(self, prompt: str) -> None:
+        if prompt != self.desk.selection.prompt:
+            self.later(lambda: self.look(prompt))
 
-    def _kind_changed(self, change: Any) -> None:
-        if self._reading is not None and self._reading.kind != change.new:
+    def _kind_changed(self, kind: ScopeKind) -> None:
+        if self._reading is not None and self._reading.kind != kind:
             self._run()
 
     def _run(self) -> None:
@@ -182,15 +185,16 @@ class Scope(Panel):
 
     def _show(self, found: tuple[Reading, list[tuple[str, float]]]) -> None:
         reading, ((token, p), (now, _)) = found
-        with self._drawing:
+        with self.desk.drawing:
             self.alert()
             self._reading = reading
             self._draw(reading)
             changed = self._alphas or self._threshold is not None
-            says = f"The model says “{visible(token)}” ({p:.2f})"
+            token, now = _word(token), _word(now)
+            says = f"The model says “{token}” ({p:.2f})."
             if changed or self._kind.value != self.session.config.scope:
-                says = f"With this the model would say “{visible(token)}” ({p:.2f})"
-                says += f" instead of “{visible(now)}”." if token != now else ", as it does now."
+                says = f"With this the model would say “{token}” ({p:.2f})"
+                says += f" instead of “{now}”." if token != now else ", as it does now."
             self._would.value = html(says).value
             self._show_reach()
 
@@ -235,19 +239,16 @@ class Scope(Panel):
         limit = "" if name == "match" else f" of at most {reading.ceiling:.2f}"
         judged = "" if reading.kind == "off" else f", {sign} {bound:.2f}"
         return (
-            f"“{visible(reading.tokens[column])}” at layer {layer}: {name} {score:.2f}{limit}"
+            f"“{_word(reading.tokens[column])}” at layer {layer}: {name} {score:.2f}{limit}"
             f"{judged}: {'in scope' if hit else 'not in scope'}"
         )
 
     def _place_slider(self, reading: Reading) -> None:
-        layer = self._layer(reading)
         match, off = reading.kind == "match", reading.kind == "off"
-        value = (
-            reading.match_threshold if match else float(reading.alpha[reading.layers.index(layer)])
-        )
+        value = self._bound(reading)
         self._setting = True
         try:
-            self._slider.description = "τ" if match else f"α at layer {layer}"
+            self._slider.description = "τ" if match else f"α at layer {self._layer(reading)}"
             self._slider.disabled = off
             self._slider.min = min(0.01 if match else 0.0, value)
             self._slider.max = max(1.0 if match else max(reading.ceiling, 2.5), value)
@@ -255,16 +256,22 @@ class Scope(Panel):
         finally:
             self._setting = False
 
+    def _bound(self, reading: Reading) -> float:
+        """The threshold that the slider stands for."""
+        if reading.kind == "match":
+            return reading.match_threshold
+        return float(reading.alpha[reading.layers.index(self._layer(reading))])
+
     def _layer(self, reading: Reading) -> int:
         layer = self.desk.selection.layer
         return reading.layers[-1] if layer is None or layer not in reading.layers else layer
 
-    def _slid(self, change: Any) -> None:
+    def _slid(self, value: float) -> None:
         reading = self._reading
-        if self._setting or reading is None:
+        if self._setting or reading is None or abs(value - self._bound(reading)) < _STEP:
             return
         if reading.kind == "match":
-            self._threshold = float(change.new)
+            self._threshold = float(value)
             reading = replace(
                 reading,
                 match_threshold=self._threshold,
@@ -272,7 +279,7 @@ class Scope(Panel):
             )
         else:
             layer = self._layer(reading)
-            self._alphas[layer] = float(change.new)
+            self._alphas[layer] = float(value)
             alpha = reading.alpha.clone()
             alpha[reading.layers.index(layer)] = self._alphas[layer]
             inside = (reading.z >= alpha[:, None]) & (reading.norms > 0)
@@ -281,9 +288,9 @@ class Scope(Panel):
         self._draw(reading)
         self.later(self._run)
 
-    def _picked(self, change: Any) -> None:
-        if change.new and self._reading is not None:
-            layer, token = self._reading.layers[change.new[0]], change.new[1]
+    def _picked(self, at: list[int]) -> None:
+        if at and self._reading is not None:
+            layer, token = self._reading.layers[at[0]], at[1]
             self.desk.select(self, layer=layer, token=token)
             self._place_slider(self._reading)
             self._show_reach()
@@ -320,7 +327,7 @@ class Scope(Panel):
             ],
             rows=rows,
         )
-        name = visible(reading.tokens[token])
+        name = _word(reading.tokens[token])
         self._reach_head.value = html(
             f"“{name}” at layer {reading.layers[layer]} is reached by"
         ).value
@@ -332,13 +339,24 @@ class Scope(Panel):
         ).value
 
     def _take_prompts(self) -> None:
-        fact = self.session.facts.get(self.desk.selection.fact or 0)
+        chosen = self.desk.selection.fact
+        fact = None if chosen is None else self.session.facts.get(chosen)
         if fact is None:
             self.alert("Select a fact first, in Facts.")
             return
-        prompts = [fact.text, *fact.paraphrases, *(n.prompt for n in fact.neighbors)]
-        self._several.value = "\n".join(prompts)
-        self.check(prompts)
+        edited = {fact.subject for fact in self.session.facts.values()}
+        others = [f.subject for f in bundled_facts() if f.subject not in edited]
+        self._kinds = {
+            fact.text: "edit",
+            **dict.fromkeys(fact.paraphrases, "paraphrase"),
+            **{neighbor.prompt: "neighbour" for neighbor in fact.neighbors},
+            **{
+                fact.prompt.replace("{}", other): "near miss"
+                for other in near_misses({0: fact}, others).values()
+            },
+        }
+        self._several.value = "\n".join(self._kinds)
+        self.check(list(self._kinds))
 
     def _check_all(self, job: Job, state: EditState, prompts: Sequence[str]) -> list[Reading]:
         readings = []
@@ -354,23 +372,33 @@ class Scope(Panel):
         for reading in readings:
             reached = reading.in_scope.any(0)
             hit, place = bool(reached.any()), reading.subject_last
-            where = ", ".join(
-                visible(t).strip("·") for t, r in zip(reading.tokens, reached, strict=True) if r
-            )
+            where = ", ".join(_word(t) for t, r in zip(reading.tokens, reached, strict=True) if r)
             at_subject = "–" if place is None else ("●" if reached[place] else "○")
+            kind = self._kinds.get(reading.prompt, "")
+            wrong = bool(kind) and hit != (kind in ("edit", "paraphrase"))
             cells.append(
                 [
                     Cell(reading.prompt),
+                    Cell(kind),
                     Cell(str(len(reading.tokens))),
                     Cell(f"{reading.ceiling:.2f}"),
                     Cell(at_subject),
-                    Cell("● fired" if hit else "○ silent", kind="after" if hit else ""),
+                    Cell(
+                        "● fired" if hit else "○ silent",
+                        f"It should {'stay silent' if hit else 'fire'} here." if wrong else "",
+                        kind="missed" if wrong else "holds" if kind else "",
+                    ),
                     Cell(where if hit else reading.explain()),
                 ]
             )
-        columns = ["prompt", "tokens", "highest z", "subject", "", "where, or why not"]
+        columns = ["prompt", "kind", "tokens", "highest z", "subject", "scope", "where, or why not"]
         self._table.show(cells, columns=columns)
 
-    def _row_picked(self, change: Any) -> None:
-        if change.new and change.new[0] < len(self._checked):
-            self.look(self._checked[change.new[0]])
+    def _row_picked(self, at: list[int]) -> None:
+        if at and at[0] < len(self._checked):
+            self.look(self._checked[at[0]])
+
+
+def _word(token: str) -> str:
+    """A token as one says it in a sentence."""
+    return token.strip() or visible(token)

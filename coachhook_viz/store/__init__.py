@@ -1,5 +1,6 @@
 """Sessions on disk, see `folder` for how and `format` for what."""
 
+from coachhook_viz.store.folder import holds as holds
 from coachhook_viz.store.folder import model_of as model_of
 from coachhook_viz.store.folder import read as read
 from coachhook_viz.store.folder import write as write
@@ -7,4 +8,4 @@ from coachhook_viz.store.format import Saved as Saved
 from coachhook_viz.store.format import SessionFileError as SessionFileError
 from coachhook_viz.store.format import describe as describe
 
-__all__ = ["Saved", "SessionFileError", "describe", "model_of", "read", "write"]
+__all__ = ["Saved", "SessionFileError", "describe", "holds", "model_of", "read", "write"]

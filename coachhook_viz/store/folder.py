@@ -2,6 +2,7 @@
 
 write       make a folder hold a session: whole or not at all
 read        what a folder holds
+holds       whether it holds just that
 model_of    just which model it belongs to
 
 Round files are written first, then `session.json` takes the place of the one before in a single
@@ -14,7 +15,8 @@ import hashlib
 import json
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ _CONTENT = "session.json"
 _ROUND = "round-{:04d}.safetensors"
 _TEMPORARY = ".tmp"
 _LOCK = "session.lock"
-_PATIENCE = 10.0  # seconds to wait for another process that is writing
+_PATIENCE = 10.0  # seconds to wait for another process that is at it
 
 
 def write(folder: Path, saved: Saved, expected: str | None = None) -> str:
@@ -68,11 +70,22 @@ def write(folder: Path, saved: Saved, expected: str | None = None) -> str:
         If the disk does not take it; the folder then holds what it held.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / _LOCK, timeout=_PATIENCE):
-            return _write(folder, saved, expected)
-    except Timeout:
-        raise SessionFileError(f"{folder}: another process is writing there") from None
+    with _locked(folder, writing=True):
+        return _write(folder, saved, expected)
+
+
+@contextmanager
+def _locked(folder: Path, writing: bool = False) -> Iterator[None]:
+    """Within the context no other process writes to `folder`."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(folder / _LOCK, timeout=_PATIENCE))
+        except Timeout:
+            raise SessionFileError(f"{folder}: another process is writing there") from None
+        except OSError:
+            if writing:
+                raise  # else it cannot be written to, and can be read as it stands
+        yield
 
 
 def _write(folder: Path, saved: Saved, expected: str | None) -> str:
@@ -136,15 +149,21 @@ def _is_round(path: Path) -> bool:
 
 
 def read(folder: Path, lm: LanguageModel) -> tuple[Saved, str]:
-    """What `folder` holds, and its checksum.
+    """What `folder` holds, and its checksum; never the middle of another process's write.
 
     Raises
     ------
     SessionFileError
         If there is no session; if it is truncated, was changed by hand, or is of a newer version;
-        if it belongs to another model than `lm`, or to another revision of it.
+        if it belongs to another model than `lm`, or to another revision of it; if another process
+        does not finish writing.
     """
     _require(folder)
+    with _locked(folder):
+        return _read(folder, lm)
+
+
+def _read(folder: Path, lm: LanguageModel) -> tuple[Saved, str]:
     content = _parse(folder)
     checksum = str(content.pop("checksum"))
     try:
@@ -159,6 +178,19 @@ def read(folder: Path, lm: LanguageModel) -> tuple[Saved, str]:
         raise SessionFileError(
             f"{folder / _CONTENT}: it does not describe a session: {type(error).__name__} {error}"
         ) from None
+
+
+def holds(folder: Path, saved: Saved) -> str | None:
+    """The checksum of `folder` if `saved` is what it holds; None if it is anything else."""
+    try:
+        there = migrated(_parse(folder))
+    except SessionFileError:
+        return None
+    digests = {entry["number"]: entry["sha256"] for entry in there["rounds"]}
+    if digests.keys() != saved.history.rounds.keys():
+        return None
+    checksum = _checksum(to_content(saved, digests))
+    return checksum if checksum == there["checksum"] else None
 
 
 def model_of(folder: Path) -> dict[str, str]:

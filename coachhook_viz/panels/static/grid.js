@@ -113,11 +113,20 @@ function render({ model, el }) {
       }
       td.append(track);
     }
-    td.append(element("span", "cv-text", name(cell.text || "")));
+    td.append(said(cell, name(cell.text || "")));
     if (cell.framed) td.append(element("span", "cv-mark", " ●"));
     if (cell.detail) td.setAttribute("aria-label", cell.detail);
     else if ((cell.text || "").length > 24) td.title = cell.text;
     return td;
+  }
+
+  function said(cell, text) {
+    const span = element("span", "cv-text", cell.strong ? "" : text);
+    if (cell.strong) {
+      const [start, stop] = cell.strong;
+      span.append(text.slice(0, start), element("b", "", text.slice(start, stop)), text.slice(stop));
+    }
+    return span;
   }
 
   function mark() {
@@ -152,7 +161,8 @@ function render({ model, el }) {
 
   function type(td) {
     const position = [Number(td.dataset.row), Number(td.dataset.column)];
-    const text = model.get("cells")[position[0]][position[1]].text || "";
+    const cell = model.get("cells")[position[0]][position[1]];
+    const text = cell.typed === undefined ? cell.text || "" : cell.typed;
     const input = element("input", "cv-input");
     input.value = text;
     input.setAttribute("aria-label", `edit ${model.get("columns")[position[1]] || "cell"}`);

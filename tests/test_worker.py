@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import threading
+import warnings
+
+import pytest
+
+from coachhook_viz.editing.progress import EditCancelled, Progress
+from coachhook_viz.panels.worker import Job, Worker
+
+
+class Gate:
+    """A job that goes on when it is told to."""
+
+    def __init__(self, seen: list[str], name: str) -> None:
+        self.seen, self.name = seen, name
+        self.entered, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, job: Job) -> str:
+        self.entered.set()
+        while not self.opened.wait(0.01):
+            if job.cancel():
+                raise EditCancelled("asked for")
+        self.seen.append(self.name)
+        return self.name
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
+
+
+def test_jobs_run_one_after_the_other_off_the_main_thread(worker: Worker) -> None:
+    threads: list[threading.Thread] = []
+    for _ in range(3):
+        worker.submit("look", lambda job: threads.append(threading.current_thread()))
+    assert worker.wait(10)
+    assert len(set(threads)) == 1
+    assert threads[0] is not threading.main_thread()
+
+
+def test_results_and_errors_go_where_they_should(worker: Worker) -> None:
+    results: list[int] = []
+    errors: list[Exception] = []
+
+    def fail(job: Job) -> None:
+        raise ValueError("the prompt has no token")
+
+    worker.submit("good", lambda job: 7, results.append, errors.append)
+    worker.submit("bad", fail, results.append, errors.append)
+    assert worker.wait(10)
+    assert results == [7]
+    assert [str(error) for error in errors] == ["the prompt has no token"]
+
+
+def test_a_failing_callback_stops_nothing(worker: Worker, caplog) -> None:
+    results: list[int] = []
+
+    def fail(result: object) -> None:
+        raise TypeError("a bug in a panel")
+
+    worker.submit("one", lambda job: 1, fail)
+    worker.submit("two", lambda job: 2, results.append)
+    assert worker.wait(10)
+    assert results == [2]
+    assert "the job 'one' failed" in caplog.text
+
+
+def test_cancel_ends_a_job_and_says_nothing(worker: Worker) -> None:
+    seen: list[str] = []
+    gate = Gate(seen, "edit")
+    job = worker.submit("edit", gate, seen.append, seen.append, exclusive=True)
+    assert gate.entered.wait(10)
+    assert worker.exclusive is job
+    job.stop()
+    assert worker.wait(10)
+    assert seen == []
+    assert worker.exclusive is None
+
+
+def test_a_newer_job_with_the_same_key_takes_the_place_of_the_older(worker: Worker) -> None:
+    seen: list[str] = []
+    first, second, third = (Gate(seen, name) for name in ("first", "second", "third"))
+    worker.submit("ask", first, key="ask")
+    assert first.entered.wait(10)
+    worker.submit("ask", second, key="ask")
+    worker.submit("ask", third, key="ask")
+    third.opened.set()
+    assert worker.wait(10)
+    assert seen == ["third"]
+    assert not second.entered.is_set()
+
+
+def test_what_changes_the_session_goes_first_and_the_background_last(worker: Worker) -> None:
+    seen: list[str] = []
+    gate = Gate(seen, "running")
+    worker.submit("running", gate)
+    assert gate.entered.wait(10)
+    worker.submit("background", lambda job: seen.append("background"), background=True)
+    worker.submit("query", lambda job: seen.append("query"))
+    worker.submit("edit", lambda job: seen.append("edit"), exclusive=True)
+    gate.opened.set()
+    assert worker.wait(10)
+    assert seen == ["running", "edit", "query", "background"]
+
+
+def test_the_background_makes_way_and_begins_again(worker: Worker) -> None:
+    seen: list[str] = []
+    runs: list[Job] = []
+    entered = threading.Event()
+
+    def score(job: Job) -> None:
+        runs.append(job)
+        entered.set()
+        while len(runs) == 1 and not job.cancel():
+            pass
+        if job.cancel():
+            raise EditCancelled("made way")
+        seen.append("scores")
+
+    worker.submit("scores", score, background=True)
+    assert entered.wait(10)
+    worker.submit("query", lambda job: seen.append("query"))
+    assert worker.wait(10)
+    assert seen == ["query", "scores"]
+    assert len(runs) == 2
+
+
+def test_progress_losses_and_warnings_are_kept_with_the_job(worker: Worker) -> None:
+    from coachhook_viz.editing.tokens import FirstTokenWarning
+
+    told: list[str] = []
+    worker.listen(lambda: told.append("" if worker.running is None else worker.running.title))
+
+    def work(job: Job) -> None:
+        job.progress(Progress("targets", 1, 20, 3.0))
+        job.progress(Progress("targets", 2, 20, 2.0))
+        warnings.warn("the subject comes first", FirstTokenWarning, stacklevel=1)
+        warnings.warn("somebody else's", DeprecationWarning, stacklevel=1)
+
+    job = worker.submit("edit", work)
+    assert worker.wait(10)
+    assert job.losses == [3.0, 2.0]
+    assert job.warnings == ["the subject comes first"]
+    assert job.seconds_left is not None
+    assert told[-1] == ""
+    assert "edit" in told
+
+
+def test_a_listener_can_leave(worker: Worker) -> None:
+    told: list[str] = []
+    leave = worker.listen(lambda: told.append("heard"))
+    leave()
+    leave()
+    worker.submit("look", lambda job: None)
+    assert worker.wait(10)
+    assert told == []
