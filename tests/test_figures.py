@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from html import unescape
 
@@ -13,7 +14,8 @@ from matplotlib.text import Text
 from tiny import LAYERS, tiny_facts, tiny_model, tiny_session
 
 from coachhook_viz import Fact, Scope, figures
-from coachhook_viz.figures.style import IN_SCOPE, literal, visible
+from coachhook_viz.figures.style import AFTER as AFTER_COLOUR
+from coachhook_viz.figures.style import IN_SCOPE, Look, literal, visible
 from coachhook_viz.measure.interference import rank_correlation
 from coachhook_viz.measure.quality import readings
 
@@ -42,39 +44,32 @@ def test_scope_grid_shows_the_scores_and_frames_what_is_in_scope(kind: str) -> N
     assert [list(row) for row in heat.z] == expected
     marked = [[cell.endswith(IN_SCOPE) for cell in row] for row in heat.text]
     assert marked == inside
-    frames = {((s.x0 + s.x1) / 2, (s.y0 + s.y1) / 2) for s in figure.layout.shapes}
-    wanted = {(x, y) for y, row in enumerate(inside) for x, hit in enumerate(row) if hit}
-    assert frames == wanted
+    wanted = {(i, j) for i, row in enumerate(inside) for j, hit in enumerate(row) if hit}
+    assert frames(figure) == wanted
     assert list(figure.layout.xaxis.ticktext) == ["↵", "The", "·city"]
     assert figure.layout.yaxis.ticktext[1].startswith("layer 5")
 
-    axes = figures.scope(scope, backend="matplotlib").axes[0]
+    picture = figures.scope(scope, backend="matplotlib")
+    axes = picture.axes[0]
     [mesh] = axes.collections
     assert mesh.get_array().reshape(len(expected), -1).tolist() == expected
-    frames = {(p.get_x() + p.get_width() / 2, p.get_y() + p.get_height() / 2) for p in axes.patches}
-    assert frames == {(x + 0.5, y + 0.5) for x, y in wanted}
+    assert frames(picture) == wanted
     assert [t.get_text() for t in axes.get_xticklabels()] == ["↵", "The", "·city"]
 
 
 def test_scope_grid_names_thresholds_and_ceiling() -> None:
     for backend in ("plotly", "matplotlib"):
-        texts = texts_of(figures.scope(scope_of(), backend=backend))
-        assert any("α 0.30" in text for text in texts)
-        assert any("highest possible with 3 tokens: 1.15" in text for text in texts)
-        match = texts_of(figures.scope(scope_of("match"), backend=backend))
-        assert any("τ 0.50" in text for text in match)
-        assert not any("highest possible" in text for text in match)
+        text = shown(figures.scope(scope_of(), backend=backend))
+        assert "α 0.30" in text
+        assert "highest possible with 3 tokens: 1.15" in text
+        match = shown(figures.scope(scope_of("match"), backend=backend))
+        assert "τ 0.50" in match
+        assert "highest possible" not in match
 
 
-def texts_of(figure) -> list[str]:
-    if hasattr(figure, "layout"):
-        layout = figure.layout
-        return [
-            *layout.yaxis.ticktext, layout.xaxis.title.text, layout.title.text
-        ]  # fmt: skip
-    axes = figure.axes[0]
-    labels = [label.get_text() for label in axes.get_yticklabels()]
-    return [*labels, axes.get_xlabel().replace("\n", " "), axes.get_title(loc="left")]
+def test_scope_grid_of_a_long_prompt_marks_without_numbers() -> None:
+    figure = figures.scope(scope_of(tokens=(" a",) * 16))
+    assert {cell for row in figure.data[0].text for cell in row} == {"", f" {IN_SCOPE}"}
 
 
 def test_scope_grid_of_a_real_reading_and_before_any_round() -> None:
@@ -193,7 +188,9 @@ def test_visible_marks_white_space() -> None:
 def shown(figure) -> str:
     """All text of a figure."""
     if hasattr(figure, "layout"):
-        return unescape(str(figure.layout) + str([trace.name for trace in figure.data]))
+        layout = json.loads(figure.to_json())["layout"]
+        text = str(layout) + str([trace.name for trace in figure.data])
+        return unescape(text.replace("<br>", " "))
     return " ".join(text.get_text() for text in figure.findobj(Text)).replace("\n", " ")
 
 
@@ -203,6 +200,14 @@ def test_scope_grid_marks_the_subjects_last_token() -> None:
         assert "·city ▲" in shown(figures.scope(marked, backend=backend))
         assert "▲: subject's last" in shown(figures.scope(marked, backend=backend))
         assert "▲" not in shown(figures.scope(scope_of(), backend=backend))
+
+
+def frames(figure) -> set[tuple[int, int]]:
+    """Row and column of each framed cell."""
+    if hasattr(figure, "layout"):
+        return {(s.y0 + 0.5, s.x0 + 0.5) for s in figure.layout.shapes}
+    framed = [p for p in figure.axes[0].patches if not p.get_hatch()]
+    return {(p.get_y(), p.get_x()) for p in framed}
 
 
 HISTORY = pd.DataFrame(
@@ -231,7 +236,8 @@ def cells(figure) -> list[list[list[float | None]]]:
             for trace in figure.data
             if trace.type == "heatmap"
         ]
-    grids = [np.ma.filled(a.images[0].get_array(), np.nan) for a in figure.axes if a.images]
+    drawn = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+    grids = [np.ma.filled(axes.collections[0].get_array(), np.nan) for axes in drawn]
     return [[[None if np.isnan(v) else v for v in row] for row in grid.tolist()] for grid in grids]
 
 
@@ -240,14 +246,8 @@ def points(figure) -> dict[str, tuple[list[float], list[float]]]:
     if hasattr(figure, "layout"):
         lines = [t for t in figure.data if t.type == "scatter" and t.mode == "lines+markers"]
         return {line.name: (list(line.x), list(line.y)) for line in lines}
-    legend = [text.get_text() for text in figure.legends[0].get_texts()] if figure.legends else []
     lines = [line for axes in figure.axes for line in axes.get_lines()]
-    colours = list(dict.fromkeys(line.get_color() for line in lines))
-    names = legend or [""]
-    return {
-        names[colours.index(line.get_color())]: (list(line.get_xdata()), list(line.get_ydata()))
-        for line in lines
-    }
+    return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in lines}
 
 
 BOTH = pytest.mark.parametrize("backend", ["plotly", "matplotlib"])
@@ -259,16 +259,51 @@ def test_retention_has_a_cell_for_each_fact_and_round(backend) -> None:
     figure = figures.retention(HISTORY, facts=facts, backend=backend)
     assert cells(figure) == [GRID]
     assert "Anna · 4" in shown(figure)
-    [marks] = (
-        [list(zip(t.y, t.x, strict=True)) for t in figure.data if t.type == "scatter"]
-        if backend == "plotly"
-        else [[tuple(p[::-1]) for p in figure.axes[0].collections[0].get_offsets().tolist()]]
-    )
-    assert marks == [(0, 1)]
+    assert frames(figure) == {(0, 1)}
+    assert "hatched: not edited yet" in shown(figure)
     low = figures.retention(HISTORY, "generality", backend=backend)
     assert cells(low)[0][0] == [0.5, 0.0, 0.5]
     with pytest.raises(ValueError, match="nothing to draw"):
         figures.retention(HISTORY, "target_rank", backend=backend)
+
+
+@BOTH
+def test_retention_frames_no_noise_and_no_tiny_cells(backend) -> None:
+    noise = HISTORY.assign(value=HISTORY["value"].where(HISTORY["value"] > 0.5, 0.96))
+    figure = figures.retention(noise, backend=backend)
+    assert frames(figure) == set()
+    assert "framed" not in shown(figure)
+    many = pd.concat([HISTORY.assign(fact=HISTORY["fact"] + 10 * i) for i in range(20)])
+    figure = figures.retention(many, backend=backend)
+    assert len(cells(figure)[0]) == 60
+    assert frames(figure) == set()
+    assert "framed" not in shown(figure)
+
+
+def test_numbers_stand_in_the_cells_while_they_are_few() -> None:
+    [heat] = (t for t in figures.retention(HISTORY).data if t.type == "heatmap")
+    assert [list(row) for row in heat.text] == [
+        ["1.00", "0.50", "1.00"], ["", "1.00", "1.00"], ["", "", "0.50"]
+    ]  # fmt: skip
+    many = pd.concat([HISTORY.assign(fact=HISTORY["fact"] + 10 * i) for i in range(20)])
+    assert figures.retention(many).data[0].text is None
+
+
+@BOTH
+def test_quality_has_a_band_for_each_metric_even_of_one_round(backend) -> None:
+    figure = figures.quality(HISTORY[HISTORY["round"] == 1], backend=backend)
+    if backend == "plotly":
+        bands = [t for t in figure.data if t.fill == "toself"]
+    else:
+        bands = figure.axes[0].collections
+    assert len(bands) == 3
+
+
+def test_no_two_of_twelve_series_look_the_same() -> None:
+    looks = [Look.of(i, hollow=True) for i in range(12)]
+    assert len({(look.colour, look.face) for look in looks}) == 12
+    assert len({(look.marker, look.symbol) for look in looks}) == 12
+    assert AFTER_COLOUR not in {look.colour for look in looks}
 
 
 @BOTH
@@ -305,7 +340,7 @@ def test_weights_draw_norms_ranks_and_thresholds(session, backend) -> None:
         else:
             y = figure.axes[place].get_lines()[1].get_ydata().tolist()
         assert y == part.sort_values("round")["value"].tolist()
-    for text in ("‖ΔW‖ / ‖W0‖", "effective rank of ΔW", "α", "rounds in force"):
+    for text in ("‖ΔW‖ / ‖W₀‖", "effective rank of ΔW", "α", "rounds in force"):
         assert text in shown(figure)
 
 
@@ -343,7 +378,7 @@ def test_contributions_are_facts_by_tokens(session, backend) -> None:
     figure = figures.contributions(scope, backend=backend)
     expected = scope.contributions.sum(0).clamp(min=0).numpy()
     assert np.array(cells(figure)[0]) == pytest.approx(expected)
-    assert str(tiny_facts()[0])[:20] in shown(figure)
+    assert f"{tiny_facts()[0].subject} → {tiny_facts()[0].target}" in shown(figure)
     one = figures.contributions(scope, layer=LAYERS[1], backend=backend)
     assert np.array(cells(one)[0]) == pytest.approx(scope.contributions[1].clamp(min=0).numpy())
     with pytest.raises(ValueError, match="layer 0 is not hooked"):
@@ -362,7 +397,7 @@ def test_contributions_of_many_facts_share_a_row(session) -> None:
 
 
 @BOTH
-def test_comparison_has_a_bar_for_each_setting_and_metric(backend) -> None:
+def test_comparison_has_a_point_for_each_setting_and_metric(backend) -> None:
     frame = pd.concat(
         [readings(HISTORY).assign(setting=name) for name in ("z-score", "<b>match</b>")]
     )
@@ -372,10 +407,10 @@ def test_comparison_has_a_bar_for_each_setting_and_metric(backend) -> None:
         for metric in ("reliability", "generality", "locality")
     ]
     if backend == "plotly":
-        assert [list(bar.y) for bar in figure.data] == [means, means]
+        assert [list(points.y) for points in figure.data] == [means, means]
     else:
-        bars = [p.get_height() for p in figure.axes[0].patches]
-        assert bars == means * 2
+        assert [list(line.get_ydata()) for line in figure.axes[0].get_lines()] == [means, means]
+    assert f"{means[1]:.2f}" in shown(figure)
     assert "z-score" in shown(figure)
     with pytest.raises(ValueError, match="nothing to draw"):
         figures.comparison(frame, "never", backend=backend)

@@ -3,7 +3,8 @@
 Nothing before the subject's last token, and no block up to the last hooked one, depends on δ.
 So each sequence is split there. Its prefix runs once and leaves its attention keys and values;
 its suffix, which starts at the subject's last token, runs in every step from the block after the
-last hooked layer, in one batch (or few) for all contexts of all facts still being optimised.
+last hooked layer: one pass for all contexts of all facts still being optimised, whose suffixes
+share rows (see `packing`).
 
 optimise_targets    z of a batch of facts, method page "One round", step 2
 """
@@ -24,6 +25,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.forward import Batch, replaced, run_to, with_hidden
 from coachhook_viz.editing.hooks import HookLayer, attached
+from coachhook_viz.editing.packing import Packing, share_rows, visible
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.tokens import FactTokens, Prompt, length_batches
 from coachhook_viz.models import LanguageModel
@@ -42,20 +44,38 @@ class Targets:
 
 @dataclass(frozen=True)
 class _Sequence:
-    """A prompt of fact `fact` and, unless it is the KL prompt, the target that it should get."""
+    """A prompt of fact `fact` and, unless it is the KL prompt, the target that it should get.
+
+    Its tokens are numbered on from those of the sequences before it, of which `start` is the sum.
+    """
 
     fact: int
     prompt: Prompt
     target: tuple[int, ...]
+    start: int
 
     @property
     def ids(self) -> list[int]:
         return [*self.prompt.ids, *self.target[:-1]]
 
     @property
-    def suffix(self) -> int:
-        """Tokens from the subject's last on; the KL prompt is read there and needs no more."""
-        return len(self.ids) - self.prompt.subject_last if self.target else 1
+    def subject(self) -> int:
+        """Number of the subject's last token."""
+        return self.start + self.prompt.subject_last
+
+    @property
+    def prefix(self) -> range:
+        return range(self.start, self.subject)
+
+    @property
+    def suffix(self) -> range:
+        """From the subject's last token on; the KL prompt is read there and needs no more."""
+        return range(self.subject, self.start + len(self.ids) if self.target else self.subject + 1)
+
+    @property
+    def read(self) -> range:
+        """What predicts the target, or the KL prompt's next token."""
+        return self.suffix[-max(len(self.target), 1) :]
 
 
 def optimise_targets(
@@ -89,7 +109,7 @@ def optimise_targets(
     chunks: list[list[FactTokens]] = [[]]
     room = _CHUNK_TOKENS
     for fact in facts:
-        size = sum(s.suffix for s in _sequences([fact]))
+        size = sum(len(s.suffix) for s in _sequences([fact]))
         if chunks[-1] and size > room:
             chunks.append([])
             room = _CHUNK_TOKENS
@@ -106,14 +126,13 @@ def optimise_targets(
 
 
 def _sequences(facts: Sequence[FactTokens]) -> list[_Sequence]:
-    return [
-        sequence
-        for index, fact in enumerate(facts)
-        for sequence in (
-            *(_Sequence(index, prompt, fact.target) for prompt in fact.contexts),
-            _Sequence(index, fact.essence, ()),
-        )
-    ]
+    sequences: list[_Sequence] = []
+    for index, fact in enumerate(facts):
+        prompts = [(prompt, fact.target) for prompt in fact.contexts]
+        for prompt, target in [*prompts, (fact.essence, ())]:
+            start = sequences[-1].suffix.stop if sequences else 0
+            sequences.append(_Sequence(index, prompt, target, start))
+    return sequences
 
 
 def _optimise(
@@ -181,25 +200,29 @@ class _FrozenLayer(DynamicLayer):
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """Suffixes that run together, aligned at their end; B rows of S tokens after P cached ones."""
+class _Rows:
+    """Tokens that run together: R rows of S after P cached ones each."""
 
-    sequences: list[_Sequence]
-    states: Tensor  # (B, S, d_model) outputs of the last hooked block
-    first: Tensor  # (B,) where each suffix starts: the subject's last token
-    positions: Tensor  # (B, S)
-    mask: Tensor  # (B, 1, S, P + S), additive
+    states: Tensor  # (R, S, d_model) outputs of the last hooked block
+    positions: Tensor  # (R, S)
+    mask: Tensor  # (R, 1, S, P + S), additive
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What every step runs and reads while the same facts are active.
+
+    A place is one of the R · S cells of the rows, an owner a fact's index among the active.
+    """
+
+    rows: _Rows
     cache: DynamicCache | None  # None where no suffix has a prefix
-
-    def read(self, states: Tensor) -> Tensor:
-        """Final hidden states (B, S, d_model) at the positions that predict a target, in order."""
-        size = states.shape[1]
-        return torch.cat(
-            [
-                states[row, size - max(len(sequence.target), 1) :]
-                for row, sequence in enumerate(self.sequences)
-            ]
-        )
+    subjects: Tensor  # (sequences,) places of the subjects' last tokens
+    moving: Tensor  # (sequences,) their owners
+    read: Tensor  # (targets + active,) places that predict a target token, then the KL prompts'
+    targets: Tensor  # (targets,) token ids
+    owners: Tensor  # (targets,)
+    weights: Tensor  # (targets,) in the owner's mean
 
 
 class _Suffixes:
@@ -218,25 +241,21 @@ class _Suffixes:
         self._fed: Tensor | None = None
         self._form: Any = None
         self._active: list[int] = []
-        self._batches: list[_Batch] = []
-        self._before: dict[int, Tensor] = {}  # fact to initial log-probabilities at the KL prompt
+        self._step: _Step  # of the active facts
+        self._before: Tensor | None = None  # (facts, vocabulary) initial log-probabilities
+        sizes = torch.tensor([s.suffix.stop - s.start for s in self._sequences])
+        self._owner = torch.arange(len(sizes)).repeat_interleave(sizes).to(lm.device)  # (N,)
+        self._position = torch.cat([torch.arange(size) for size in sizes]).to(lm.device)
         with torch.no_grad():
-            states = self._run_to_last(hook_layers)
-            first = [
-                state[sequence.prompt.subject_last]
-                for sequence, state in zip(self._sequences, states, strict=True)
-            ]
-            owners = [sequence.fact for sequence in self._sequences]
-            self.initial = torch.stack([first[owners.index(i)] for i in range(len(facts))])
-            self._states = [
-                state[sequence.prompt.subject_last :][: sequence.suffix]
-                for sequence, state in zip(self._sequences, states, strict=True)
-            ]
+            self._states = self._run_to_last(hook_layers)
+            subjects = {s.fact: s.subject for s in reversed(self._sequences)}  # the first's
+            bare = [subjects[fact] for fact in range(len(facts))]
+            self.initial = self._states[bare]  # (facts, d_model)
             with self.skipping_to_suffixes():
-                self._prefixes = self._run_prefixes(states)
+                self._cached = self._run_prefixes()
 
-    def _run_to_last(self, hook_layers: Mapping[int, HookLayer]) -> list[Tensor]:
-        """Outputs (tokens, d_model) of the last hooked block for each whole sequence."""
+    def _run_to_last(self, hook_layers: Mapping[int, HookLayer]) -> Tensor:
+        """Outputs (N, d_model) of the last hooked block, run on whole sequences."""
         lm, states = self._lm, [torch.empty(0)] * len(self._sequences)
 
         def remember(module: nn.Module, args: Any, output: Any) -> None:
@@ -253,30 +272,30 @@ class _Suffixes:
                 )
                 output, _ = run_to(lm, batch, self._last)
                 for row, state in zip(rows, output, strict=True):
-                    states[row] = state[: lengths[row]]
-        return states
+                    sequence = self._sequences[row]
+                    states[row] = state[: sequence.suffix.stop - sequence.start]
+        return torch.cat(states)
 
-    def _run_prefixes(self, states: Sequence[Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
-        """Attention keys and values (sequences, heads, P, d_head) of the prefixes, by block."""
-        lm = self._lm
-        lengths = [sequence.prompt.subject_last for sequence in self._sequences]
+    def _run_prefixes(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """Attention keys and values (N, heads, d_head) by block, set at the prefixes' tokens."""
+        sizes = [len(sequence.prefix) for sequence in self._sequences]
+        if not any(sizes):
+            return {}
+        rows = share_rows(sizes, [0] * len(sizes))
+        packing = self._pack([[self._sequences[i].prefix for i in row] for row in rows])
+        cache = DynamicCache()
+        run = self._rows(packing, cached=self._pack([[] for _ in rows]))
+        self._run(run.states, run, cache)
+        real = packing.tokens >= 0
         found: dict[int, tuple[Tensor, Tensor]] = {}
-        for rows in length_batches(lengths, _BATCH_OVERHEAD):
-            batch = Batch.of([self._sequences[row].ids[: lengths[row]] for row in rows], lm.device)
-            if batch.ids.shape[1] == 0:
-                continue
-            self._fed = nn.utils.rnn.pad_sequence(
-                [states[row][: lengths[row]] for row in rows], batch_first=True
-            )
-            cache = DynamicCache()
-            lm.decoder(**batch.inputs, past_key_values=cache, use_cache=True)
-            for block in range(self._last + 1, lm.n_layers):
-                layer: Any = cache.layers[block]
-                for into, part in enumerate((layer.keys, layer.values)):
-                    if block not in found:
-                        shape = (len(lengths), part.shape[1], max(lengths), part.shape[3])
-                        found[block] = (part.new_zeros(shape), part.new_zeros(shape))
-                    found[block][into][rows, :, : part.shape[2]] = part
+        for block in range(self._last + 1, self._lm.n_layers):
+            layer: Any = cache.layers[block]
+            numbered = []
+            for part in (layer.keys, layer.values):  # (R, heads, P, d_head)
+                by_number = part.new_zeros(len(self._owner), part.shape[1], part.shape[3])
+                by_number[packing.tokens[real]] = part.transpose(1, 2)[real]
+                numbered.append(by_number)
+            found[block] = numbered[0], numbered[1]
         return found
 
     @contextmanager
@@ -296,58 +315,33 @@ class _Suffixes:
 
         To be called within `skipping_to_suffixes`, first with a zero `delta` and all facts.
         """
-        lm = self._lm
         if active != self._active:
-            self._active, self._batches = active, self._make_batches(active)
-        read = []
-        for batch in self._batches:
-            rows = torch.arange(len(batch.sequences), device=lm.device)
-            owners = torch.tensor([active.index(s.fact) for s in batch.sequences], device=lm.device)
-            moved = batch.states[rows, batch.first].float() + delta[owners]
-            self._fed = batch.states.index_put((rows, batch.first), moved.to(batch.states.dtype))
-            output = lm.decoder(
-                input_ids=torch.zeros_like(batch.positions),
-                attention_mask=batch.mask,
-                position_ids=batch.positions,
-                past_key_values=batch.cache,
-                use_cache=batch.cache is not None,
-            )
-            read.append(batch.read(output.last_hidden_state))
-        logits = self._head(torch.cat(read)).float()  # (positions, vocabulary)
-        return self._score(F.log_softmax(logits, dim=-1), active)
+            self._active, self._step = active, self._prepare(active)
+        step = self._step
+        states = step.rows.states.flatten(0, 1)  # (R · S, d_model)
+        moved = states[step.subjects].float() + delta[step.moving]
+        states = states.index_put((step.subjects,), moved.to(states.dtype))
+        final = self._run(states.view_as(step.rows.states), step.rows, step.cache).flatten(0, 1)
+        logits = self._head(final[step.read]).float()  # (targets + active, vocabulary)
+        at_targets, at_subjects = logits.split([len(step.targets), len(active)])
+        nll = F.cross_entropy(at_targets, step.targets, reduction="none") * step.weights
+        now = F.log_softmax(at_subjects, dim=-1)
+        if self._before is None:
+            self._before = now.detach()
+        kl = (now.exp() * (now - self._before[active])).sum(-1)
+        return torch.zeros_like(kl).index_add(0, step.owners, nll), kl
 
-    def _score(self, log_p: Tensor, active: list[int]) -> tuple[Tensor, Tensor]:
-        """Split the log-probabilities (positions, vocabulary) into each fact's NLL and KL."""
-        place = {fact: i for i, fact in enumerate(active)}
-        contexts: dict[int, int] = {}
-        for sequence in self._sequences:
-            contexts[sequence.fact] = contexts.get(sequence.fact, 0) + bool(sequence.target)
-        rows: list[int] = []
-        tokens: list[int] = []
-        owners: list[int] = []
-        weights: list[float] = []
-        essence: dict[int, int] = {}
-        row = 0
-        for sequence in (s for batch in self._batches for s in batch.sequences):
-            if not sequence.target:
-                essence[sequence.fact] = row
-                row += 1
-            for token in sequence.target:
-                rows.append(row)
-                tokens.append(token)
-                owners.append(place[sequence.fact])
-                weights.append(1 / (len(sequence.target) * contexts[sequence.fact]))
-                row += 1
-        device = log_p.device
-        picked = log_p[torch.tensor(rows, device=device), torch.tensor(tokens, device=device)]
-        weighted = picked * torch.tensor(weights, device=device)
-        owner = torch.tensor(owners, device=device)
-        nll = -torch.zeros(len(active), device=device).index_add(0, owner, weighted)
-        now = log_p[torch.tensor([essence[fact] for fact in active], device=device)]
-        for fact in active:
-            self._before.setdefault(fact, now[place[fact]].detach())
-        before = torch.stack([self._before[fact] for fact in active])
-        return nll, (now.exp() * (now - before)).sum(-1)
+    def _run(self, states: Tensor, rows: _Rows, cache: DynamicCache | None) -> Tensor:
+        """Final hidden states (R, S, d_model) from `states` after the last hooked block."""
+        self._fed = states
+        final: Tensor = self._lm.decoder(
+            input_ids=torch.zeros_like(rows.positions),
+            attention_mask=rows.mask,
+            position_ids=rows.positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+        return final
 
     def _head(self, states: Tensor) -> Tensor:
         """Logits (positions, vocabulary) from final hidden states, by the model's own head."""
@@ -357,39 +351,43 @@ class _Suffixes:
             logits: Tensor = self._lm.model(input_ids=one, use_cache=False).logits
         return logits[0]
 
-    def _make_batches(self, active: list[int]) -> list[_Batch]:
-        chosen = [i for i, s in enumerate(self._sequences) if s.fact in set(active)]
-        lengths = [self._sequences[i].suffix for i in chosen]
-        return [
-            self._make_batch([chosen[i] for i in rows])
-            for rows in length_batches(lengths, _BATCH_OVERHEAD)
-        ]
-
-    def _make_batch(self, indices: list[int]) -> _Batch:
-        device = self._lm.device
-        sequences = [self._sequences[i] for i in indices]
-        suffix = torch.tensor([s.suffix for s in sequences], device=device)  # (B,)
-        prefix = torch.tensor([s.prompt.subject_last for s in sequences], device=device)
-        size, past = int(suffix.max()), int(prefix.max())
-        states = nn.utils.rnn.pad_sequence(
-            [self._states[i] for i in indices], batch_first=True, padding_side="left"
-        )
-        first = size - suffix
-        steps = torch.arange(size, device=device)
-        real = steps >= first[:, None]  # (B, S)
-        within = real[:, None, :] & (steps <= steps[:, None]) | torch.eye(
-            size, dtype=torch.bool, device=device
-        )  # (B, S, S): causal; a pad sees itself, so that its row is defined
-        cached = torch.arange(past, device=device) < prefix[:, None]  # (B, P)
-        seen = torch.cat([cached[:, None].expand(-1, size, -1), within], dim=2)
-        mask = torch.zeros(seen.shape, dtype=states.dtype, device=device)
-        mask = mask.masked_fill(~seen, torch.finfo(states.dtype).min).unsqueeze(1)
+    def _prepare(self, active: list[int]) -> _Step:
+        """Pack the suffixes of the active facts, and their prefixes' keys and values."""
+        owner = {fact: i for i, fact in enumerate(active)}
+        sequences = [s for s in self._sequences if s.fact in owner]
+        rows = share_rows([len(s.suffix) for s in sequences], [len(s.prefix) for s in sequences])
+        suffixes = self._pack([[sequences[i].suffix for i in row] for row in rows])  # (R, S)
+        prefixes = self._pack([[sequences[i].prefix for i in row] for row in rows])  # (R, P)
         cache = None
-        if past:
-            layers: list[Any] = [DynamicLayer() for _ in range(self._last + 1)]
-            for keys, values in self._prefixes.values():
-                layers.append(_FrozenLayer(keys[indices, :, :past], values[indices, :, :past]))
+        if prefixes.tokens.numel():
             cache = DynamicCache()
-            cache.layers, cache.layer_class_to_replicate = layers, None
-        positions = (prefix[:, None] + steps - first[:, None]).clamp_min(0)
-        return _Batch(sequences, states, first, positions, mask, cache)
+            cache.layers = [DynamicLayer() for _ in range(self._last + 1)]
+            cache.layers += [
+                _FrozenLayer(*(prefixes.take(part).transpose(1, 2) for part in parts))
+                for parts in self._cached.values()
+            ]
+            cache.layer_class_to_replicate = None
+        contexts = [s for s in sequences if s.target]
+        essences = [s for s in sequences if not s.target]
+        owners = [owner[s.fact] for s in contexts for _ in s.target]
+        device = self._lm.device
+        return _Step(
+            rows=self._rows(suffixes, prefixes),
+            cache=cache,
+            subjects=suffixes.places([s.subject for s in sequences]),
+            moving=torch.tensor([owner[s.fact] for s in sequences], device=device),
+            read=suffixes.places([n for s in (*contexts, *essences) for n in s.read]),
+            targets=torch.tensor([token for s in contexts for token in s.target], device=device),
+            owners=torch.tensor(owners, device=device),
+            weights=torch.tensor([1 / owners.count(i) for i in owners], device=device),
+        )
+
+    def _pack(self, rows: list[list[range]]) -> Packing:
+        return Packing.of(rows, self._lm.device)
+
+    def _rows(self, packing: Packing, cached: Packing) -> _Rows:
+        states = packing.take(self._states)
+        seen = visible(packing.take(self._owner, -1), cached.take(self._owner, -2))
+        mask = torch.zeros(seen.shape, dtype=states.dtype, device=states.device)
+        mask = mask.masked_fill(~seen, torch.finfo(states.dtype).min).unsqueeze(1)
+        return _Rows(states, packing.take(self._position), mask)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from textwrap import wrap
 
 import plotly.graph_objects as go
 from matplotlib.artist import Artist
@@ -16,12 +15,17 @@ from matplotlib.ticker import MaxNLocator
 
 from coachhook_viz.figures.style import (
     INK,
-    SERIES,
+    PIXELS,
     Backend,
+    Look,
     Picture,
+    finish_axes,
     literal,
     plotly_figure,
 )
+
+_TALL = 2.7  # inches of a panel with its labels
+_LEFT = 0.75  # inches of its y axis
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,15 @@ class Line:
     low: list[float] | None = None
     high: list[float] | None = None
 
+    @property
+    def band(self) -> tuple[list[float], list[float], list[float]] | None:
+        """x, low and high; a lone point gets a band that is wide enough to be seen."""
+        if self.low is None or self.high is None:
+            return None
+        if len(self.x) > 1:
+            return self.x, self.low, self.high
+        return [self.x[0] - 0.02, self.x[0] + 0.02], self.low * 2, self.high * 2
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -45,32 +58,52 @@ class Panel:
     y_range: tuple[float, float] | None = None
     x_label: str = "rounds in force"
 
+    @property
+    def x_range(self) -> tuple[float, float]:
+        """From the first to the last round, and a little more."""
+        rounds = [x for line in self.lines for x in line.x] or [0.0]
+        spare = 0.06 * (max(rounds) - min(rounds)) or 0.5
+        return min(rounds) - spare, max(rounds) + spare
 
-def draw_lines(title: str, panels: Sequence[Panel], backend: Backend) -> go.Figure | Picture:
-    """One figure of `panels`; lines of the same name look the same in each."""
+
+def draw_lines(
+    title: str, subtitle: str, panels: Sequence[Panel], backend: Backend
+) -> go.Figure | Picture:
+    """One figure of `panels`; lines of the same name look the same in each.
+
+    The legend has the lines of panels with several; a lone one is named by its y axis.
+    """
     names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines))
-    looks = {name: SERIES[i % len(SERIES)] for i, name in enumerate(names)}
+    looks = {name: Look.of(i, hollow=True) for i, name in enumerate(names)}
     draw = _plotly if backend == "plotly" else _matplotlib
-    return draw(title, panels, looks)
+    return draw(title, subtitle, panels, looks)
 
 
-_Looks = dict[str, tuple[str, str, str]]
+def _width(panels: Sequence[Panel]) -> float:
+    return {1: 5.6, 2: 8.2}.get(len(panels), 3.4 * len(panels))
 
 
-def _plotly(title: str, panels: Sequence[Panel], looks: _Looks) -> go.Figure:
-    figure = plotly_figure(title, 160 + 460 * len(panels), 360)
-    figure.set_subplots(1, len(panels), horizontal_spacing=0.12)
+def _plotly(
+    title: str, subtitle: str, panels: Sequence[Panel], looks: dict[str, Look]
+) -> go.Figure:
+    legend = any(len(panel.lines) > 1 for panel in panels)
+    titled = any(panel.title for panel in panels)
+    width, bottom = _width(panels), 0.6 + 0.3 * legend
+    figure = plotly_figure(title, subtitle, width, _TALL + 0.3 * legend + 0.2 * titled, bottom)
+    figure.layout.margin.update(l=PIXELS * _LEFT, t=figure.layout.margin.t + 20 * titled)
+    figure.set_subplots(1, len(panels), horizontal_spacing=_LEFT / width if panels[1:] else 0)
     shown: set[str] = set()
     for column, panel in enumerate(panels, start=1):
         place = {"row": 1, "col": column}
         for line in panel.lines:
-            colour, _, symbol = looks[line.name]
-            if line.low is not None and line.high is not None:
+            if line.band is not None:
+                x, lower, upper = line.band
                 figure.add_scatter(
-                    x=[*line.x, *reversed(line.x)],
-                    y=[*line.high, *reversed(line.low)],
+                    x=[*x, *reversed(x)],
+                    y=[*upper, *reversed(lower)],
+                    mode="lines",
                     fill="toself",
-                    fillcolor=_faint(colour),
+                    fillcolor=_faint(looks[line.name].colour),
                     line={"width": 0},
                     hoverinfo="skip",
                     showlegend=False,
@@ -78,74 +111,82 @@ def _plotly(title: str, panels: Sequence[Panel], looks: _Looks) -> go.Figure:
                     name=f"{line.name}, interval",
                     **place,
                 )
+        for line in panel.lines:
+            look = looks[line.name]
             figure.add_scatter(
                 name=literal(line.name),
                 legendgroup=line.name,
-                showlegend=line.name not in shown,
+                showlegend=len(panel.lines) > 1 and line.name not in shown,
                 x=line.x,
                 y=line.y,
                 mode="lines+markers",
-                line={"color": colour},
-                marker={"size": 8, "symbol": symbol},
+                line={"color": look.colour, "dash": look.dash},
+                marker={"size": 8, "symbol": look.symbol, "line": {"width": 1.6}},
                 hovertemplate="%{y:.4g} after %{x} rounds<extra>%{fullData.name}</extra>",
                 **place,
             )
             shown.add(line.name)
-        most = max((x for line in panel.lines for x in line.x), default=1)
-        figure.update_xaxes(title=panel.x_label, dtick=1 if most <= 15 else None, **place)
-        figure.update_yaxes(title=panel.y_label, range=panel.y_range, **place)
+        low, high = panel.x_range
+        figure.update_xaxes(
+            title=panel.x_label,
+            range=panel.x_range,
+            dtick=1 if high - low <= 15 else None,
+            **place,
+        )
+        figure.update_yaxes(title=panel.y_label, range=panel.y_range, nticks=7, **place)
         if panel.title:
             figure.add_annotation(
                 text=literal(panel.title),
                 xref="x domain" if column == 1 else f"x{column} domain",
                 yref="paper",
                 x=0,
-                y=1.0,
+                y=1,
                 yanchor="bottom",
                 showarrow=False,
-                font={"size": 12},
             )
-    figure.update_xaxes(automargin=True, linecolor=INK, gridcolor="rgba(117,117,117,0.25)")
-    figure.update_yaxes(automargin=True, linecolor=INK, gridcolor="rgba(117,117,117,0.25)")
-    top = 1.08 if any(panel.title for panel in panels) else 1.02
-    figure.update_layout(
-        legend={"orientation": "h", "y": top, "yanchor": "bottom"},
-        showlegend=len(shown) > 1,
-        margin={"t": 90 if len(shown) > 1 else 70},
-    )
+    finish_axes(figure)
+    figure.update_layout(showlegend=legend)
     return figure
 
 
 def _faint(colour: str) -> str:
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.18)"
+    return f"rgba({red},{green},{blue},0.12)"
 
 
-def _matplotlib(title: str, panels: Sequence[Panel], looks: _Looks) -> Picture:
-    width = 1.6 + 4.8 * len(panels)
-    picture = Picture(width, 3.6)
+def _matplotlib(
+    title: str, subtitle: str, panels: Sequence[Panel], looks: dict[str, Look]
+) -> Picture:
+    legend = any(len(panel.lines) > 1 for panel in panels)
+    titled = any(panel.title for panel in panels)
+    height = _TALL + 0.3 * legend + 0.2 * titled
+    picture = Picture(title, subtitle, _width(panels), height)
     shown: dict[str, Artist] = {}
     for axes, panel in zip(picture.row_in_ink(len(panels)), panels, strict=True):
         for line in panel.lines:
-            colour, marker, _ = looks[line.name]
-            [drawn] = axes.plot(line.x, line.y, color=colour, marker=marker, markersize=5)
-            shown.setdefault(line.name, drawn)
-            if line.low is not None and line.high is not None:
-                axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, lw=0)
+            look = looks[line.name]
+            if line.band is not None:
+                axes.fill_between(*line.band, color=look.colour, alpha=0.12, lw=0)
+            [drawn] = axes.plot(
+                line.x,
+                line.y,
+                label=line.name,
+                color=look.colour,
+                marker=look.marker,
+                markersize=6,
+                markerfacecolor=look.face,
+                linestyle=look.style,
+            )
+            if len(panel.lines) > 1:
+                shown.setdefault(line.name, drawn)
+        axes.set_xlim(*panel.x_range)
         if panel.y_range is not None:
             axes.set_ylim(*panel.y_range)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(15, integer=True, min_n_ticks=1))
         axes.set_xlabel(panel.x_label)
         axes.set_ylabel(panel.y_label)
-        axes.set_title(panel.title, size=10, loc="left", color=INK)
+        axes.set_title(panel.title, size=9, loc="left", color=INK)
         axes.grid(alpha=0.25, color=INK)
-        axes.spines[["top", "right"]].set_visible(False)
-    text = "\n".join(wrap(title, int(13 * width)))
-    picture.suptitle(text, size=11, x=0.01, ha="left", color=INK, parse_math=False)
-    if len(shown) > 1:
-        legend = picture.legend(
-            list(shown.values()), list(shown), loc="outside lower left", ncols=6, frameon=False
-        )
-        for label in legend.get_texts():
-            label.set(color=INK, parse_math=False)
+    if shown:
+        picture.legend_in_ink(list(shown.values()), list(shown))
     return picture

@@ -9,16 +9,17 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from coachhook_viz.facts import Fact
-from coachhook_viz.figures.grids import Grid, draw_grids
+from coachhook_viz.figures.grids import Grid, draw_grids, marks_fit
 from coachhook_viz.figures.lines import Line, Panel, draw_lines
 from coachhook_viz.figures.style import Backend, Picture, check_backend, check_frame
-from coachhook_viz.measure.quality import METRICS, forgetting
+from coachhook_viz.measure.quality import METRICS, forgetting, readings
 
 _SHARE = (-0.03, 1.03)
+_LESS = 0.05  # lower values than before that deserve a frame
 
 
 def quality(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Picture:
-    """Mean of reliability, generality and locality over the facts, by round.
+    """Mean of reliability, generality and locality over the facts, with its interval, by round.
 
     Parameters
     ----------
@@ -38,10 +39,19 @@ def quality(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Pic
     """
     check_backend(backend)
     check_frame(frame)
-    means = frame.pivot_table("value", index="round", columns="metric")
-    lines = [_line(metric, means[metric].dropna()) for metric in METRICS if metric in means]
-    title = "How well the edits hold, all facts so far re-scored after each round"
-    return draw_lines(title, [Panel("", "mean over facts", lines, _SHARE)], backend)
+    frame = frame[frame["metric"].isin(METRICS)]
+    means = pd.concat(  # as if edited later: then `readings` has nothing but the end to read
+        readings(part.assign(edited=int(str(round_)) + 1)).assign(round=round_)
+        for round_, part in frame.groupby("round")
+    ).set_index("round")
+    lines = [
+        replace(_line(metric, part["mean"]), low=part["low"].tolist(), high=part["high"].tolist())
+        for metric in METRICS
+        if len(part := means[means["metric"] == metric])
+    ]
+    subtitle = "All facts so far, scored again after each round; bands: 95 % interval of the mean"
+    panel = Panel("", "mean over facts", lines, _SHARE)
+    return draw_lines("How well the edits hold", subtitle, [panel], backend)
 
 
 def retention(
@@ -65,7 +75,8 @@ def retention(
     Returns
     -------
     plotly.graph_objects.Figure or matplotlib.figure.Figure
-        A cross marks where a fact scores lower than right after its own round.
+        A frame marks where a fact scores lower by 0.05 or more than right after its own round, up
+        to 25 facts.
 
     Raises
     ------
@@ -83,8 +94,9 @@ def retention(
     for row, fact in enumerate(table.index):
         own = values[row][rounds.index(int(edited[fact]))]
         for column, value in enumerate(values[row]):
-            if value is not None and own is not None and value < own - 1e-9:
+            if value is not None and own is not None and own - value >= _LESS:
                 marked.append((row, column))
+    name = metric.replace("_", " ")
     grid = Grid(
         "",
         [_name(int(fact), facts) for fact in table.index],
@@ -92,10 +104,12 @@ def retention(
         values,
         "fact",
         "rounds in force",
-        marked,
+        marked if marks_fit(len(values)) else (),
     )
-    title = f"What is retained: {metric.replace('_', ' ')} of each fact (×: lower than at first)"
-    return draw_grids(title, [grid], metric.replace("_", " "), (0.0, 1.0), backend)
+    key = [f"framed: lower by {_LESS} or more than after its own round"] * bool(grid.marked)
+    key += ["hatched: not edited yet"] * bool(grid.absent())
+    subtitle = "; ".join([f"{name.capitalize()} of each fact after each round", *key])
+    return draw_grids("What is retained", subtitle, [grid], name, (0.0, 1.0), backend)
 
 
 def forgetting_curve(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Picture:
@@ -122,12 +136,13 @@ def forgetting_curve(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Fig
     line = _line("forgotten", shares.set_index("round")["share"])
     highest = max(line.y)
     last = shares.iloc[-1]
-    title = (
-        f"Forgotten: {int(last['lost'])} of {int(last['taken'])} facts that took do not hold"
+    subtitle = (
+        f"{int(last['lost'])} of {int(last['taken'])} facts that took do not hold"
         f" after round {int(last['round'])}"
     )
     top = min(1.03, max(0.1, 1.25 * highest))
-    return draw_lines(title, [Panel("", "share of facts", [line], (-0.03 * top, top))], backend)
+    panel = Panel("", "share of facts that took", [line], (-0.03 * top, top))
+    return draw_lines("How much is forgotten", subtitle, [panel], backend)
 
 
 def weights(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Picture:
@@ -153,12 +168,13 @@ def weights(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Pic
     panels = [
         Panel(title, label, _by_layer(frame, metric))
         for metric, title, label in (
-            ("relative_norm", "Size of the hook layers", "‖ΔW‖ / ‖W0‖"),
+            ("relative_norm", "Size of the hook layers", "‖ΔW‖ / ‖W₀‖"),
             ("effective_rank", "Directions they use", "effective rank of ΔW"),
-            ("alpha", "Thresholds of the z-score scope", "α"),
+            ("alpha", "Thresholds of the z-score scope", "threshold α"),
         )
     ]
-    return draw_lines("What is written into each hook layer", panels, backend)
+    subtitle = "ΔW: what the edits add to a layer's weight W₀; α: z-score from which it speaks"
+    return draw_lines("What is written into each hook layer", subtitle, panels, backend)
 
 
 def shift(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Picture:
@@ -189,12 +205,18 @@ def shift(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Pictu
         low, middle, high = (rounds.quantile(q) for q in (0.25, 0.5, 0.75))
         line = _line(f"output of block {block}", middle)
         lines.append(replace(line, low=low.tolist(), high=high.tolist()))
-    perplexity = frame[frame["metric"] == "perplexity"].set_index("round")["value"]
+    perplexity = frame[frame["metric"] == "perplexity"].set_index("round")["value"].sort_index()
+    # no narrower than a tenth of the unedited value, so that noise does not look like harm
+    spare = 0.05 * perplexity.iloc[0]
+    range_ = perplexity.min() - spare, perplexity.max() + spare
     panels = [
-        Panel("Hidden states (median text, middle half)", "‖h − h0‖ / ‖h0‖", lines),
-        Panel("Perplexity canary", "perplexity", [_line("perplexity", perplexity)]),
+        Panel("Hidden states", "‖h − h₀‖ / ‖h₀‖", lines),
+        Panel("Next tokens", "perplexity", [_line("perplexity", perplexity)], range_),
     ]
-    return draw_lines("How far the edits move neutral text", panels, backend)
+    subtitle = (
+        "Against the unedited model; line: the median text, band: the middle half of the texts"
+    )
+    return draw_lines("How far the edits move neutral text", subtitle, panels, backend)
 
 
 def _line(name: str, values: pd.Series[float]) -> Line:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from textwrap import shorten
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -11,30 +10,31 @@ import plotly.graph_objects as go
 from coachhook_viz.editing.inspect import Scope
 from coachhook_viz.facts import Fact
 from coachhook_viz.figures.grids import Grid, draw_grids
+from coachhook_viz.figures.scope_grid import quoted, token_labels
 from coachhook_viz.figures.style import (
     INK,
-    SERIES,
-    STRIPES,
     Backend,
+    Look,
     Picture,
     check_backend,
     check_frame,
+    finish_axes,
     literal,
     plotly_figure,
-    visible,
 )
 from coachhook_viz.measure.interference import rank_correlation
 from coachhook_viz.measure.quality import METRICS
 
 _WHEN = {
-    "own round": ", each fact right after its own round",
-    "retained": ", mean over all rounds after a fact's own",
-    "end": ", all facts at the end",
+    "own round": "Each fact right after its own round",
+    "retained": "Mean over all rounds after a fact's own",
+    "end": "All facts after the last round",
 }
 _MOST_FACTS = 20  # rows of the contributions; the rest is summed up
 _SMALLEST = 1e-3  # interference that is drawn as none
-_PATTERNS = ("", "/", ".", "x", "\\", "-")
-_HATCHES = ("", "//", "..", "xx", "\\\\", "--")
+_SHARE = (-0.03, 1.16)  # room for numbers above 1
+_NUMBERS = 1.06  # where they stand
+_FIFTHS = (0, 0.2, 0.4, 0.6, 0.8, 1)
 
 
 def contributions(
@@ -54,7 +54,7 @@ def contributions(
     -------
     plotly.graph_objects.Figure or matplotlib.figure.Figure
         Cells hold the size of each fact's term along ΔW k, whether the scope lets it through or
-        not; a cross marks tokens that are in scope. Beyond 20 facts the smaller ones share a row.
+        not; a frame marks tokens that are in scope. Beyond 20 facts the smaller ones share a row.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def contributions(
     inside = scope.in_scope[chosen].any(0)
     order = terms.abs().amax(1).argsort(descending=True).tolist()
     shown = sorted(order[:_MOST_FACTS])
-    rows = [str(scope.facts[i]) for i in shown]
+    rows = [f"{scope.facts[i].subject} → {scope.facts[i].target}" for i in shown]
     values = [terms[i].tolist() for i in shown]
     if len(order) > _MOST_FACTS:
         rows.append(f"{len(order) - _MOST_FACTS} other facts")
@@ -80,19 +80,20 @@ def contributions(
     grid = Grid(
         "",
         rows,
-        [visible(token) for token in scope.tokens],
+        token_labels(scope),
         [[max(value, 0.0) for value in row] for row in values],
         "fact",
-        "token (×: in scope, from the fact that gives most)",
+        "token",
         [
             (max(range(len(values)), key=lambda row: values[row][token]), token)
             for token in inside.nonzero().flatten().tolist()
         ],
     )
     where = "all hooked layers" if layer is None else f"layer {layer}"
-    prompt = shorten(" ".join(map(visible, scope.prompt.split())), 70, placeholder=" …")
-    title = f"Which edits reach each token of “{prompt}” ({where})"
-    return draw_grids(title, [grid], "share of ‖ΔW k‖ in its direction", (0.0, highest), backend)
+    key = "; framed: in scope, at the fact that gives most" * bool(grid.marked)
+    subtitle = f"{quoted(scope)}\n{where[0].upper()}{where[1:]}{key}"
+    title = "Which edits reach each token"
+    return draw_grids(title, subtitle, [grid], "part of ‖ΔW k‖", (0.0, highest), backend)
 
 
 def interference(
@@ -132,8 +133,8 @@ def interference(
     ids = [int(str(i)) for i in tables["actual"].index]
     names = [f"{facts[i].subject} · {i}" if facts and i in facts else str(i) for i in ids]
     titles = {
-        "predicted": "Predicted before editing, from keys and order",
-        "actual": "Actual: effect on the other's key",
+        "predicted": "Predicted before editing",
+        "actual": "Actual",
     }
     grids = [
         Grid(
@@ -141,16 +142,18 @@ def interference(
             names,
             [str(i) for i in ids],
             table.to_numpy().tolist(),
-            "acts on the key of fact",
-            "edit of fact",
+            "on the key of fact",
+            "effect of the edit of fact",
         )
         for side, table in tables.items()
     ]
-    title = "Interference of edits, in units of each fact's own effect"
+    subtitle = "Effect of each edit on each fact's key; 1: as strong as the fact's own edit"
     if len(ids) > 2:
         rho = rank_correlation(frame)["rho"].iloc[-1]
-        title += f" (rank correlation ρ = {rho:.2f})"
-    return draw_grids(title, grids, "1: as strong as its own", (_SMALLEST, 1.0), backend, log=True)
+        subtitle += f"; rank correlation of the two: ρ = {rho:.2f}"
+    title = "How edits interfere"
+    bounds = (_SMALLEST, 1.0)
+    return draw_grids(title, subtitle, grids, "relative effect", bounds, backend, log=True)
 
 
 def comparison(
@@ -179,80 +182,97 @@ def comparison(
     check_backend(backend)
     frame = frame[(frame["reading"] == reading) & frame["metric"].isin(METRICS)]
     check_frame(frame)
-    title = f"Settings compared{_WHEN[reading]}"
     metrics = [metric for metric in METRICS if metric in set(frame["metric"])]
     settings = list(frame["setting"].unique())
     sides = {
         str(setting): frame[frame["setting"] == setting].set_index("metric").reindex(metrics)
         for setting in settings
     }
-    draw = _bars_plotly if backend == "plotly" else _bars_matplotlib
-    return draw(title, metrics, sides)
+    subtitle = f"{_WHEN[reading]}; lines: 95 % interval of the mean"
+    draw = _points_plotly if backend == "plotly" else _points_matplotlib
+    return draw("Settings compared", subtitle, metrics, sides)
 
 
-def _bars_plotly(title: str, metrics: list[str], sides: dict[str, pd.DataFrame]) -> go.Figure:
-    figure = plotly_figure(title, 240 + 90 * len(metrics) * len(sides), 380)
+def _width(metrics: list[str], sides: dict[str, pd.DataFrame]) -> float:
+    return max(0.9 + 0.45 * len(metrics) * (len(sides) + 1), 5.6)
+
+
+def _places(metrics: list[str], count: int, i: int) -> list[float]:
+    """Where setting `i` of `count` stands for each metric."""
+    return [metric + (i + 1) / (count + 1) - 0.5 for metric in range(len(metrics))]
+
+
+def _points_plotly(
+    title: str, subtitle: str, metrics: list[str], sides: dict[str, pd.DataFrame]
+) -> go.Figure:
+    figure = plotly_figure(title, subtitle, _width(metrics, sides), 3.3, 0.8)
     for i, (name, side) in enumerate(sides.items()):
-        figure.add_bar(
+        look = Look.of(i, hollow=False)
+        places = _places(metrics, len(sides), i)
+        figure.add_scatter(
             name=literal(name),
-            x=metrics,
+            x=places,
             y=side["mean"].tolist(),
-            marker={
-                "color": SERIES[i % len(SERIES)][0],
-                "pattern": {"shape": _PATTERNS[i % len(_PATTERNS)], **STRIPES},
-            },
+            mode="markers",
+            marker={"color": look.colour, "size": 9, "symbol": look.symbol},
             error_y={
                 "type": "data",
                 "symmetric": False,
                 "array": (side["high"] - side["mean"]).tolist(),
                 "arrayminus": (side["mean"] - side["low"]).tolist(),
-                "color": INK,
+                "color": look.colour,
+                "thickness": 1.6,
+                "width": 0,
             },
-            text=[f"{value:.2f}" for value in side["mean"]],
-            textposition="inside",
-            insidetextanchor="start",
-            hovertemplate="%{x}: %{y:.3f}<extra>%{fullData.name}</extra>",
+            customdata=metrics,
+            hovertemplate="%{customdata}: %{y:.3f}<extra>%{fullData.name}</extra>",
         )
-    figure.update_yaxes(title="mean over facts, 95 % interval", range=[0, 1.05])
-    figure.update_layout(
-        barmode="group",
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-        margin={"t": 90},
-    )
+        for place, mean in zip(places, side["mean"], strict=True):
+            figure.add_annotation(
+                x=place,
+                y=_NUMBERS,
+                yanchor="bottom",
+                text=f"{mean:.2f}",
+                font={"size": 11},
+                showarrow=False,
+            )
+    ends = [-0.5, len(metrics) - 0.5]
+    figure.update_xaxes(tickvals=list(range(len(metrics))), ticktext=metrics, range=ends)
+    figure.update_yaxes(title="mean over facts", range=_SHARE, tickvals=_FIFTHS)
+    finish_axes(figure)
+    figure.update_xaxes(showgrid=False)
     return figure
 
 
-def _bars_matplotlib(title: str, metrics: list[str], sides: dict[str, pd.DataFrame]) -> Picture:
-    picture = Picture(2.6 + 0.9 * len(metrics) * len(sides), 3.8)
+def _points_matplotlib(
+    title: str, subtitle: str, metrics: list[str], sides: dict[str, pd.DataFrame]
+) -> Picture:
+    picture = Picture(title, subtitle, _width(metrics, sides), 3.3)
     axes = picture.axes_in_ink()
-    width = 0.8 / len(sides)
-    for i, (name, side) in enumerate(sides.items()):
-        places = [place - 0.4 + (i + 0.5) * width for place in range(len(metrics))]
+    drawn = []
+    for i, (_, side) in enumerate(sides.items()):
+        look = Look.of(i, hollow=False)
+        places = _places(metrics, len(sides), i)
         errors = [side["mean"] - side["low"], side["high"] - side["mean"]]
-        axes.bar(
-            places,
-            side["mean"],
-            width * 0.92,
-            label=name,
-            color=SERIES[i % len(SERIES)][0],
-            hatch=_HATCHES[i % len(_HATCHES)],
-            edgecolor="white",
-            linewidth=0,
-            yerr=errors,
-            error_kw={"ecolor": INK, "elinewidth": 1.2, "capsize": 3},
-        )
-        for place, value in zip(places, side["mean"], strict=True):
-            axes.annotate(
-                f"{value:.2f}", (place, 0.02), ha="center", size=8, color="white", weight="bold"
+        drawn.append(
+            axes.errorbar(
+                places,
+                side["mean"],
+                errors,
+                fmt=look.marker,
+                color=look.colour,
+                markerfacecolor=look.face,
+                markersize=6,
             )
+        )
+        for place, mean in zip(places, side["mean"], strict=True):
+            axes.text(place, _NUMBERS, f"{mean:.2f}", ha="center", size=8, color=INK)
     axes.set_xticks(range(len(metrics)), metrics)
-    axes.set_ylim(0, 1.05)
-    axes.set_ylabel("mean over facts, 95 % interval")
-    axes.set_title(title, size=11, loc="left", color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.5, len(metrics) - 0.5)
+    axes.set_ylim(*_SHARE)
+    axes.set_yticks(_FIFTHS)
+    axes.set_ylabel("mean over facts")
     axes.grid(axis="y", alpha=0.25, color=INK)
-    axes.set_axisbelow(True)
-    legend = picture.legend(loc="outside lower left", ncols=4, frameon=False)
-    for label in legend.get_texts():
-        label.set(color=INK, parse_math=False)
+    picture.legend_in_ink(drawn, list(sides))
     return picture

@@ -1,7 +1,8 @@
 """What all figures share: colours, tokens as one can read them, an empty picture to draw in.
 
-Picture        a matplotlib figure that shows itself in any notebook
-plotly_figure  an empty plotly figure
+Look           how one of several series is drawn
+Picture        a titled matplotlib figure that shows itself in any notebook
+plotly_figure  the same in plotly, with the same sizes
 visible        a token on one line, its white space marked
 literal        text that plotly must not read as markup
 """
@@ -10,40 +11,85 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import dataclass
 from html import escape
+from textwrap import wrap
 from typing import Any, Literal
 
 import matplotlib as mpl
 import pandas as pd
 import plotly.graph_objects as go
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 Backend = Literal["plotly", "matplotlib"]
 
 INK = "#757575"  # 4.6 : 1 on white and on black, so one figure suits light and dark themes
+FAINT = "rgba(117,117,117,0.25)"  # the same for grid lines
 BEFORE, AFTER = "#8A97A8", "#D55E00"  # orange is kept for what an edit changed, or reaches
 MAGNITUDE = ("#EEF1F6", "#1D4E89")  # a ramp of lightness in one hue, also for colour-blind eyes
-STRIPES = {"fillmode": "overlay", "fgcolor": "white", "fgopacity": 0.6, "solidity": 0.15}
 IN_SCOPE = "●"
-SERIES = (  # colour (Okabe–Ito), matplotlib's and plotly's symbol
-    ("#0072B2", "o", "circle"),
-    ("#E69F00", "s", "square"),
-    ("#009E73", "^", "triangle-up"),
-    ("#CC79A7", "D", "diamond"),
-    ("#56B4E9", "v", "triangle-down"),
-    ("#D55E00", "X", "x"),
+_SERIES = (  # colour (Okabe–Ito without AFTER), matplotlib's and plotly's symbol and dash
+    ("#0072B2", "o", "circle", "-", "solid"),
+    ("#E69F00", "s", "square", "--", "dash"),
+    ("#009E73", "^", "triangle-up", ":", "dot"),
+    ("#CC79A7", "D", "diamond", "-.", "dashdot"),
+    ("#56B4E9", "v", "triangle-down", (0, (8, 2)), "longdash"),
+    (INK, "p", "pentagon", (0, (8, 2, 2, 2)), "longdashdot"),
 )
+PIXELS = 96  # of plotly in an inch of matplotlib: twins are equally large
+LETTER = 0.068  # inches of a letter of a label
 
+_TITLE, _SUBTITLE, _LABEL = 11, 9, 9  # points
+_MARGIN = 0.1  # inches
+_LEADING = 1.4 / 72  # inches from line to line, by points
 _MARKS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
 
 
-class Picture(Figure):
-    """A matplotlib figure with no window behind it, on a clear ground."""
+@dataclass(frozen=True)
+class Look:
+    """How one of several series is drawn, told apart by more than its colour."""
 
-    def __init__(self, width: float, height: float) -> None:
-        engine = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)  # inches
-        super().__init__(figsize=(width, height), layout=engine, facecolor="none")
+    colour: str
+    marker: str
+    symbol: str  # plotly's marker
+    style: Any  # of the line
+    dash: str  # plotly's
+    face: str  # of matplotlib's marker
+
+    @classmethod
+    def of(cls, i: int, hollow: bool) -> Look:
+        """Of series `i`; once the colours are used up, markers are the other of hollow and full."""
+        colour, marker, symbol, style, dash = _SERIES[i % len(_SERIES)]
+        hollow ^= bool(i // len(_SERIES) % 2)
+        face = "none" if hollow else colour
+        return cls(colour, marker, symbol + "-open" * hollow, style, dash, face)
+
+
+class Picture(Figure):
+    """A matplotlib figure with no window behind it, on a clear ground.
+
+    Parameters
+    ----------
+    title, subtitle : str
+        What is to be seen, in bold on one line, and how to read it, in as many as it takes.
+    width, height : float
+        Inches; the height goes without that of the titles.
+    """
+
+    def __init__(self, title: str, subtitle: str, width: float, height: float) -> None:
+        lines, top = _head(subtitle, width)
+        whole = height + top
+        engine = ConstrainedLayoutEngine(
+            w_pad=_MARGIN, h_pad=_MARGIN, wspace=0.06, rect=(0, 0, 1, (height + _MARGIN) / whole)
+        )
+        super().__init__(figsize=(width, whole), layout=engine, facecolor="none")
+        left = _MARGIN / width
+        options: dict[str, Any] = {"va": "top", "color": INK, "parse_math": False}
+        below = _MARGIN + _LEADING * _TITLE
+        self.text(left, 1 - _MARGIN / whole, title, size=_TITLE, weight="bold", **options)
+        self.text(left, 1 - below / whole, "\n".join(lines), size=_SUBTITLE, **options)
 
     def axes_in_ink(self) -> Any:
         """Axes whose frame, ticks and labels read on light and on dark."""
@@ -54,20 +100,26 @@ class Picture(Figure):
         row = list(self.subplots(1, count, squeeze=False)[0])
         for axes in row:
             axes.set_facecolor("none")
-            axes.tick_params(colors=INK)
-            for spine in axes.spines.values():
-                spine.set_color(INK)
-            for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
-                text.set_color(INK)
-                text.set_parse_math(False)
+            axes.tick_params(colors=INK, labelsize=_LABEL)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.spines[["bottom", "left"]].set_color(INK)
+            axes.set_axisbelow(True)
+            for text in (axes.xaxis.label, axes.yaxis.label):
+                text.set(color=INK, size=_LABEL, parse_math=False)
         return row
+
+    def legend_in_ink(self, lines: list[Artist], names: list[str]) -> None:
+        """A legend below the axes."""
+        legend = self.legend(lines, names, loc="outside lower left", ncols=4, frameon=False)
+        for label in legend.get_texts():
+            label.set(color=INK, size=_LABEL, parse_math=False)
 
     def svg(self) -> str:
         """The picture as one self-contained SVG text, the same each time."""
         target = io.StringIO()
         # text stays text, drawn in the reader's own fonts
         with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "coachhook_viz"}):
-            self._save(target, format="svg", metadata={"Date": None})
+            self._save(target, format="svg", dpi=288, metadata={"Date": None})
         return target.getvalue()
 
     def _repr_png_(self) -> bytes:
@@ -81,22 +133,65 @@ class Picture(Figure):
             self.savefig(target, **options)
 
 
-def plotly_figure(title: str, width: int, height: int) -> go.Figure:
-    """An empty plotly figure in the shared look."""
+def plotly_figure(
+    title: str, subtitle: str, width: float, height: float, bottom: float = 0.6
+) -> go.Figure:
+    """A plotly figure in the shared look; sizes as in `Picture`, `bottom` is the lower margin."""
+    lines, top = _head(subtitle, width)
+    lines += [""] * (len(lines) == 1)  # plotly puts a single line lower than the first of several
     figure = go.Figure()
     figure.update_layout(
         template="none",
-        title={"text": literal(title), "font": {"size": 14}, "x": 0, "xref": "paper"},
-        font={"color": INK},
+        title={
+            "text": literal(title),
+            "font": {"size": _TITLE * 4 / 3, "weight": 700},
+            "subtitle": {
+                "text": "<br>".join(map(literal, lines)),
+                "font": {"size": _SUBTITLE * 4 / 3, "color": INK},
+            },
+            "x": _MARGIN / width,
+            "y": 1,
+            "yanchor": "top",
+            "pad": {"t": PIXELS * _MARGIN},
+        },
+        font={"color": INK, "size": _LABEL * 4 / 3, "family": "DejaVu Sans, Verdana, sans-serif"},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        width=width,
-        height=height,
-        margin={"l": 20, "r": 20, "t": 60, "b": 20},
+        width=round(PIXELS * width),
+        height=round(PIXELS * (height + top)),
+        margin={"l": 56, "r": 16, "t": PIXELS * top, "b": PIXELS * bottom},
+        legend={
+            "orientation": "h",
+            "x": _MARGIN / width,
+            "xref": "container",
+            "xanchor": "left",
+            "y": 0,
+            "yref": "container",
+            "yanchor": "bottom",
+        },
     )
-    figure.update_xaxes(automargin=True, linecolor=INK, gridcolor="rgba(117,117,117,0.25)")
-    figure.update_yaxes(automargin=True, linecolor=INK, gridcolor="rgba(117,117,117,0.25)")
     return figure
+
+
+def finish_axes(figure: go.Figure) -> None:
+    """The shared look for all axes of a plotly figure, once they are there."""
+    for update in (figure.update_xaxes, figure.update_yaxes):
+        update(
+            automargin=True,
+            linecolor=INK,
+            gridcolor=FAINT,
+            zeroline=False,
+            ticks="",
+            ticklabelstandoff=4,
+            title={"standoff": 8, "font": {"size": _LABEL * 4 / 3}},
+        )
+
+
+def _head(subtitle: str, width: float) -> tuple[list[str], float]:
+    """`subtitle` in lines of at most `width` inches, and the height of title and subtitle."""
+    letters = int(72 * width / (0.55 * _SUBTITLE))
+    lines = [line for part in subtitle.split("\n") for line in wrap(part, letters)]
+    return lines, _LEADING * (_TITLE + _SUBTITLE * len(lines)) + 2 * _MARGIN
 
 
 def visible(token: str) -> str:
