@@ -4,13 +4,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help lab demo test docs bench fmt lock model
+.PHONY: help lab app demo test docs bench fmt lock model
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 lab: .venv/.installed model ## open the playground in JupyterLab
 	$(BIN)/jupyter lab --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate notebooks/01_playground.ipynb
+
+# app/ has Voilà's settings, and a template that fetches nothing from elsewhere
+app: .venv/.installed model ## open the playground as an app, without code, in Voilà
+	JUPYTER_PATH=app JUPYTER_CONFIG_PATH=app $(BIN)/voila notebooks/01_playground.ipynb
 
 demo: .venv/.installed ## edit the default model in three rounds, print and report what happens
 	$(BIN)/python -m coachhook_viz demo --report build/demo.html
@@ -41,7 +45,7 @@ fmt: .venv/.installed ## format, and fix what the linter can fix
 lock: ## rebuild .venv from the newest versions that pyproject.toml allows, and pin them
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --upgrade pip setuptools
-	$(BIN)/python -m pip install --editable '.[test,docs]'
+	$(BIN)/python -m pip install --editable '.[app,docs,test]'
 	$(BIN)/python -m pip freeze --all --exclude-editable >.venv/freeze
 	sed 's/+.*//' .venv/freeze >requirements.lock
 	touch .venv/.installed

@@ -24,6 +24,7 @@ from coachhook_viz.session import Session
 
 _KINDS: dict[str, ScopeKind] = {"z-score": "zscore", "match": "match", "off": "off"}
 _STEP = 0.01  # of the slider
+_ROUNDED = 0.5001 * _STEP  # so far off a threshold is what the page makes of it: nobody moved it
 _NAMED = 4  # facts that a cell's reach is shown of
 
 
@@ -268,7 +269,7 @@ class Scope(Panel):
 
     def _slid(self, value: float) -> None:
         reading = self._reading
-        if self._setting or reading is None or abs(value - self._bound(reading)) < _STEP:
+        if self._setting or reading is None or abs(value - self._bound(reading)) <= _ROUNDED:
             return
         if reading.kind == "match":
             self._threshold = float(value)
