@@ -54,10 +54,14 @@ class Watch:
 
     def __call__(self, stage: str, step: int, total: int, loss: float | None = None) -> None:
         """Say that `step` of `total` is about to run, unless the caller wants to stop."""
-        if self.cancel is not None and self.cancel():
-            raise EditCancelled(f"cancelled at {stage}, step {step} of {total}")
+        self.stop_if_asked(stage, step, total)
         if self.progress is not None:
             self.progress(Progress(stage, step, total, loss))
+
+    def stop_if_asked(self, stage: str, step: int, total: int) -> None:
+        """Raise `EditCancelled` if the caller wants to stop: for within a long step."""
+        if self.cancel is not None and self.cancel():
+            raise EditCancelled(f"cancelled at {stage}, step {step} of {total}")
 
 
 class Bar:
