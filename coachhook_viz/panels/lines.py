@@ -16,7 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from coachhook_viz.figures.style import INK, SERIES
+from coachhook_viz.figures.style import INK, Look
 from coachhook_viz.measure.quality import forgetting
 from coachhook_viz.panels.panel import html
 
@@ -65,17 +65,18 @@ class Lines(widgets.VBox):
             self._figure = go.FigureWidget(layout=_layout())
             self._figure._config = {"displayModeBar": False, "responsive": True}
             self.children = [self._figure, self._table]
+        looks = [Look.of(i, hollow=False) for i in range(len(values.columns))]
         traces = [
             go.Scatter(
                 name=str(name),
                 x=[int(round_) for round_ in values.index],
                 y=values[name].tolist(),
                 mode="lines+markers",
-                line={"color": SERIES[i % len(SERIES)][0]},
-                marker={"size": 8, "symbol": SERIES[i % len(SERIES)][2]},
+                line={"color": look.colour, "dash": look.dash},
+                marker={"size": 8, "symbol": look.symbol},
                 hovertemplate="%{y:.4g} after %{x} rounds<extra>%{fullData.name}</extra>",
             )
-            for i, name in enumerate(values.columns)
+            for name, look in zip(values.columns, looks, strict=True)
         ]
         span = None if highest is None else [-0.03 * highest, 1.03 * highest]
         with self._figure.batch_update():
