@@ -23,7 +23,8 @@ default_role = "name"  # of extension.py: a link where the name is one of ours, 
 nitpicky = True
 nitpick_ignore_regex = [
     # Types of other packages: their pages are elsewhere, and these are read without a network.
-    (r"py:.*", r"(torch|pandas|transformers|plotly|ipywidgets|anywidget|markupsafe)\..*"),
+    (r"py:.*", r"(torch|transformers|numpy|pandas|matplotlib|plotly|ipywidgets|anywidget)\..*"),
+    (r"py:.*", r"(traitlets|markupsafe)\..*"),
     (r"py:.*", r"(collections|contextlib|inspect|pathlib|threading)\..*"),
 ]
 

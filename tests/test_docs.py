@@ -29,7 +29,6 @@ from coachhook_viz.store.format import schema
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-BUILT = ROOT / "build" / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 OTHERS = ("session.json", "session.lock", "manifest.json")  # files that are not of the project
 LOADING = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
@@ -60,21 +59,18 @@ def table(text: str, first: str) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def built() -> Path:
-    """The pages, as `make docs` builds them; what is built already is not built again."""
-    command = re.search(r"-m sphinx (.*)", (ROOT / "Makefile").read_text("utf-8"))
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages, built as `make docs` builds them, but elsewhere."""
+    folder = tmp_path_factory.mktemp("docs")
+    command = re.search(r"-m (sphinx .*)", (ROOT / "Makefile").read_text("utf-8"))
     assert command is not None
-    arguments = [argument for argument in command[1].split() if argument != "--fresh-env"]
-    assert {"--fail-on-warning", "--nitpicky"} <= set(arguments)
+    arguments = command[1].replace("build/", f"{folder}/").split()
+    assert {"--fail-on-warning", "--nitpicky"} < set(arguments)
     done = subprocess.run(
-        [sys.executable, "-m", "sphinx", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return BUILT
+    return folder / "docs"
 
 
 class Requests(HTMLParser):
