@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import anywidget
 import ipywidgets as widgets
 import pandas as pd
 import plotly.graph_objects as go
@@ -18,6 +19,7 @@ from markupsafe import Markup
 
 from coachhook_viz.figures.style import INK, Look
 from coachhook_viz.measure.quality import forgetting
+from coachhook_viz.panels.grid import STATIC
 from coachhook_viz.panels.panel import html
 
 _HEIGHT = 260  # pixels
@@ -30,6 +32,12 @@ _AXIS = {
     "title": {"font": {"size": 12}, "standoff": 10},
 }
 _FEW = 15  # rounds that still get a label each
+
+
+class _Fit(anywidget.AnyWidget):
+    """Nothing to be seen: it makes the plotly widget beside it as wide as their box."""
+
+    _esm = STATIC / "fit.js"
 
 
 class Lines(widgets.VBox):
@@ -64,7 +72,7 @@ class Lines(widgets.VBox):
         if self._figure is None:
             self._figure = go.FigureWidget(layout=_layout())
             self._figure._config = {"displayModeBar": False, "responsive": True}
-            self.children = [self._figure, self._table]
+            self.children = [self._figure, _Fit(), self._table]
         looks = [Look.of(i, hollow=False) for i in range(len(values.columns))]
         traces = [
             go.Scatter(
