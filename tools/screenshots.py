@@ -1,0 +1,62 @@
+"""Take README's pictures of the playground in the real JupyterLab: python tools/screenshots.py
+
+A round of five facts from the gallery on the default model, one of them looked at; light and dark.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from playwright.sync_api import expect, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "browser"))
+
+from find_chromium import find_chromium  # noqa: E402
+from person import SLOW, open_lab, run_first  # noqa: E402
+from serving import serve_lab  # noqa: E402
+
+IMAGES = ROOT / "docs" / "images"
+SIZE = {"width": 1500, "height": 1500}
+SHOWN = 1010  # pixels of the playground, from its top
+
+
+def main() -> None:
+    """Write docs/images/playground-light.png and playground-dark.png."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with (
+        TemporaryDirectory() as folder,
+        serve_lab(Path(folder)) as address,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        page = browser.new_page(viewport=SIZE)
+        person = run_first(page, open_lab(page, address))
+        page.keyboard.press("Escape")
+        page.keyboard.press("Control+b")  # the file browser makes room
+        person.field("facts", "Gallery").select_option(label="capital")
+        person.staged(5)
+        person.button("rounds", "Apply").click()
+        person.says("5 facts")
+        person.settled()
+        person.fact_row("France").get_by_role("gridcell").nth(1).click()
+        person.answers("Moscow")
+        person.settled()
+        person.panel("scope").locator(".cv-framed").first.click()
+        expect(person.panel("scope")).to_contain_text("is reached by", timeout=SLOW)
+        person.settled()
+        for theme in ("Light", "Dark"):
+            person.theme(theme)
+            page.mouse.move(0, 0)
+            page.wait_for_timeout(500)
+            box = person.root.bounding_box()
+            assert box is not None
+            clip = {**box, "height": min(box["height"], SHOWN)}
+            page.screenshot(path=IMAGES / f"playground-{theme.lower()}.png", clip=clip)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
