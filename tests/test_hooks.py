@@ -17,7 +17,7 @@ from coachhook_viz import LanguageModel, Session
 from coachhook_viz.editing.editor import edit_round
 from coachhook_viz.editing.forward import Batch
 from coachhook_viz.editing.hooks import attached
-from coachhook_viz.editing.progress import EditCancelled
+from coachhook_viz.editing.progress import EditCancelled, Watch
 
 _SESSIONS: dict[Any, Session] = {}
 
@@ -278,7 +278,7 @@ def test_an_exception_inside_a_forward_pass_leaves_no_hook(monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setitem(session.lm.blocks[4].mlp.act_fn.__dict__, "forward", fail)
         with pytest.raises(MemoryError):
-            edit_round(session.lm, session.state, tiny_facts()[:2], preserved, lambda *a: None)
+            edit_round(session.lm, session.state, tiny_facts()[:2], preserved, Watch())
     assert fingerprint(session.lm) == before
     gc.collect()
 
