@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help lab app demo test bench fmt lock model
+.PHONY: help lab app demo test docs bench fmt lock model
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,14 +19,18 @@ app: .venv/.installed model ## open the playground as an app, without code, in V
 demo: .venv/.installed ## edit the default model in three rounds, print and report what happens
 	$(BIN)/python -m coachhook_viz demo --report build/demo.html
 
-test: .venv/.installed ## lint, types, floors and all tests
+test: .venv/.installed ## lint, types, floors, documentation and all tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) docs
 	$(BIN)/python tests/browser/find_chromium.py
 	$(BIN)/python -m coachhook_viz model
 	$(BIN)/python -m pytest
+
+docs: .venv/.installed ## build the documentation into build/docs; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --fresh-env --quiet -d build/doctrees docs build/docs
 
 bench: .venv/.installed model ## time a round beside the plain published procedure, and the rest that results.md shows
 	$(BIN)/python benchmarks/speed.py
@@ -42,7 +46,7 @@ fmt: .venv/.installed ## format, and fix what the linter can fix
 lock: ## rebuild .venv from the newest versions that pyproject.toml allows, and pin them
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --upgrade pip setuptools
-	$(BIN)/python -m pip install --editable '.[app,test]'
+	$(BIN)/python -m pip install --editable '.[app,docs,test]'
 	$(BIN)/python -m pip freeze --all --exclude-editable >.venv/freeze
 	sed 's/+.*//' .venv/freeze >requirements.lock
 	touch .venv/.installed

@@ -120,7 +120,7 @@ def test_cancel_mid_optimisation_changes_nothing(history) -> None:
         steps += 1
         return steps == 5
 
-    with pytest.raises(cv.EditCancelled, match="targets, step 4"):
+    with pytest.raises(cv.EditCancelled, match="targets, step 2"):
         session.apply(cv.bundled_facts()[4:6], cancel=cancel)
     assert session.position == 2
     assert torch.equal(logits(session), seen[2])

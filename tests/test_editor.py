@@ -49,7 +49,7 @@ def test_facts_that_stop_early_do_not_move_on() -> None:
 
 def test_chunks_bound_memory_and_change_nothing(monkeypatch) -> None:
     whole = tiny_session(tiny_model(lead="He ")).apply(tiny_facts())
-    monkeypatch.setattr(values, "_CHUNK_TOKENS", 20)
+    monkeypatch.setattr(values, "_CHUNK_TOKENS", {"cpu": 20})
     monkeypatch.setattr(values, "_BATCH_OVERHEAD", 0)
     steps: list[Progress] = []
     parts = tiny_session(tiny_model(lead="He ")).apply(tiny_facts(), progress=steps.append)

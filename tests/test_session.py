@@ -122,7 +122,8 @@ def test_check_refuses_all_that_apply_would_and_edits_nothing() -> None:
     assert session.rounds == ()
 
 
-def test_cancel_stops_at_the_next_step() -> None:
+def test_cancel_stops_within_the_step() -> None:
+    """It is asked before each step, and again before the step's longer half."""
     session = new_session()
     asked = []
 
@@ -130,7 +131,7 @@ def test_cancel_stops_at_the_next_step() -> None:
         asked.append(True)
         return len(asked) == 4
 
-    with pytest.raises(EditCancelled, match="targets, step 3"):
+    with pytest.raises(EditCancelled, match="targets, step 1"):
         session.apply(tiny_facts()[:2], cancel=cancel)
     assert session.rounds == ()
     assert len(asked) == 4

@@ -126,6 +126,19 @@ def test_the_background_makes_way_and_begins_again(worker: Worker) -> None:
     assert len(runs) == 2
 
 
+def test_what_a_background_job_asks_for_when_done_does_not_make_it_begin_again(
+    worker: Worker,
+) -> None:
+    seen: list[str] = []
+
+    def show(result: None) -> None:
+        worker.submit("query", lambda job: seen.append("query"))
+
+    worker.submit("scores", lambda job: seen.append("scores"), show, background=True)
+    assert worker.wait(10)
+    assert seen == ["scores", "query"]
+
+
 def test_progress_losses_and_warnings_are_kept_with_the_job(worker: Worker) -> None:
     from coachhook_viz.editing.tokens import FirstTokenWarning
 

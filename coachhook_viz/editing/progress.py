@@ -23,7 +23,8 @@ class Progress:
     Attributes
     ----------
     stage : str
-        "contexts", "moments", "targets", "layers"; "quality" and "report" elsewhere.
+        Of a session and a round "contexts", "moments", "targets", "layers"; of measurements
+        "quality", "drift", "keys", "scope"; and "report".
     step, total : int
         `step` of `total` is about to run; both count within the stage.
     loss : float or None
@@ -53,17 +54,23 @@ class Watch:
 
     def __call__(self, stage: str, step: int, total: int, loss: float | None = None) -> None:
         """Say that `step` of `total` is about to run, unless the caller wants to stop."""
-        if self.cancel is not None and self.cancel():
-            raise EditCancelled(f"cancelled at {stage}, step {step} of {total}")
+        self.stop_if_asked(stage, step, total)
         if self.progress is not None:
             self.progress(Progress(stage, step, total, loss))
+
+    def stop_if_asked(self, stage: str, step: int, total: int) -> None:
+        """Raise `EditCancelled` if the caller wants to stop: for within a long step."""
+        if self.cancel is not None and self.cancel():
+            raise EditCancelled(f"cancelled at {stage}, step {step} of {total}")
 
 
 class Bar:
     """A progress bar, one stage after the other.
 
-    with Bar() as bar:
-        session.apply(facts, progress=bar)
+    Examples
+    --------
+    >>> with Bar() as bar:
+    ...     session.apply(facts, progress=bar)
     """
 
     def __init__(self) -> None:

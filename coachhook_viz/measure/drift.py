@@ -91,7 +91,7 @@ def thresholds(config: EditConfig, rounds: Sequence[Round]) -> pd.DataFrame:
         value : float
         fact : int or NA
             The fact whose edit prompt lowered α in this round; NA where it stayed, or that fact is
-        muted.
+            muted.
     """
     before: Mapping[int, float] = dict.fromkeys(config.layers, config.alpha)
     rows: list[tuple[int, int, str, float, int | None]] = [

@@ -4,6 +4,9 @@ Facts           what the model should say, staged and in force
 Rounds          apply, undo, redo, branch, mute
 Ask             any prompt, before and after
 Scope           where the hook layers speak, and why
+Drift           how each fact holds round after round, and what else moves
+Interference    which edits act on which facts
+Compare         the same facts under other settings
 playground      all of them, on one session
 
     cv.panels.Scope(session)
@@ -16,7 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coachhook_viz.panels.ask import Ask as Ask
+    from coachhook_viz.panels.compare import Compare as Compare
+    from coachhook_viz.panels.drift import Drift as Drift
     from coachhook_viz.panels.facts import Facts as Facts
+    from coachhook_viz.panels.interference import Interference as Interference
     from coachhook_viz.panels.playground import Playground as Playground
     from coachhook_viz.panels.playground import playground as playground
     from coachhook_viz.panels.rounds import Rounds as Rounds
@@ -24,7 +30,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Ask": "ask",
+    "Compare": "compare",
+    "Drift": "drift",
     "Facts": "facts",
+    "Interference": "interference",
     "Playground": "playground",
     "Rounds": "rounds",
     "Scope": "scope",

@@ -130,8 +130,11 @@ class Playground(widgets.VBox):
     def _take(self, session: Session) -> None:
         """Show `session` in place of what was shown."""
         from coachhook_viz.panels.ask import Ask
+        from coachhook_viz.panels.compare import Compare
         from coachhook_viz.panels.desk import Desk
+        from coachhook_viz.panels.drift import Drift
         from coachhook_viz.panels.facts import Facts
+        from coachhook_viz.panels.interference import Interference
         from coachhook_viz.panels.panel import row
         from coachhook_viz.panels.rounds import Rounds
         from coachhook_viz.panels.scope import Scope
@@ -142,14 +145,19 @@ class Playground(widgets.VBox):
             self.desk.select(self, prompt=_PROMPT)
         self.facts, self.rounds = Facts(session), Rounds(session)
         self.ask, self.scope = Ask(session), Scope(session)
-        self._panels = (self.facts, self.rounds, self.ask, self.scope)
+        self.drift, self.interference = Drift(session), Interference(session)
+        self.compare = Compare(session)
+        tabbed = (self.drift, self.interference, self.compare)
+        self._panels = (self.facts, self.rounds, self.ask, self.scope, *tabbed)
+        tabs = widgets.Tab(tabbed, titles=[panel.title for panel in tabbed])
+        tabs.add_class("cv-tabbed")
         keep = widgets.VBox([row(self._folder, self._save, self._load), self._said])
         for name in ("cv-panel", "cv-keep"):
             keep.add_class(name)
         columns = widgets.Box(
             [
                 _column(self.facts, self.rounds, keep),
-                _column(self.ask, self.scope),
+                _column(self.ask, self.scope, tabs),
             ]
         )
         columns.add_class("cv-columns")

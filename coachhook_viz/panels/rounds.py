@@ -18,19 +18,9 @@ from coachhook_viz.models import LanguageModel
 from coachhook_viz.panels.desk import STATE_EVENTS, Selected, Staged
 from coachhook_viz.panels.grid import Cell, Grid, Kind
 from coachhook_viz.panels.panel import Panel, Static, html, row
-from coachhook_viz.panels.worker import Job
+from coachhook_viz.panels.running import progress
 from coachhook_viz.session import Session
 
-STAGES = {
-    "contexts": "sampling contexts",
-    "moments": "collecting second moments",
-    "targets": "finding target states",
-    "layers": "writing the layers",
-    "quality": "scoring",
-    "scope": "reading scopes",
-    "drift": "measuring drift",
-    "keys": "reading keys",
-}
 _SETTINGS = [f.name for f in fields(EditConfig) if f.name != "context_templates"]
 
 
@@ -166,7 +156,7 @@ class Rounds(Panel):
             widget.disabled = busy
         shown = job or worker.running
         long = shown is not None and (shown.exclusive or shown.said is not None)
-        self._progress.value = str(_progress(shown)) if shown is not None and long else ""
+        self._progress.value = str(progress(shown)) if shown is not None and long else ""
 
     def _draw(self) -> None:
         session = self.session
@@ -292,39 +282,3 @@ def _parsed(text: str, like: Any) -> Any:
         return type(like)(text)
     except ValueError:
         raise ValueError(f"{text!r} is not a number, as {_told(like)!r} is") from None
-
-
-def _progress(job: Job) -> Markup:
-    """Stage, step, loss and time left, a bar, and the curve of the losses so far."""
-    said = job.said
-    if job.cancel():
-        return Markup("<p class='cv-note'>Stopping at the next step…</p>")
-    if said is None:
-        return Markup("<p class='cv-note'>{}…</p>").format(job.title)
-    words = f"{job.title} · {STAGES.get(said.stage, said.stage)}, step {said.step} of {said.total}"
-    if said.loss is not None:
-        words += f" · loss {said.loss:.2f}"
-    left = job.seconds_left
-    if left is not None:
-        words += f" · {left:.0f} s left"
-    share = 100 * said.step / max(said.total, 1)
-    bar = Markup(
-        "<p class='cv-note'>{}</p><div class='cv-progress' role='progressbar' aria-label='{}'"
-        " aria-valuenow='{:.0f}' aria-valuemin='0' aria-valuemax='100'>"
-        "<div style='width:{:.0f}%'></div></div>"
-    ).format(words, job.title, share, share)
-    return bar + _curve(job.losses)
-
-
-def _curve(losses: list[float]) -> Markup:
-    if len(losses) < 2:
-        return Markup("")
-    top = max(losses) or 1
-    points = " ".join(
-        f"{100 * i / (len(losses) - 1):.1f},{30 - 28 * loss / top:.1f}"
-        for i, loss in enumerate(losses)
-    )
-    return Markup(
-        "<svg class='cv-spark' viewBox='0 0 100 32' preserveAspectRatio='none' role='img'"
-        " aria-label='loss, falling from {:.2f} to {:.2f}'><polyline points='{}'/></svg>"
-    ).format(losses[0], losses[-1], points)

@@ -55,6 +55,7 @@ class Job:
     warnings: list[str] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _report: Callable[[], None] = lambda: None
+    _worked: bool = False
     _told: float = 0.0
     _stage_began: float = 0.0
 
@@ -159,7 +160,7 @@ class Worker:
             if running is not None and not running.cancel():
                 if key and running.key == key:
                     running.stop()
-                elif running.background and not background:
+                elif running.background and not background and not running._worked:
                     running.stop()
                     again = replace(running, said=None, warnings=[], _stop=threading.Event())
                     self._waiting.append(again)
@@ -201,6 +202,7 @@ class Worker:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 result = job.work(job)
+            job._worked = True  # what `done` submits must not make it begin again
             job.warnings += dict.fromkeys(
                 str(w.message) for w in caught if w.category.__module__.startswith("coachhook_viz")
             )

@@ -1,0 +1,108 @@
+"""Pairs of edits, in cells and in words: what the Interference panel shows.
+
+SIDES        what is put beside each other
+clustered    an order that puts facts side by side that act on each other
+matrix       cells of one side
+by_layer     cells of one pair
+ranked       how well the prediction ranks the pairs
+headline     what one pair does
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+from markupsafe import Markup
+
+from coachhook_viz.facts import Fact
+from coachhook_viz.measure.interference import rank_correlation
+from coachhook_viz.panels.grid import Cell
+from coachhook_viz.panels.words import named
+
+SIDES = {
+    "predicted": "Predicted before editing, from keys and order",
+    "actual": "Actual: effect on the other's key",
+}
+ROOM = 6  # facts up to which the numbers stand in the cells
+_SMALLEST = 1e-3  # drawn as none, as in `figures.interference`
+
+
+def clustered(table: pd.DataFrame) -> list[int]:
+    """Ids in an order that puts facts side by side that act on each other.
+
+    From the strongest pair on, each time the fact that goes best with the one before.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Facts × edits, as `Session.interference` has them for one column of it.
+    """
+    ids = [int(str(fact_id)) for fact_id in table.index]
+    values = table.reindex(columns=ids).to_numpy()
+    acts = values + values.T
+    for place in range(len(ids)):
+        acts[place, place] = 0.0
+    order = [int(acts.max(axis=1).argmax())]
+    rest = [place for place in range(len(ids)) if place != order[0]]
+    while rest:
+        last = acts[order[-1]]
+        order.append(max(rest, key=lambda place: float(last[place])))
+        rest.remove(order[-1])
+    return [ids[place] for place in order]
+
+
+def matrix(
+    side: str, table: pd.DataFrame, ids: list[int], facts: Mapping[int, Fact]
+) -> list[list[Cell]]:
+    """Facts × edits, in the order of `ids`, shaded by order of magnitude."""
+    acts = "would act" if side == "predicted" else "acts"
+    return [
+        [
+            Cell(detail=f"{named(facts[i])}: its own edit, which is 1", kind="none")
+            if i == j
+            else Cell(
+                _told(value) if len(ids) <= ROOM else "",
+                f"{named(facts[j])} {acts} on {named(facts[i])}: {value:.3g}",
+                shade=_shade(value),
+            )
+            for j, value in zip(ids, line, strict=True)
+        ]
+        for i, line in zip(
+            ids, table.reindex(index=ids, columns=ids).to_numpy().tolist(), strict=True
+        )
+    ]
+
+
+def by_layer(pair: pd.DataFrame) -> list[list[Cell]]:
+    """One row a layer, one column a side."""
+    return [
+        [Cell(_told(value), f"{value:.4g}", shade=_shade(value)) for value in line]
+        for line in pair[list(SIDES)].to_numpy().tolist()
+    ]
+
+
+def ranked(frame: pd.DataFrame) -> str:
+    """How well the prediction ranks the pairs, in words; nothing where there are too few."""
+    rho = rank_correlation(frame)["rho"].iloc[-1] if frame["fact"].nunique() > 2 else math.nan
+    if pd.isna(rho):
+        return ""
+    well = "well" if rho >= 0.7 else "in part" if rho >= 0.4 else "poorly"
+    return f"The prediction ranks the pairs {well}: Spearman's ρ is {rho:.2f}, at best 1."
+
+
+def headline(fact: Fact, by: Fact, pair: pd.DataFrame) -> Markup:
+    """How strongly the edit `by` acts on `fact`, as the mean over the layers."""
+    return Markup(
+        "On the key of <b>{}</b>, the edit <b>{}</b> acts {:.2g} times as strongly as its own edit;"
+        " {:.2g} was predicted."
+    ).format(named(fact), named(by), pair["actual"].mean(), pair["predicted"].mean())
+
+
+def _shade(value: float) -> float:
+    return 1 + math.log10(max(value, _SMALLEST)) / -math.log10(_SMALLEST)
+
+
+def _told(value: float) -> str:
+    return "<.01" if value < 0.01 else f"{value:.2f}"

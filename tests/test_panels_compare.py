@@ -1,0 +1,196 @@
+"""The Compare panel without a browser: what it shows is what one public call gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from test_panels_drift import HOSTILE, calls, settle, two_rounds
+from tiny import tiny_model, tiny_session
+
+import coachhook_viz as cv
+from coachhook_viz import Session
+from coachhook_viz.measure.quality import METRICS, readings
+from coachhook_viz.panels.compare import Compare
+
+
+@pytest.fixture
+def session() -> Session:
+    session = two_rounds()
+    session.configure(steps=3)  # what is edited anew need not be edited well
+    return session
+
+
+def told(panel: Compare) -> list[list[str]]:
+    return [[cell.get("text", "") for cell in line] for line in panel._grid.cells]
+
+
+def expected(name: str, session: Session) -> list[str]:
+    end = readings(session.quality())
+    end = end[end["reading"] == "end"].set_index("metric")
+    drift = session.drift()
+    last = drift[(drift["metric"] == "perplexity") & (drift["round"] == session.position)]
+    scores = ["{mean:.2f}  ({low:.2f}–{high:.2f})".format(**end.loc[metric]) for metric in METRICS]
+    return [name, *scores, f"{last['value'].iloc[0]:.2f}"]
+
+
+def test_each_setting_is_one_rerun_beside_the_session_as_it_is(
+    session: Session, monkeypatch: Any
+) -> None:
+    panel = Compare(session)
+    assert panel._running.button.disabled
+    assert panel._boxes["z-score scope"].disabled
+    panel._boxes["match scope"].value = True
+    panel._boxes["one single round"].value = True
+    made = calls(session, monkeypatch, "rerun")
+    panel._running.button.click()
+    settle(panel)
+    assert made == ["rerun", "rerun"]
+    assert told(panel) == [
+        expected("as it is", session),
+        expected("match scope", session.rerun(scope="match")),
+        expected("one single round", session.rerun(single_round=True)),
+    ]
+    drift = session.drift()
+    unedited = drift[(drift["metric"] == "perplexity") & (drift["round"] == 0)]["value"].iloc[0]
+    assert f"{unedited:.2f} before any edit" in panel._note.value
+    assert "6 facts" in panel._note.value
+
+
+def test_results_are_kept_until_the_rounds_change(session: Session, monkeypatch: Any) -> None:
+    panel = Compare(session)
+    panel._boxes["match scope"].value = True
+    panel._running.button.click()
+    settle(panel)
+    made = calls(session, monkeypatch, "rerun", "quality")
+    panel._boxes["no scope"].value = True
+    panel._running.button.click()
+    settle(panel)
+    assert made == ["rerun"]
+    assert [line[0] for line in told(panel)] == ["as it is", "match scope", "no scope"]
+    session.undo()
+    settle(panel)
+    assert panel._grid.cells == []
+    assert panel._note.value == ""
+
+
+def test_fields_take_other_numbers(session: Session) -> None:
+    panel = Compare(session)
+    assert panel._weight.placeholder == "3 as it is"
+    panel._weight.value, panel._layers.value = " 90 ", "1, 2"
+    assert panel.choices == {
+        "λ 90": {"covariance_weight": 90.0},
+        "layers 1, 2": {"layers": (1, 2)},
+    }
+    panel._running.button.click()
+    settle(panel)
+    assert [line[0] for line in told(panel)] == ["as it is", "λ 90", "layers 1, 2"]
+    assert "session.rerun(layers=(1, 2))" in panel.code()
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "said"),
+    [
+        ("_weight", "much", "Other λ: &#39;much&#39; is not a number"),
+        ("_layers", "1 to 3", "Other layers: write numbers"),
+        ("_weight", HOSTILE, "&lt;img"),
+    ],
+)
+def test_a_field_without_numbers_is_said(
+    session: Session, field: str, text: str, said: str
+) -> None:
+    panel = Compare(session)
+    getattr(panel, field).value = text
+    panel._running.button.click()
+    assert said in panel._alert.value
+    assert "<img" not in panel._alert.value
+    assert panel._running.jobs == []
+    assert panel._grid.cells == []
+
+
+def test_a_setting_that_does_not_fit_says_so_in_its_row(session: Session) -> None:
+    panel = Compare(session)
+    panel._layers.value = "99"
+    panel._boxes["match scope"].value = True
+    panel._running.button.click()
+    settle(panel)
+    lines = {line[0]: line for line in told(panel)}
+    assert "99" in lines["layers 99"][1]
+    assert lines["match scope"] == expected("match scope", session.rerun(scope="match"))
+
+
+def test_cancel_stops_what_runs_and_what_waits(session: Session, monkeypatch: Any) -> None:
+    panel = Compare(session)
+    for name in ("match scope", "no scope", "one single round"):
+        panel._boxes[name].value = True
+    rerun, titles = session.rerun, []
+
+    def slow(**kwargs: Any) -> Session:
+        titles.append(panel.desk.worker.running.title)
+        statuses = {line[0]: line[1] for line in told(panel)}
+        assert statuses["match scope"] == "running"
+        assert statuses["no scope"] == statuses["one single round"] == "waiting"
+        panel._running.cancel.click()
+        return rerun(**kwargs)
+
+    monkeypatch.setattr(session, "rerun", slow)
+    panel._running.button.click()
+    settle(panel)
+    assert titles == ["comparing 2 of 4, match scope"]
+    assert told(panel)[0] == expected("as it is", session)
+    assert [line[1] for line in told(panel)[1:]] == ["cancelled"] * 3
+    assert not panel._running.button.disabled
+
+
+def test_a_change_of_rounds_stops_a_comparison(session: Session, monkeypatch: Any) -> None:
+    panel = Compare(session)
+    panel._boxes["match scope"].value = True
+    rerun = session.rerun
+
+    def slow(**kwargs: Any) -> Session:
+        session.undo()
+        return rerun(**kwargs)
+
+    monkeypatch.setattr(session, "rerun", slow)
+    panel._running.button.click()
+    settle(panel)
+    assert panel._grid.cells == []
+
+
+def test_the_choices_follow_the_settings() -> None:
+    session = tiny_session(tiny_model(lead="He "))
+    panel = Compare(session)
+    panel._boxes["match scope"].value = True
+    session.configure(scope="match")
+    assert panel._boxes["match scope"].disabled
+    assert not panel._boxes["match scope"].value
+    assert not panel._boxes["z-score scope"].disabled
+
+
+def test_static_and_code_stand_for_what_is_shown(session: Session) -> None:
+    panel = Compare(session)
+    assert "Nothing compared" in panel.static()._repr_html_()
+    panel._boxes["no scope"].value = True
+    panel._running.button.click()
+    settle(panel)
+    page = panel.static()._repr_html_()
+    assert "<svg" in page
+    assert "no scope" in page
+    assert "<script" not in page
+    names = {"session": session, "cv": cv}
+    exec(panel.code(), names)  # noqa: S102
+    assert names["other"].config.scope == "off"
+
+
+def test_the_playground_composes_them_under_tabs(session: Session) -> None:
+    playground = cv.playground(session)
+    assert playground.wait(60)
+    assert playground.drift._lines.figure is None
+    assert len(playground.drift._grid.cells) == 6
+    playground.interference._grids["actual"].selected = [4, 0]
+    assert playground.wait(60)
+    assert playground.ask._prompt.value == session.facts[4].text
+    playground.desk.select(None, round=2)
+    assert playground.drift._grid.selected == [4, 1]
+    assert "# Compare" in playground.code()
+    playground.close()
