@@ -39,7 +39,6 @@ def test_each_setting_is_one_rerun_beside_the_session_as_it_is(
 ) -> None:
     panel = Compare(session)
     assert panel._running.button.disabled
-    assert panel._boxes["z-score scope"].disabled
     panel._boxes["match scope"].value = True
     panel._boxes["one single round"].value = True
     made = calls(session, monkeypatch, "rerun")
@@ -157,14 +156,21 @@ def test_a_change_of_rounds_stops_a_comparison(session: Session, monkeypatch: An
     assert panel._grid.cells == []
 
 
-def test_the_choices_follow_the_settings() -> None:
+def test_the_settings_as_they_are_are_said() -> None:
     session = tiny_session(tiny_model(lead="He "))
     panel = Compare(session)
-    panel._boxes["match scope"].value = True
-    session.configure(scope="match")
-    assert panel._boxes["match scope"].disabled
-    assert not panel._boxes["match scope"].value
-    assert not panel._boxes["z-score scope"].disabled
+    session.configure(covariance_weight=45.0, layers=(1, 2))
+    assert panel._weight.placeholder == "45 as it is"
+    assert panel._layers.placeholder == "1, 2 as it is"
+    assert panel._running.button.disabled
+
+
+def test_the_present_rule_can_be_edited_anew_too(session: Session) -> None:
+    panel = Compare(session)
+    panel._boxes["z-score scope"].value = True
+    panel._running.button.click()
+    settle(panel)
+    assert told(panel)[1] == expected("z-score scope", session.rerun())
 
 
 def test_static_and_code_stand_for_what_is_shown(session: Session) -> None:
@@ -174,7 +180,7 @@ def test_static_and_code_stand_for_what_is_shown(session: Session) -> None:
     panel._running.button.click()
     settle(panel)
     page = panel.static()._repr_html_()
-    assert "<svg" in page
+    assert "<img" in page
     assert "no scope" in page
     assert "<script" not in page
     names = {"session": session, "cv": cv}

@@ -236,7 +236,7 @@ def test_hostile_text_is_text() -> None:
     settle(panel)
     assert HOSTILE in panel._grid.rows[0]
     for text in (panel._said.value, panel._story.value, panel.static()._repr_html_()):
-        assert "<img" not in text
+        assert "<img src=x" not in text
     assert "&lt;img" in panel._said.value
     assert "<img" not in str(table(pd.DataFrame({HOSTILE: [1.0]}, index=[HOSTILE]), HOSTILE))
 
@@ -248,7 +248,7 @@ def test_static_and_code_stand_for_what_is_shown(session: Session) -> None:
     panel._running.button.click()
     settle(panel)
     page = panel.static()._repr_html_()
-    assert page.count("<svg") >= 3
+    assert page.count("<img") >= 3
     assert "<script" not in page
     names = {"session": session, "cv": cv}
     exec(panel.code(), names)  # noqa: S102

@@ -66,7 +66,7 @@ class Compare(Panel):
         self.click(self._running.button, self.run)
         for widget in (*self._boxes.values(), self._weight, self._layers):
             self.on(widget, lambda value: self.worked())
-        self._draw_choices()
+        self._draw_settings()
         self.worked()
 
     @property
@@ -141,7 +141,7 @@ class Compare(Panel):
             self._draw()
             self.worked()
         elif isinstance(event, Configured):
-            self._draw_choices()
+            self._draw_settings()
 
     def worked(self) -> None:
         """How far it has come."""
@@ -183,13 +183,9 @@ class Compare(Panel):
             self._said[name] = said
             self._draw()
 
-    def _draw_choices(self) -> None:
-        """What the session has already is no other setting."""
+    def _draw_settings(self) -> None:
+        """What another λ and other layers would differ from."""
         config = self.session.config
-        for name, box in self._boxes.items():
-            box.disabled = _CHOICES[name].get("scope") == config.scope
-            box.value = box.value and not box.disabled
-            box.tooltip = "as the session is" if box.disabled else ""
         self._weight.placeholder = f"{config.covariance_weight:g} as it is"
         self._layers.placeholder = f"{', '.join(map(str, config.layers))} as it is"
 
@@ -202,7 +198,8 @@ class Compare(Panel):
         self._grid.show(cells)
         facts = next((frame["facts"].max() for frame, _ in self._found.values()), 0)
         self._note.value = (
-            f"Mean over {count(int(facts), 'fact')} after the last round, and 95 % interval;"
+            f"All but the first are edited anew, with the settings as they are now. Mean over"
+            f" {count(int(facts), 'fact')} after the last round, and 95 % interval;"
             f" perplexity of neutral text, {self._unedited:.2f} before any edit."
             if self._found
             else ""
