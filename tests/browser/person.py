@@ -85,10 +85,14 @@ class Person:
     def shoot(self, name: str, panels: tuple[str, ...] = ()) -> None:
         """Keep pictures of the whole, or of some panels, for people to look at."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        size = self.page.viewport_size
+        self.page.set_viewport_size({"width": 1500, "height": 2600})  # all of it at once
         for panel in panels:
             self.panel(panel).screenshot(path=_file(f"{name}-{panel}"), animations="disabled")
         if not panels:
             self.root.screenshot(path=_file(name), animations="disabled")
+        if size is not None:
+            self.page.set_viewport_size(size)
 
     def theme(self, name: str) -> None:
         """Change JupyterLab's theme to "Light" or "Dark"."""

@@ -12,7 +12,7 @@ from serving import Watch
 
 import coachhook_viz as cv
 
-PANELS = ("facts", "rounds", "ask", "scope")
+PANELS = ("facts", "rounds", "ask", "scope", "drift", "interference", "compare")
 EIFFEL = "The Eiffel Tower is located in the city of"
 
 pytestmark = pytest.mark.browser

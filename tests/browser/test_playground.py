@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Locator, expect
 from serving import Watch
 
 VIEWPORT = {"width": 1500, "height": 1000}
-LONG = "x" * 10_000
+LONG = ("responsibility " * 1_000)[:10_000]
 HOSTILE = {
     "tag": "<img src=x onerror=window.hacked=1>",
     "emoji": "🗼👩‍👩‍👧🇮🇹",
@@ -21,7 +21,16 @@ HOSTILE = {
     "lines": "a\nb\r\n\nc",
     "long": LONG,
 }
-EXCLUDED: dict[str, str] = {}  # selector of what is not ours: why
+THEIRS = {  # parts that are not drawn by us, and what axe holds against them
+    ".noUi-handle": "ipywidgets gives the handle of its slider no name, only a label beside it",
+}
+FIELDS = [
+    ("facts", "Prompt"), ("facts", "Subject"), ("facts", "Target"), ("facts", "Truth"),
+    ("facts", "Paraphrases"), ("facts", "Neighbours"), ("facts", "Paste"),
+    ("rounds", "Name"), ("rounds", "New branch"),
+    ("ask", "Prompt"), ("scope", "Prompt"), ("scope", "Prompts at once"),
+]  # fmt: skip
+BUTTONS = [("facts", "Stage"), ("facts", "Read"), ("rounds", "Branch"), ("scope", "Check")]
 
 pytestmark = pytest.mark.browser
 
@@ -97,9 +106,10 @@ def test_facts_rounds_and_the_grid_by_keyboard_alone(person: Person) -> None:
     press("End")
     press("Enter")
     person.says("round 1 of 1", "1 fact")
-    for key in ("a", "b", "d", "d", "x", "m", "ArrowDown", "ArrowUp"):
+    for key in ("a", "b", "m", "d", "d", "x"):
         press(key)
-    expect(cells).to_have_count(count)
+        expect(cells).to_have_count(count)
+    expect(line.get_by_role("gridcell").last).to_be_focused()
 
     # the token grid
     person.settled()
@@ -127,11 +137,18 @@ def test_facts_rounds_and_the_grid_by_keyboard_alone(person: Person) -> None:
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 def test_axe_finds_nothing_serious(person: Person, theme: str) -> None:
     person.theme(theme)
+    person.field("facts", "Prompt").fill("a prompt without a slot")
+    person.button("facts", "Stage").click()
+    expect(wrong(person).first).to_be_visible(timeout=SLOW)
+    person.fact_row("Eiffel Tower").get_by_role("gridcell").nth(1).click()
+    person.button("scope", "Prompts of the selected").click()
+    table = person.grid("scope", "prompts, fired or missed")
+    expect(table.get_by_role("gridcell").first).to_be_visible(timeout=SLOW)
     person.settled()
-    context = {"include": [[".cv-playground"]], "exclude": [[part] for part in EXCLUDED]}
+    context = {"include": [[".cv-playground"]], "exclude": [[part] for part in THEIRS]}
     found = []
-    for panel in ("facts", *TABS):
-        person.panel(panel)  # brings its tab to the front
+    for panel in TABS:
+        person.panel(panel)  # brings it to the front
         found += Axe().run(person.page, context).response["violations"]
     serious = {
         f"{one['id']}: {node['target']}: {node['failureSummary']}"
@@ -142,37 +159,74 @@ def test_axe_finds_nothing_serious(person: Person, theme: str) -> None:
     assert not serious, "\n\n".join(sorted(serious))
 
 
-FIELDS = [
-    ("facts", "Prompt"), ("facts", "Subject"), ("facts", "Target"), ("facts", "Truth"),
-    ("facts", "Paraphrases"), ("facts", "Neighbours"), ("facts", "Paste"),
-    ("rounds", "Name"), ("rounds", "New branch"),
-    ("ask", "Prompt"), ("scope", "Prompt"), ("scope", "Prompts at once"),
-]  # fmt: skip
-
-
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_odd_text_is_text_in_every_field(person: Person, kind: str) -> None:
     text = HOSTILE[kind]
     for panel in ("facts", "rounds"):
-        more = person.button(panel, "More")
-        if "mod-active" not in (more.get_attribute("class") or ""):
-            more.click()
+        open_more(person, panel)
     for panel, label in FIELDS:
         field = person.field(panel, label)
         field.fill(text)
-        kept = field.input_value()
-        assert kept in (text.replace("\r\n", "\n"), re.sub(r"[\r\n]", "", text)), label
-    for panel, button in (
-        ("facts", "Stage"), ("facts", "Read"), ("rounds", "Branch"), ("scope", "Check"),
-    ):  # fmt: skip
+        assert field.input_value().split() == text.split(), label  # one line has no line breaks
+    for panel, button in BUTTONS:
         person.button(panel, button).click()
-    person.settled()
-    for panel, label in FIELDS[:3]:
-        if text != "{}":
-            assert person.field(panel, label).input_value(), label  # refused, and not lost
+    for problem in ("Prompt", "Target"):  # the slot is missing or there twice: refused, not lost
+        assert person.field("facts", problem).input_value().split() == text.split()
+    expect(wrong(person).first).to_be_visible(timeout=SLOW)
+    keep = person.root.locator(".cv-keep")
+    keep.get_by_label(re.compile("folder", re.IGNORECASE)).fill(text)
+    keep.get_by_role("button", name="Open").click()
+    expect(keep.locator(".cv-alert")).to_be_visible(timeout=SLOW)
+    setting = person.grid("rounds", "settings").get_by_role("gridcell").nth(1)
+    setting.dblclick()
+    person.page.keyboard.insert_text(" ".join(text.split()))
+    person.page.keyboard.press("Enter")
+    expect(person.panel("rounds").locator(".cv-alert")).to_be_visible(timeout=SLOW)
+    person.says("round 1 of 1")
     unharmed(person)
 
 
+def test_odd_facts_are_edited_like_others_and_shown_as_text(person: Person) -> None:
+    for panel in ("ask", "scope"):
+        person.field(panel, "Prompt").fill("The Eiffel Tower")
+    tag = HOSTILE["tag"]
+    person.field("facts", "Prompt").fill(f"{tag} {{}} is <b>in")
+    person.field("facts", "Subject").fill("<u>Eiffel</u> 🗼")
+    person.field("facts", "Target").fill("Oslo")
+    for label in ("Truth", "Paraphrases", "Neighbours"):
+        person.field("facts", label).fill("")
+    person.button("facts", "Stage").click()
+    person.staged(1)
+    target = person.grid("facts", "staged facts as a table").get_by_role("gridcell").last
+    target.dblclick()
+    person.page.keyboard.insert_text("<i>Rome</i>")
+    person.page.keyboard.press("Enter")
+    row = person.fact_row("<u>Eiffel</u> 🗼")
+    expect(row).to_contain_text(f"{tag} <u>Eiffel</u> 🗼 is <b>in", timeout=SLOW)
+    expect(row).to_contain_text("<i>Rome</i>", timeout=SLOW)
+    person.button("rounds", "Apply").click()
+    person.says("round 2 of 2", "2 facts")
+    row.get_by_role("gridcell").nth(1).click()
+    expect(person.field("ask", "Prompt")).to_have_value(f"{tag} <u>Eiffel</u> 🗼 is <b>in")
+    for panel in TABS:
+        person.panel(panel)
+    person.settled()
+    unharmed(person)
+
+
+def open_more(person: Person, panel: str) -> None:
+    more = person.button(panel, "More")
+    if "mod-active" not in (more.get_attribute("class") or ""):
+        more.click()
+
+
+def wrong(person: Person) -> Locator:
+    """What is said beside the fields of a fact that cannot be edited."""
+    return person.panel("facts").locator(".cv-bad").filter(has_text=re.compile(r"\w"))
+
+
 def unharmed(person: Person) -> None:
+    """Nothing that was typed has become a part of the page."""
     assert person.page.evaluate("window.hacked") is None
-    expect(person.root.locator("img[src=x]")).to_have_count(0)
+    ours = person.root.locator(".widget-html, .cv-grid-box")  # buttons have an <i> of their own
+    expect(ours.locator("img, u, i, script")).to_have_count(0)
