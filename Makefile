@@ -37,6 +37,7 @@ bench: .venv/.installed model ## time a round beside the plain published procedu
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/flat.py
 	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python benchmarks/playground.py
 
 fmt: .venv/.installed ## format, and fix what the linter can fix
 	$(BIN)/ruff check --fix-only

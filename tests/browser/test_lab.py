@@ -2,159 +2,153 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 import pytest
-from find_chromium import find_chromium
-from playwright.sync_api import Page, expect, sync_playwright
+from person import SCREENSHOTS, SLOW, Person, open_lab, run_first
+from playwright.sync_api import Locator, Page, expect
+from serving import Watch
 
 import coachhook_viz as cv
 
-ROOT = Path(__file__).parents[2]
-SCREENSHOTS = ROOT / "build" / "screenshots"
-NOTEBOOK = "01_playground.ipynb"
-TOKEN = "for-this-test-only"
-SETTINGS = {
-    "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-}
+PANELS = ("facts", "rounds", "ask", "scope", "drift", "interference", "compare")
+EIFFEL = "The Eiffel Tower is located in the city of"
 
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    path = find_chromium()
-    if path is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no Chromium: make test installs one")
-        pytest.skip("no Chromium on this machine")
-    return path
+def test_a_persons_path_through_the_notebook(lab: str, page: Page, watch: Watch) -> None:
+    notebook = open_lab(page, lab)
+    twins = notebook.locator(".jp-OutputArea img")
+    expect(twins).to_have_count(3)  # nobody has said to trust the notebook, and no kernel ran
+    for image in twins.all():
+        assert image.evaluate("image => image.complete && image.naturalWidth > 0")
+
+    person = run_first(page, notebook)
+    person.says("round 0 of 0", "0 facts", "hooks off")
+    person.answers("Paris", "before")
+    person.answers("Paris")
+
+    # a fact, typed, is in force a moment later
+    person.type_fact("The {} is located in the city of", "Eiffel Tower", "Rome")
+    person.button("rounds", "Apply").click()
+    person.says("editing 1 fact")
+    expect(person.button("rounds", "Cancel")).to_be_enabled()
+    expect(person.button("rounds", "Undo")).to_be_disabled()
+    expect(person.button("facts", "Stage")).to_be_disabled()
+    person.says("round 1 of 1", "1 fact", "hooks on")
+    person.answers("Rome")
+    person.answers("Paris", "before")
+
+    # where the hook speaks, and what another threshold would do
+    inside = person.cell("Tower", 3)
+    expect(inside).to_have_attribute("aria-label", re.compile(": in scope$"), timeout=SLOW)
+    expect(inside).to_have_class(re.compile("cv-framed"))
+    slider = person.panel("scope").get_by_role("slider").first
+    slider.focus()
+    slider.press("ArrowRight")
+    expect(person.panel("scope")).to_contain_text("With this the model would say", timeout=SLOW)
+    silence(slider)
+    expect(person.cell("Tower", 3)).to_have_attribute("aria-label", re.compile("not in scope$"))
+    person.button("scope", "Calibrated").click()
+    expect(person.cell("Tower", 3)).to_have_class(re.compile("cv-framed"), timeout=SLOW)
+    person.cell("Tower", 0).click()
+    expect(person.panel("scope")).to_contain_text("is reached by")
+    reach = person.grid("scope", "edits that reach")
+    expect(reach.get_by_role("rowheader").first).to_contain_text("Eiffel Tower")
+
+    # a second round, from the gallery
+    person.field("facts", "Gallery").select_option(label="capital")
+    person.staged(5)
+    for left in (4, 3, 2, 1):
+        person.fact_row("staged").get_by_role("gridcell").first.click()
+        person.button("facts", "Take back").click()
+        person.staged(left)
+    person.button("rounds", "Apply").click()
+    person.says("round 2 of 2", "2 facts")
+    person.settled()
+    expect(person.fact_row("Eiffel Tower")).to_contain_text("●")
+
+    # look_at_drift_and_interference(person)
+    for theme in ("Light", "Dark"):
+        person.theme(theme)
+        person.shoot(f"lab-{theme.lower()}")
+        person.shoot(f"lab-{theme.lower()}", PANELS)
+
+    # back, forth, and without one fact
+    person.button("rounds", "Undo").click()
+    person.says("round 1 of 2", "1 fact")
+    person.button("rounds", "Redo").click()
+    person.says("round 2 of 2", "2 facts")
+    person.fact_row("Eiffel Tower").get_by_role("gridcell").nth(1).click()
+    person.button("rounds", "Mute fact").click()
+    person.says("round 2 of 2", "1 fact")
+    person.answers("Paris")
+    expect(person.fact_row("Eiffel Tower")).to_contain_text("muted")
+
+    # kept, and found again in another kernel
+    keep(person, "kept", "Save")
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.get_by_text("Restart Kernel…", exact=True).click()
+    page.get_by_role("button", name="Confirm Kernel Restart").click()
+    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=SLOW)
+    expect(person.root).to_have_count(1)
+    person = run_again(page, person)
+    keep(person, "kept", "Open")
+    person.says("round 2 of 2", "1 fact")
+    expect(person.fact_row("Eiffel Tower")).to_contain_text("muted", timeout=SLOW)
+    person.answers("Paris")
+    person.fact_row("Eiffel Tower").get_by_role("gridcell").nth(1).click()
+    person.button("rounds", "Unmute fact").click()
+    person.answers("Rome")
+    watch.check()
 
 
-@pytest.fixture
-def lab(tmp_path: Path, lm: cv.LanguageModel) -> Iterator[str]:
-    """Address of a JupyterLab that serves a copy of the notebook."""
-    notebooks = tmp_path / "notebooks"
-    notebooks.mkdir()
-    shutil.copy(ROOT / "notebooks" / NOTEBOOK, notebooks)
-    for name, values in SETTINGS.items():
-        plugin, _, setting = name.partition("/")
-        file = tmp_path / "settings" / "@jupyterlab" / plugin / f"{setting}.jupyterlab-settings"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(values), "utf-8")
-    info = tmp_path / "runtime"
-    log = (tmp_path / "lab.log").open("w")
-    server = subprocess.Popen(
-        [
-            sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0",
-            "--ip=127.0.0.1", f"--IdentityProvider.token={TOKEN}",
-            f"--LabApp.user_settings_dir={tmp_path / 'settings'}",
-            f"--LabApp.workspaces_dir={tmp_path / 'workspaces'}",
-            f"--ServerApp.root_dir={notebooks}",
-        ],
-        env={**os.environ, "JUPYTER_RUNTIME_DIR": str(info)},
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        yield address(server, info, tmp_path / "lab.log")
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-        log.close()
+def look_at_drift_and_interference(person: Person) -> None:
+    retention = person.grid("drift", "retention")
+    expect(retention.locator("tbody").get_by_role("row")).to_have_count(2, timeout=SLOW)
+    retention.get_by_role("gridcell").nth(1).click()
+    expect(person.panel("drift")).to_contain_text("after round 2", timeout=SLOW)
+    person.button("drift", "Measure").click()
+    person.settled()
+    predicted = person.grid("interference", "predicted")
+    expect(predicted.locator("tbody").get_by_role("row")).to_have_count(2, timeout=SLOW)
+    predicted.get_by_role("gridcell").nth(1).click()
+    answers = person.grid("interference", "both prompts")
+    expect(answers.locator("tbody").get_by_role("row")).to_have_count(2, timeout=SLOW)
+    expect(person.grid("compare", "settings")).to_be_visible()
 
 
-def address(server: subprocess.Popen[bytes], info: Path, log: Path) -> str:
-    """Where the server listens, once it answers."""
-    for _ in range(600):
-        files = list(info.glob("jpserver-*.json"))
-        if files and server.poll() is None:
-            url = json.loads(files[0].read_text("utf-8"))["url"]
-            try:
-                with urlopen(f"{url}api/status?token={TOKEN}") as answer:
-                    assert answer.status == 200
-                return str(url)
-            except OSError:
-                pass
-        assert server.poll() is None, log.read_text("utf-8")
-        time.sleep(0.1)
-    raise TimeoutError(log.read_text("utf-8"))
+def silence(slider: Locator) -> None:
+    """Move α above what any token reaches, by keyboard."""
+    slider.press("End")  # where the slider's range ended at first
+    slider.press("PageUp")  # and where it does now
 
 
-@pytest.fixture
-def page(chromium: str) -> Iterator[Page]:
-    """A page of a fresh browser that may speak to this machine only."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
-        yield page
-        browser.close()
+def keep(person: Person, folder: str, button: str) -> None:
+    """Name a folder and press a button beside it."""
+    person.root.get_by_label(re.compile("folder", re.IGNORECASE)).fill(folder)
+    person.root.get_by_role("button", name=button, exact=True).click()
+    done = {"Save": "Saved to", "Open": "Opened"}[button]
+    expect(person.root.get_by_text(f"{done} {folder}")).to_be_visible(timeout=SLOW)
 
 
-def watch(page: Page) -> tuple[list[str], list[str]]:
-    """Requests that leave this machine, and errors, as they come."""
-    abroad: list[str] = []
-    errors: list[str] = []
-
-    def route(route) -> None:
-        if urlsplit(route.request.url).hostname in ("127.0.0.1", "localhost"):
-            route.continue_()
-        else:
-            abroad.append(route.request.url)
-            route.abort()
-
-    page.route(re.compile("^https?://"), route)
-    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    return abroad, errors
-
-
-def test_the_notebook_runs_in_jupyterlab(lab: str, page: Page) -> None:
-    abroad, errors = watch(page)
-    page.goto(f"{lab}lab/tree/{NOTEBOOK}?token={TOKEN}")
+def run_again(page: Page, old: Person) -> Person:
+    """Run the first cell once more: what the old kernel's playground showed is gone."""
     notebook = page.locator(".jp-Notebook:visible")
-    expect(notebook.locator(".jp-Cell").first).to_be_visible(timeout=60_000)
-    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=60_000)
-    page.get_by_role("menuitem", name="Edit", exact=True).click()
-    page.get_by_text("Clear Outputs of All Cells", exact=True).click()
-    code = notebook.locator(".jp-CodeCell")
-    expect(notebook.locator(".jp-OutputArea-output")).to_have_count(0, timeout=60_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
-    last = code.last.locator(".jp-InputPrompt").first
-    expect(last).to_have_text(f"[{code.count()}]:", timeout=240_000)
-
-    expect(notebook.locator(".jp-RenderedText[data-mime-type*=stderr]")).to_have_count(0)
-    expect(notebook.get_by_text(re.compile(r"before:.*Paris")).first).to_be_visible()
-    expect(notebook.get_by_text(re.compile(r"after: .*Rome")).first).to_be_visible()
-    expect(notebook.get_by_text(re.compile(r"no round in force:.*Paris"))).to_be_visible()
-    pictures = notebook.locator(".jp-RenderedImage img")
-    expect(pictures).to_have_count(2)
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    for i in range(pictures.count()):
-        pictures.nth(i).scroll_into_view_if_needed()
-        page.screenshot(path=SCREENSHOTS / f"lab-{i + 1}.png")
-    assert abroad == []
-    assert errors == []
+    notebook.locator(".jp-CodeCell .cm-content").first.click()
+    page.keyboard.press("Control+Enter")
+    expect(old.root.locator(".cv-pills")).to_contain_text("round 0 of 0", timeout=SLOW)
+    return Person(page)
 
 
-def test_a_report_opens_from_disk(page: Page, lm: cv.LanguageModel, tmp_path: Path) -> None:
+def test_a_report_opens_from_disk(
+    page: Page, watch: Watch, lm: cv.LanguageModel, tmp_path: Path
+) -> None:
     session = cv.Session(lm)
     session.apply(cv.bundled_facts()[:1])
     path = cv.report(session, tmp_path / "report.html")
-    abroad, errors = watch(page)
     page.goto(path.as_uri())
     expect(page.get_by_role("heading", name="Round 1")).to_be_visible()
     for image in page.locator("img").all():
@@ -164,5 +158,4 @@ def test_a_report_opens_from_disk(page: Page, lm: cv.LanguageModel, tmp_path: Pa
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         page.screenshot(path=SCREENSHOTS / f"report-{scheme}.png", full_page=True)
-    assert abroad == []
-    assert errors == []
+    watch.check()

@@ -95,6 +95,7 @@ function render({ model, el }) {
     td.dataset.row = row;
     td.dataset.column = column;
     td.tabIndex = -1;
+    td.dataset.lmSuppressShortcuts = "true"; // JupyterLab would cut the whole playground on "x"
     if (cell.framed) td.classList.add("cv-framed");
     if (cell.shade !== undefined) {
       td.style.setProperty("--shade", `${Math.round(100 * Math.min(Math.max(cell.shade, 0), 1))}%`);
@@ -215,7 +216,11 @@ function render({ model, el }) {
     event.stopPropagation(); // the notebook has its own use for these keys
   });
   table.addEventListener("mouseover", (event) => say(event.target));
-  table.addEventListener("focusin", (event) => say(event.target));
+  table.addEventListener("focusin", (event) => {
+    say(event.target);
+    const td = event.target.closest("[role=gridcell]"); // a screen reader focuses any cell
+    if (td) move([Number(td.dataset.row), Number(td.dataset.column)], false);
+  });
 
   const plan = () => {
     if (!planned) queueMicrotask(draw);
