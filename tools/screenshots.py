@@ -26,12 +26,13 @@ SHOWN = 1010  # pixels of the playground, from its top
 def main() -> None:
     """Write docs/images/playground-light.png and playground-dark.png."""
     IMAGES.mkdir(parents=True, exist_ok=True)
+    chromium = find_chromium()
     with (
         TemporaryDirectory() as folder,
         serve_lab(Path(folder)) as address,
         sync_playwright() as playwright,
     ):
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport=SIZE)
         person = run_first(page, open_lab(page, address))
         page.keyboard.press("Escape")
