@@ -96,7 +96,7 @@ def test_what_changes_the_session_goes_first_and_the_background_last(worker: Wor
     gate = Gate(seen, "running")
     worker.submit("running", gate)
     assert gate.entered.wait(10)
-    worker.submit("background", lambda job: seen.append("background"), background=True)
+    worker.submit("background", lambda job: seen.append("background"), patience=2)
     worker.submit("query", lambda job: seen.append("query"))
     worker.submit("edit", lambda job: seen.append("edit"), exclusive=True)
     gate.opened.set()
@@ -118,7 +118,7 @@ def test_the_background_makes_way_and_begins_again(worker: Worker) -> None:
             raise EditCancelled("made way")
         seen.append("scores")
 
-    worker.submit("scores", score, background=True)
+    worker.submit("scores", score, patience=2)
     assert entered.wait(10)
     worker.submit("query", lambda job: seen.append("query"))
     assert worker.wait(10)
@@ -134,7 +134,7 @@ def test_what_a_background_job_asks_for_when_done_does_not_make_it_begin_again(
     def show(result: None) -> None:
         worker.submit("query", lambda job: seen.append("query"))
 
-    worker.submit("scores", lambda job: seen.append("scores"), show, background=True)
+    worker.submit("scores", lambda job: seen.append("scores"), show, patience=2)
     assert worker.wait(10)
     assert seen == ["scores", "query"]
 

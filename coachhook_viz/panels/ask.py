@@ -101,12 +101,16 @@ class Ask(Panel):
                 said.value = ""
             return
         self.desk.worker.submit(
-            "asking", lambda job: self._work(job, prompt), failed=self.fail, key=f"ask{id(self)}"
+            "asking",
+            lambda job: [self.session.predict(prompt, edited=edited) for edited in (False, True)],
+            lambda frames: self._show(prompt, frames),
+            self.fail,
+            key=f"ask{id(self)}",
         )
 
-    def _work(self, job: Job, prompt: str) -> None:
+    def _show(self, prompt: str, frames: list[pd.DataFrame]) -> None:
+        """The bars; the texts take longer, and make way for what is asked meanwhile."""
         self.alert()
-        frames = [self.session.predict(prompt, edited=edited) for edited in (False, True)]
         for bars, side, frame in zip(self._bars, _SIDES, frames, strict=True):
             bars.show(
                 [
@@ -115,17 +119,27 @@ class Ask(Panel):
                 ],
                 rows=[visible(token) for token in frame["token"]],
             )
-        texts: list[str] = []
-        for place, edited in enumerate((False, True)):
 
-            def stream(text: str, place: int = place) -> None:
-                if job.cancel():
-                    raise EditCancelled("another prompt is asked")
-                self._said[place].value = str(Markup("… {}").format(text))
+        def written(texts: list[str]) -> None:
+            self._said[1].value = str(Markup("… {}").format(_marked(*texts)))
+            self._answers = prompt, frames, texts
 
-            texts.append(self.session.generate(prompt, _TOKENS, edited=edited, stream=stream))
-        self._said[1].value = str(Markup("… {}").format(_marked(*texts)))
-        self._answers = prompt, frames, texts
+        self.desk.worker.submit(
+            "writing on",
+            lambda job: [self._write(job, prompt, side) for side in range(len(_SIDES))],
+            written,
+            self.fail,
+            key=f"write{id(self)}",
+            patience=1,
+        )
+
+    def _write(self, job: Job, prompt: str, side: int) -> str:
+        def stream(text: str) -> None:
+            if job.cancel():
+                raise EditCancelled("something else is asked")
+            self._said[side].value = str(Markup("… {}").format(text))
+
+        return self.session.generate(prompt, _TOKENS, edited=side > 0, stream=stream)
 
 
 def _marked(before: str, after: str) -> Markup:

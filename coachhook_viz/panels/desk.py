@@ -133,7 +133,7 @@ class Desk:
                 self._score,
                 self._scored,
                 key="score",
-                background=True,
+                patience=2,
             )
 
     def _score(self, job: Job) -> dict[int, dict[str, float]]:

@@ -87,7 +87,7 @@ class Drift(Panel):
             self._show,
             self.fail,
             key=f"drift{id(self)}",
-            background=True,
+            patience=2,
         )
 
     def measure(self) -> None:

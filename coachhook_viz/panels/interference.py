@@ -95,7 +95,7 @@ class Interference(Panel):
             self._show,
             self.fail,
             key=f"interference{id(self)}",
-            background=True,
+            patience=2,
         )
 
     def measure(self) -> None:

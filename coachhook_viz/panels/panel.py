@@ -21,7 +21,7 @@ from coachhook_viz.figures.style import Picture
 from coachhook_viz.panels.desk import Desk
 from coachhook_viz.session import Session
 
-_MOMENT = 0.25  # seconds
+_MOMENT = 0.15  # seconds
 
 
 class Static:

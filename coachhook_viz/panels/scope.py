@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import ipywidgets as widgets
+import pandas as pd
 import torch
 
 from coachhook_viz import figures
@@ -88,9 +89,13 @@ class Scope(Panel):
 
     def look(self, prompt: str) -> None:
         """Look at `prompt`; the grid comes when the worker has it."""
-        self.desk.select(self, prompt=prompt)
-        self._prompt.value = prompt
+        self._setting = True
+        try:
+            self._prompt.value = prompt
+        finally:
+            self._setting = False
         self._run()
+        self.desk.select(self, prompt=prompt)
 
     def judge(
         self,
@@ -156,7 +161,7 @@ class Scope(Panel):
                 self._point(event.now.layer, event.now.token)
 
     def _typed(self, prompt: str) -> None:
-        if prompt != self.desk.selection.prompt:
+        if not self._setting and prompt != self.desk.selection.prompt:
             self.later(lambda: self.look(prompt))
 
     def _kind_changed(self, kind: ScopeKind) -> None:
@@ -172,32 +177,37 @@ class Scope(Panel):
             return
         self.desk.worker.submit(
             "reading the scope",
-            lambda job: (self.session.scope(prompt, state=self.state), self._answer(prompt)),
+            lambda job: self.session.scope(prompt, state=self.state),
             self._show,
             self.fail,
             key=f"scope{id(self)}",
         )
 
-    def _answer(self, prompt: str) -> list[tuple[str, float]]:
-        """What the model would say next, and what it says with what is in force."""
-        states = [self.state, self.session.state]
-        frames = [self.session.predict(prompt, top=1, state=state) for state in states]
-        return [(f["token"].iloc[0], float(f["probability"].iloc[0])) for f in frames]
-
-    def _show(self, found: tuple[Reading, list[tuple[str, float]]]) -> None:
-        reading, ((token, p), (now, _)) = found
+    def _show(self, reading: Reading) -> None:
         with self.desk.drawing:
             self.alert()
             self._reading = reading
             self._draw(reading)
-            changed = self._alphas or self._threshold is not None
-            token, now = _word(token), _word(now)
-            says = f"The model says “{token}” ({p:.2f})."
-            if changed or self._kind.value != self.session.config.scope:
-                says = f"With this the model would say “{token}” ({p:.2f})"
-                says += f" instead of “{now}”." if token != now else ", as it does now."
-            self._would.value = html(says).value
             self._show_reach()
+        states = [self.state, self.session.state]
+        self.desk.worker.submit(
+            "asking",
+            lambda job: [self.session.predict(reading.prompt, top=1, state=s) for s in states],
+            lambda frames: self._show_answer(*frames),
+            self.fail,
+            key=f"would{id(self)}",
+        )
+
+    def _show_answer(self, judged: pd.DataFrame, in_force: pd.DataFrame) -> None:
+        """What the model would say next, beside what it says with what is in force."""
+        token, now = (_word(frame["token"].iloc[0]) for frame in (judged, in_force))
+        share = judged["probability"].iloc[0]
+        says = f"The model says “{token}” ({share:.2f})."
+        changed = self._alphas or self._threshold is not None
+        if changed or self._kind.value != self.session.config.scope:
+            says = f"With this the model would say “{token}” ({share:.2f})"
+            says += f" instead of “{now}”." if token != now else ", as it does now."
+        self._would.value = html(says).value
 
     def _draw(self, reading: Reading) -> None:
         """The grid, the reason, and the slider's place, from a reading: no model is run."""

@@ -33,8 +33,9 @@ class Job:
         What a person reads while it runs.
     exclusive : bool
         Whether it changes the session: buttons that would clash are disabled meanwhile.
-    background : bool
-        Whether nobody waits for it: it makes way for others, and begins again after them.
+    patience : int
+        0: a person waits for it; 1: a person watches it come; 2: nobody waits. It makes way for
+        what has less, and begins again after that.
     said : Progress or None
         Its last progress message.
     losses : list of float
@@ -49,7 +50,7 @@ class Job:
     failed: Callable[[Exception], object] | None = None
     key: str = ""
     exclusive: bool = False
-    background: bool = False
+    patience: int = 0
     said: Progress | None = None
     losses: list[float] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -129,9 +130,9 @@ class Worker:
         *,
         key: str = "",
         exclusive: bool = False,
-        background: bool = False,
+        patience: int = 0,
     ) -> Job:
-        """Queue a job: first what changes the session, then what is asked, last the background.
+        """Queue a job: first what changes the session, then what has the least patience.
 
         Parameters
         ----------
@@ -144,14 +145,14 @@ class Worker:
             A newer job with the same key makes an older one needless: it is stopped.
         exclusive : bool
             Whether it changes the session.
-        background : bool
-            Whether it makes way for others, and begins again after them.
+        patience : int
+            See `Job`.
 
         Returns
         -------
         Job
         """
-        job = Job(title, work, done, failed, key, exclusive, background)
+        job = Job(title, work, done, failed, key, exclusive, patience)
         job._report = self._tell
         with self._changed:
             running = self._running
@@ -160,12 +161,12 @@ class Worker:
             if running is not None and not running.cancel():
                 if key and running.key == key:
                     running.stop()
-                elif running.background and not background and not running._worked:
+                elif running.patience > patience and not running._worked:
                     running.stop()
                     again = replace(running, said=None, warnings=[], _stop=threading.Event())
                     self._waiting.append(again)
             self._waiting.append(job)
-            self._waiting.sort(key=lambda other: (not other.exclusive, other.background))
+            self._waiting.sort(key=lambda other: (not other.exclusive, other.patience))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="coachhook", daemon=True)
                 self._thread.start()
