@@ -49,7 +49,7 @@ def test_promised_targets_exist(target: str) -> None:
 
 
 def test_linked_files_exist() -> None:
-    for link in re.findall(r"\]\(([^)#]+)", README):
+    for link in re.findall(r"(?:\]\(|src(?:set)?=\")([^)#\"]+)", README):
         assert link.startswith("https://") or (ROOT / link).exists(), link
 
 
