@@ -146,6 +146,7 @@ def test_while_a_round_runs_clashing_buttons_rest_and_cancel_works(playground, m
     rounds._line.selected = [0, 0]
     assert "being edited" in rounds._alert.value
     assert session.position == 1
+    assert rounds._line.selected == [0, 1]  # so that the same click is heard again
     started = time.monotonic()
     rounds._cancel.click()
     assert playground.wait(30)
@@ -357,6 +358,22 @@ def test_facts_from_gallery_file_and_paste(playground) -> None:
     assert [fact.subject for fact in playground.desk.staged] == ["Peru", "Quito"]
 
 
+def test_a_long_file_with_repeats_is_taken_and_listed_in_part(playground) -> None:
+    facts = playground.facts
+    lines = [f"The river of {{}} is,Peru {i},red" for i in range(300)]
+    facts._pasted.value = "\n".join(
+        ["prompt,subject,target", *lines, "The river of {} is,Peru 3,blue"]
+    )
+    facts._read.click()
+    assert len(playground.desk.staged) == 300
+    assert playground.desk.staged[3].target == "red"
+    assert "1 fact left out" in facts._alert.value
+    assert len(facts._list.cells) == 201
+    assert "102 more facts" in texts(facts._list, 1)[-1]
+    facts._list.selected = [200, 1]
+    assert facts._back.disabled
+
+
 @pytest.mark.parametrize(
     "text", [HOSTILE, "x" * 10_000, "🙂 emoji", "مرحبا", "two\nlines", "{} and {}", "$x^2$ &amp;"]
 )
@@ -393,9 +410,14 @@ def test_settings_change_rounds_to_come_or_say_why_not(playground) -> None:
     rounds, session = playground.rounds, playground.session
     names = texts(rounds._settings, 0)
     steps, weight = names.index("steps"), names.index("covariance_weight")
+    threads: list[threading.Thread] = []
+    session.subscribe(lambda event: threads.append(threading.current_thread()))
     rounds._settings._hear(rounds._settings, {"typed": [steps, 1, "3"]}, [])
+    settle(rounds)
     assert session.config.steps == 3
+    assert threads[0] is not threading.main_thread()  # other layers need moments: seconds
     rounds._settings._hear(rounds._settings, {"typed": [weight, 1, "10"]}, [])
+    settle(rounds)
     assert "hang on it" in rounds._alert.value
     rounds._settings._hear(rounds._settings, {"typed": [steps, 1, "many"]}, [])
     assert "not a number" in rounds._alert.value

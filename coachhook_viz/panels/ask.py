@@ -16,6 +16,7 @@ from coachhook_viz.figures.style import visible
 from coachhook_viz.panels.desk import STATE_EVENTS, Selected
 from coachhook_viz.panels.grid import Cell, Grid, Kind
 from coachhook_viz.panels.panel import Panel, Static, html, row
+from coachhook_viz.panels.words import count
 from coachhook_viz.panels.worker import Job
 from coachhook_viz.session import Session
 
@@ -94,7 +95,7 @@ class Ask(Panel):
     def _run(self) -> None:
         prompt, rounds = self._prompt.value, self.session.position
         self._heads[0].value = "before, with no hook"
-        self._heads[1].value = f"after {rounds} round{'s' * (rounds != 1)}"
+        self._heads[1].value = f"after {count(rounds, 'round')}"
         if not prompt.strip():
             for bars, said in zip(self._bars, self._said, strict=True):
                 bars.show([], rows=[], empty="Type a prompt.")

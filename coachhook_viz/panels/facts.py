@@ -16,15 +16,16 @@ from markupsafe import Markup
 from coachhook_viz.editing.inspect import Scope
 from coachhook_viz.events import Event
 from coachhook_viz.facts import Fact, FactError, Neighbor, find_conflicts, find_problems, validate
-from coachhook_viz.figures.style import visible
 from coachhook_viz.panels.desk import STATE_EVENTS, Scored, Selected, Staged
 from coachhook_viz.panels.grid import Cell, Grid, Kind
 from coachhook_viz.panels.panel import Panel, Static, html, row, told
+from coachhook_viz.panels.words import count, likely, word
 from coachhook_viz.reading import bundled_facts, read_facts
 from coachhook_viz.session import Session
 
 _FIELDS = ("prompt", "subject", "target", "truth", "paraphrases", "neighbors")
 _EDITABLE = _FIELDS[:3]
+_MOST = 200  # facts that are listed: more would keep the page busy
 _ANSWER = "=>"  # between a neighbour's prompt and its answer
 
 
@@ -228,17 +229,13 @@ class Facts(Panel):
         if place is None:
             lines.append(_line("✗", "bad", "The subject is not in the prompt as tokens."))
         else:
-            last = visible(scope.tokens[place])
+            last = word(scope.tokens[place])
             lines.append(_line("✓", "good", f"Subject found; last token “{last}”, {limits}."))
         alpha = float(scope.alpha.max())
         if scope.kind == "zscore" and scope.ceiling < alpha:
             text = f"So short a prompt lowers α from {alpha:.2f} to below {scope.ceiling:.2f}."
             lines.append(_line("!", "warn", text))
-        tops = " · ".join(
-            f"{visible(token)} {p:.2f}"
-            for token, p in zip(now["token"], now["probability"], strict=True)
-        )
-        lines.append(Markup("<div>Now the model says {}</div>").format(tops))
+        lines.append(Markup("<div>Now the model says {}</div>").format(likely(now)))
         known = [*self.desk.staged, *self.session.state.facts]
         for place, _ in find_conflicts([*known, fact]):
             if (known[place].prompt, known[place].subject) == (fact.prompt, fact.subject):
@@ -278,10 +275,16 @@ class Facts(Panel):
     def _draw(self) -> None:
         lines = self._lines()
         staged = self.desk.staged
-        self._entries = [*[None] * len(staged), *self.session.facts]
-        self._list.show([_row(*line) for line in lines])
+        self._entries = [*[None] * len(staged), *self.session.facts][:_MOST]
+        cells = [_row(*line) for line in lines[:_MOST]]
+        if more := len(lines) - len(cells):
+            cells.append([Cell(), Cell(f"{count(more, 'more fact')}, not listed"), Cell(), Cell()])
+        self._list.show(cells)
         self._table.show(
-            [[Cell(getattr(fact, name), editable=True) for name in _EDITABLE] for fact in staged]
+            [
+                [Cell(getattr(fact, name), editable=True) for name in _EDITABLE]
+                for fact in staged[:_MOST]
+            ]
         )
 
     def _picked(self, at: list[int]) -> None:
@@ -345,10 +348,20 @@ class Facts(Panel):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 facts = read_facts(path)
-            self.stage(facts)
-            if caught:
-                said = " ".join(str(w.message) for w in caught)
-                self.alert(said.replace(str(path), name))
+            known = {(fact.prompt, fact.subject) for fact in self.desk.staged}
+            new = {(f.prompt, f.subject): f for f in reversed(facts)}  # the first of each
+            kept = [fact for fact in facts if new[fact.prompt, fact.subject] is fact]
+            kept = [fact for fact in kept if (fact.prompt, fact.subject) not in known]
+            if kept:
+                self.stage(kept)
+            said = [str(w.message).replace(str(path), name) for w in caught]
+            if left := len(facts) - len(kept):
+                said.append(
+                    f"{count(left, 'fact')} left out: an earlier one asks the same. Apply them in"
+                    " another round."
+                )
+            if said:
+                self.alert(" ".join(said))
 
 
 def _display(open_: bool) -> str:

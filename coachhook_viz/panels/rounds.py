@@ -19,6 +19,7 @@ from coachhook_viz.panels.desk import STATE_EVENTS, Selected, Staged
 from coachhook_viz.panels.grid import Cell, Grid, Kind
 from coachhook_viz.panels.panel import Panel, Static, html, row
 from coachhook_viz.panels.running import progress
+from coachhook_viz.panels.words import count
 from coachhook_viz.session import Session
 
 _SETTINGS = [f.name for f in fields(EditConfig) if f.name != "context_templates"]
@@ -97,7 +98,7 @@ class Rounds(Panel):
             self.desk.select(self, round=self.session.position, fact=round_.fact_ids[0])
 
         job = self.desk.worker.submit(
-            f"editing {len(facts)} fact{'s' * (len(facts) > 1)}",
+            f"editing {count(len(facts), 'fact')}",
             lambda job: self.session.apply(facts, job.progress, job.cancel, source=self),
             done,
             self.fail,
@@ -160,7 +161,7 @@ class Rounds(Panel):
 
     def _draw(self) -> None:
         session = self.session
-        position, count = session.position, len(session.rounds)
+        position = session.position
         self._drawing_now = True
         try:
             names = ["before any round", *(self._tell(r) for r in session.rounds)]
@@ -172,7 +173,7 @@ class Rounds(Panel):
                             names[place],
                             kind=_where(place, position),
                         )
-                        for place in range(count + 1)
+                        for place in range(len(names))
                     ]
                 ],
                 selected=[0, position],
@@ -205,10 +206,10 @@ class Rounds(Panel):
     def _tell(self, round_: Round) -> str:
         place = self.session.rounds.index(round_) + 1
         alphas = sorted(round_.alphas.values())
-        count = len(round_.facts)
         name = self._name(round_)
         return (
-            f"Round {place}{f' “{name}”' * bool(name)}: {count} fact{'s' * (count != 1)},"
+            f"Round {place}{f' “{name}”' * bool(name)}: "
+            f" {count(len(round_.facts), 'fact')},"
             f" {round_.seconds:.1f} s, α {alphas[0]:.2f} to {alphas[-1]:.2f}"
         )
 
@@ -218,8 +219,13 @@ class Rounds(Panel):
 
     def _change(self, act: Callable[..., object]) -> None:
         if self.desk.worker.exclusive is not None:
+            self._draw()  # what was picked is not what is
             raise ValueError("a round is being edited: wait for it, or cancel it")
-        act(source=self)
+        try:
+            act(source=self)
+        except Exception:
+            self._draw()
+            raise
 
     def _gone_to(self, at: list[int]) -> None:
         if not self._drawing_now and at:
@@ -249,8 +255,17 @@ class Rounds(Panel):
         with self.desk.drawing, self.saying():
             self.alert()
             value = _parsed(text, getattr(self.session.config, name))
-            self._change(partial(self.session.configure, **{name: value}))
+            self._change(partial(self._configure, name, value))
         self._draw()
+
+    def _configure(self, name: str, value: Any, source: object) -> None:
+        """Change a setting in the background: other layers need moments of their own."""
+        self.desk.worker.submit(
+            f"changing {name}",
+            lambda job: self.session.configure(source=source, **{name: value}),
+            failed=self.fail,
+            exclusive=True,
+        )
 
 
 def _known_good(lm: LanguageModel) -> dict[str, str]:

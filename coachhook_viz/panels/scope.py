@@ -14,11 +14,11 @@ from coachhook_viz.editing.config import ScopeKind
 from coachhook_viz.editing.inspect import Scope as Reading
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.events import Event
-from coachhook_viz.figures.style import visible
 from coachhook_viz.measure.scope_quality import near_misses
 from coachhook_viz.panels.desk import STATE_EVENTS, Selected
 from coachhook_viz.panels.grid import Cell, Grid
 from coachhook_viz.panels.panel import Panel, Static, html, row
+from coachhook_viz.panels.words import count, named, word
 from coachhook_viz.panels.worker import Job
 from coachhook_viz.reading import bundled_facts
 from coachhook_viz.session import Session
@@ -200,7 +200,7 @@ class Scope(Panel):
 
     def _show_answer(self, judged: pd.DataFrame, in_force: pd.DataFrame) -> None:
         """What the model would say next, beside what it says with what is in force."""
-        token, now = (_word(frame["token"].iloc[0]) for frame in (judged, in_force))
+        token, now = (word(frame["token"].iloc[0]) for frame in (judged, in_force))
         share = judged["probability"].iloc[0]
         says = f"The model says “{token}” ({share:.2f})."
         changed = self._alphas or self._threshold is not None
@@ -250,7 +250,7 @@ class Scope(Panel):
         limit = "" if name == "match" else f" of at most {reading.ceiling:.2f}"
         judged = "" if reading.kind == "off" else f", {sign} {bound:.2f}"
         return (
-            f"“{_word(reading.tokens[column])}” at layer {layer}: {name} {score:.2f}{limit}"
+            f"“{word(reading.tokens[column])}” at layer {layer}: {name} {score:.2f}{limit}"
             f"{judged}: {'in scope' if hit else 'not in scope'}"
         )
 
@@ -325,11 +325,11 @@ class Scope(Panel):
         terms = reading.contributions[layer, :, token]
         shares = (terms.abs() / terms.abs().sum().clamp_min(1e-12)).tolist()
         order = sorted(range(len(shares)), key=lambda i: -shares[i])
-        named, rest = order[:_NAMED], order[_NAMED:]
-        rows = [f"{reading.facts[i].subject} → {reading.facts[i].target}" for i in named]
-        values = [shares[i] for i in named]
+        first, rest = order[:_NAMED], order[_NAMED:]
+        rows = [named(reading.facts[i]) for i in first]
+        values = [shares[i] for i in first]
         if rest:
-            rows.append(f"{len(rest)} other{'s' * (len(rest) > 1)}")
+            rows.append(count(len(rest), "other"))
             values.append(sum(shares[i] for i in rest))
         self._reach.show(
             [
@@ -338,7 +338,7 @@ class Scope(Panel):
             ],
             rows=rows,
         )
-        name = _word(reading.tokens[token])
+        name = word(reading.tokens[token])
         self._reach_head.value = html(
             f"“{name}” at layer {reading.layers[layer]} is reached by"
         ).value
@@ -383,7 +383,7 @@ class Scope(Panel):
         for reading in readings:
             reached = reading.in_scope.any(0)
             hit, place = bool(reached.any()), reading.subject_last
-            where = ", ".join(_word(t) for t, r in zip(reading.tokens, reached, strict=True) if r)
+            where = ", ".join(word(t) for t, r in zip(reading.tokens, reached, strict=True) if r)
             at_subject = "–" if place is None else ("●" if reached[place] else "○")
             kind = self._kinds.get(reading.prompt, "")
             wrong = bool(kind) and hit != (kind in ("edit", "paraphrase"))
@@ -408,8 +408,3 @@ class Scope(Panel):
     def _row_picked(self, at: list[int]) -> None:
         if at and at[0] < len(self._checked):
             self.look(self._checked[at[0]])
-
-
-def _word(token: str) -> str:
-    """A token as one says it in a sentence."""
-    return token.strip() or visible(token)

@@ -1,5 +1,6 @@
 """How panels call facts and tokens, and lists of them.
 
+word     a token, in a sentence
 named    a fact, as short as it can be told
 brief    the beginning of a text
 likely   the likeliest next tokens
@@ -12,6 +13,11 @@ import pandas as pd
 
 from coachhook_viz.facts import Fact
 from coachhook_viz.figures.style import visible
+
+
+def word(token: str) -> str:
+    """``"Rome"``, for `" Rome"`; white space alone is made visible."""
+    return token.strip() or visible(token)
 
 
 def named(fact: Fact) -> str:
@@ -27,7 +33,7 @@ def brief(text: str, longest: int = 14) -> str:
 def likely(frame: pd.DataFrame) -> str:
     """``"Rome 0.97 · the 0.01"``, from what `Session.predict` gives."""
     pairs = zip(frame["token"], frame["probability"], strict=True)
-    return " · ".join(f"{token.strip() or visible(token)} {p:.2f}" for token, p in pairs)
+    return " · ".join(f"{word(token)} {p:.2f}" for token, p in pairs)
 
 
 def count(number: int, thing: str) -> str:
