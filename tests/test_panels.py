@@ -336,7 +336,10 @@ def test_staged_facts_are_typed_over_in_the_table_and_taken_back(playground) -> 
     assert "write exactly one" in facts._alert.value
     assert playground.desk.staged[0].prompt == tiny_facts()[2].prompt
     facts._list.selected = [1, 1]
+    picked: list[list[int]] = []  # when the others hear of it: a click from then on is new
+    playground.desk.subscribe(lambda event: picked.append(list(facts._list.selected)))
     facts._back.click()
+    assert picked == [[]]
     assert facts.fact == tiny_facts()[3]
     assert len(playground.desk.staged) == 1
 

@@ -167,7 +167,6 @@ class Facts(Panel):
             return
         self.alert()
         self.desk.stage([*self.desk.staged, *chosen], self)
-        self._draw()
         if facts is None:
             self.fill(Fact("", "", ""))
 
@@ -304,9 +303,8 @@ class Facts(Panel):
         if selected and selected[0] < len(self.desk.staged):
             staged = list(self.desk.staged)
             self.fill(staged.pop(selected[0]))
+            self._list.selected = []  # first: from here on a click picks among what is left
             self.desk.stage(staged, self)
-            self._list.selected = []
-            self._draw()
 
     def _edited(self, place: int, column: int, text: str) -> None:
         staged = list(self.desk.staged)

@@ -70,7 +70,7 @@ def test_a_persons_path_through_the_notebook(lab: str, page: Page, watch: Watch)
     person.settled()
     expect(person.fact_row("Eiffel Tower")).to_contain_text("●")
 
-    # look_at_drift_and_interference(person)
+    look_at_drift_and_interference(person)
     for theme in ("Light", "Dark"):
         person.theme(theme)
         person.shoot(f"lab-{theme.lower()}")
