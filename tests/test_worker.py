@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -168,3 +170,24 @@ def test_a_listener_can_leave(worker: Worker) -> None:
     worker.submit("look", lambda job: None)
     assert worker.wait(10)
     assert told == []
+
+
+def test_a_script_that_ends_while_a_job_runs_ends_well() -> None:
+    script = """
+import threading, torch
+from coachhook_viz.panels.worker import Worker
+entered = threading.Event()
+def work(job):
+    entered.set()
+    while not job.cancel():
+        torch.ones(300, 300) @ torch.ones(300, 300)
+    print("stopped")
+worker = Worker()
+worker.submit("long", work)
+worker.submit("never begun", lambda job: print("begun"))
+entered.wait()
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "stopped\n", "")

@@ -48,9 +48,7 @@ class Playground(widgets.VBox):
             picks="nothing",
             empty="Loading the default model. The first time it is fetched, which takes a minute.",
         )
-        self._folder = widgets.Text(
-            placeholder="my session", description="Keep the session in a folder"
-        )
+        self._folder = widgets.Text(placeholder="my session", description="Session folder")
         self._save = widgets.Button(description="Save")
         self._load = widgets.Button(description="Open")
         self._said = widgets.HTML()

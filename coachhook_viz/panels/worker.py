@@ -8,6 +8,7 @@ Worker    runs jobs one after the other
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _TICK = 0.1  # seconds between two reports of one stage
+_LAST = 10  # seconds that a process which ends waits for a step to end
 
 
 @dataclass(eq=False)
@@ -170,6 +172,7 @@ class Worker:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="coachhook", daemon=True)
                 self._thread.start()
+                atexit.register(self.stop)
             self._changed.notify_all()
         self._tell()
         return job
@@ -180,6 +183,14 @@ class Worker:
             return self._changed.wait_for(
                 lambda: self._running is None and not self._waiting, timeout
             )
+
+    def stop(self) -> None:
+        """Stop what runs and forget what waits: torch aborts a process that ends within a step."""
+        with self._changed:
+            self._waiting = []
+            if self._running is not None:
+                self._running.stop()
+        self.wait(_LAST)
 
     def _run(self) -> None:
         while True:
