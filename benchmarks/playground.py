@@ -2,13 +2,14 @@
 
     python benchmarks/playground.py [--times 12]
 
-Each time is taken in the page, from the event of a key to the frame after the change that it
-brings. The model is in the cache, the kernel fresh; one fact is in force.
+Each time is taken in the page, from the event of a key or a click to the frame after the change
+that it brings. The model is in the cache, the kernel fresh; one fact is in force.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +21,7 @@ import coachhook_viz as cv
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "browser"))
 from find_chromium import find_chromium
-from person import Person, open_lab, run_first
+from person import SLOW, Person, open_lab, run_first
 from serving import serve_lab
 
 CITIES = (
@@ -49,6 +50,9 @@ CLOCK = """([kind, shown]) => {
   });
 }"""
 SEEN = "(document.querySelector('{}')?.getBoundingClientRect().height > 0)"
+CAN_APPLY = """[...document.querySelectorAll('.cv-rounds button')].some(
+  (button) => button.textContent.startsWith('Apply') && !button.disabled
+)"""
 GRID = "document.querySelector('.cv-scope .cv-grid-tokens')"
 
 
@@ -111,6 +115,23 @@ def slider_steps(person: Person, times: int) -> list[float]:
     return found
 
 
+def cancels(person: Person, times: int) -> list[float]:
+    """From a click on Cancel while ten facts are edited to buttons that can be used again."""
+    for relation in ("capital", "language"):
+        person.field("facts", "Gallery").select_option(label=relation)
+    person.staged(10)
+    found = []
+    for _ in range(times):
+        person.button("rounds", "Apply").click()
+        person.page.get_by_text(re.compile("target states, step [3-9]")).wait_for(timeout=SLOW)
+        clock(person.page, "click", CAN_APPLY)
+        person.button("rounds", "Cancel").click()
+        found.append(waited(person.page))
+        person.says("round 1 of 1")
+        person.settled()
+    return found
+
+
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -139,9 +160,10 @@ def main() -> None:
             ("panels that can be used", [two for _, two in paints], None),
             (f"prompt of {TOKENS} tokens to its grid", new_prompts(person, times), 500),
             ("step of the α slider to the grid", slider_steps(person, times), 100),
+            ("click on Cancel, ten facts being edited, to its effect", cancels(person, 6), 1000),
         ]
         browser.close()
-    print("| from the key to the frame, ms | median | slowest | times | target |")
+    print("| from the event to the frame, ms | median | slowest | times | target |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for name, found, target in lines:
         goal = "" if target is None else f"≤ {target}"
