@@ -10,7 +10,8 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 lab: .venv/.installed model ## open the playground in JupyterLab
-	$(BIN)/jupyter lab --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate notebooks/01_playground.ipynb
+	$(BIN)/jupyter lab --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+		--notebook-dir=notebooks --LabApp.default_url=/lab/tree/01_playground.ipynb
 
 # app/ has Voilà's settings, and a template that fetches nothing from elsewhere
 app: .venv/.installed model ## open the playground as an app, without code, in Voilà
@@ -51,7 +52,7 @@ lock: ## rebuild .venv from the newest versions that pyproject.toml allows, and 
 	sed 's/+.*//' .venv/freeze >requirements.lock
 	touch .venv/.installed
 
-model: .venv/.installed ## fetch the default model, once
+model: .venv/.installed ## fetch the default model and collect its second moments, once
 	$(BIN)/python -m coachhook_viz model
 
 .venv/.installed: requirements.lock pyproject.toml

@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 1 with a line on stderr if it cannot be done, 130 if it is interrupted."""
     given = _parser().parse_args(arguments)
 
+    import coachhook_viz as cv
     from coachhook_viz.facts import FactError
     from coachhook_viz.models import bundled
     from coachhook_viz.reading import FactFileError
@@ -26,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         if given.command == "model":
-            print(f"{bundled.NAME} is ready in {bundled.folder()}")
+            folder = bundled.folder()
+            cv.Session(cv.load_model())  # collects the second moments
+            print(f"{bundled.NAME} is ready in {folder}")
         elif given.command == "demo":
             _demo(given.rounds, given.size, given.report)
         elif given.command == "edit":
@@ -47,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m coachhook_viz", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("model", help="fetch the default model, unless it is in the cache")
+    commands.add_parser(
+        "model", help="fetch the default model and collect its second moments, unless in the cache"
+    )
 
     demo = commands.add_parser("demo", help="edit it in three rounds, and show what happens")
     demo.add_argument(

@@ -16,8 +16,12 @@ from coachhook_viz.models import bundled
 
 
 def test_model_fetches_the_default_model(monkeypatch, capsys, tmp_path: Path) -> None:
+    session = Mock()
     monkeypatch.setattr(bundled, "folder", lambda: tmp_path)
+    monkeypatch.setattr(cv, "load_model", lambda: "the model")
+    monkeypatch.setattr(cv, "Session", session)
     assert main(["model"]) == 0
+    session.assert_called_once_with("the model")
     assert f"smollm2-135m is ready in {tmp_path}" in capsys.readouterr().out
 
 

@@ -15,6 +15,7 @@ from tiny import fingerprint, tiny_facts, tiny_model, tiny_session
 
 import coachhook_viz as cv
 from coachhook_viz import Fact, Session
+from coachhook_viz.editing.progress import Progress
 from coachhook_viz.panels.grid import Cell, Grid
 from coachhook_viz.panels.panel import Panel
 
@@ -152,6 +153,7 @@ def test_while_a_round_runs_clashing_buttons_rest_and_cancel_works(playground, m
     assert playground.wait(30)
     assert time.monotonic() - started < 20  # it ends, rather than in how many seconds
     assert len(session.rounds) == 1
+    assert "nothing has changed" in rounds._about.value
     assert playground.desk.staged == tuple(tiny_facts()[2:3])
     assert fingerprint(session.lm) == untouched
     assert not rounds._apply.disabled
@@ -471,6 +473,26 @@ def test_code_of_the_playground_gives_what_it_shows(playground) -> None:
     for layer in playground.session.config.layers:
         made, shown = (s.delta_weight(layer) for s in (names["session"], playground.session))
         assert torch.equal(made, shown)
+
+
+def test_while_the_model_is_loaded_its_stage_is_said(monkeypatch) -> None:
+    from coachhook_viz.panels import playground as module
+
+    said: list[str] = []
+
+    def load(job: Any) -> Session:
+        job.progress(Progress("moments", 3, 18))
+        said.append(playground._header.value)
+        return new_session()
+
+    started = threading.Event()
+    monkeypatch.setattr(module, "_new_session", lambda job: (started.wait(10), load(job))[1])
+    playground = cv.playground()
+    started.set()
+    assert playground.wait(30)
+    assert "collecting second moments, 3 of 18" in said[0]
+    assert "round 0 of 0" in playground._header.value
+    playground.close()
 
 
 def test_a_model_that_cannot_be_loaded_is_said(monkeypatch) -> None:

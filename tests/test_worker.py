@@ -80,6 +80,19 @@ def test_cancel_ends_a_job_and_says_nothing(worker: Worker) -> None:
     assert worker.exclusive is None
 
 
+def test_a_change_that_cancel_came_too_late_for_is_told(worker: Worker) -> None:
+    seen: list[str] = []
+
+    def edit(job: Job) -> str:
+        job.stop()  # a person's click, after the last step has asked
+        return "edited"
+
+    worker.submit("edit", edit, seen.append, exclusive=True)
+    worker.submit("look", edit, seen.append)
+    assert worker.wait(10)
+    assert seen == ["edited"]
+
+
 def test_a_newer_job_with_the_same_key_takes_the_place_of_the_older(worker: Worker) -> None:
     seen: list[str] = []
     first, second, third = (Gate(seen, name) for name in ("first", "second", "third"))

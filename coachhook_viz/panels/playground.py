@@ -46,7 +46,8 @@ class Playground(widgets.VBox):
         self._waiting = Grid(
             label="playground",
             picks="nothing",
-            empty="Loading the default model. The first time it is fetched, which takes a minute.",
+            empty="Loading the default model. The first time it is fetched, and its second moments"
+            " are collected, which takes a minute.",
         )
         self._folder = widgets.Text(placeholder="my session", description="Session folder")
         self._save = widgets.Button(description="Save")
@@ -62,6 +63,7 @@ class Playground(widgets.VBox):
         self._draw_header("loading the model…")
         if session is None:
             worker = Worker()
+            worker.listen(lambda: self._draw_loading(worker.running))
             worker.submit("loading the model", _new_session, self._take, self._cannot_load)
             self._loading: Worker | None = worker
         else:
@@ -165,6 +167,13 @@ class Playground(widgets.VBox):
         ]
         self._draw_header()
         self.children = [self._header, columns]
+
+    def _draw_loading(self, job: Job | None) -> None:
+        if job is not None and job.said is not None and self.session is None:
+            from coachhook_viz.panels.running import STAGES
+
+            stage = STAGES.get(job.said.stage, job.said.stage)
+            self._draw_header(f"{stage}, {job.said.step} of {job.said.total}…")
 
     def _cannot_load(self, error: Exception) -> None:
         self._waiting.empty = f"The model could not be loaded. {error}"

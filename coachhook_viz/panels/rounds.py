@@ -12,6 +12,7 @@ import ipywidgets as widgets
 from markupsafe import Markup
 
 from coachhook_viz.editing.config import EditConfig
+from coachhook_viz.editing.progress import EditCancelled
 from coachhook_viz.editing.state import Round
 from coachhook_viz.events import Configured, Event, RoundLabelled
 from coachhook_viz.models import LanguageModel
@@ -20,6 +21,7 @@ from coachhook_viz.panels.grid import Cell, Grid, Kind
 from coachhook_viz.panels.panel import Panel, Static, html, row
 from coachhook_viz.panels.running import progress
 from coachhook_viz.panels.words import count
+from coachhook_viz.panels.worker import Job
 from coachhook_viz.session import Session
 
 _SETTINGS = [f.name for f in fields(EditConfig) if f.name != "context_templates"]
@@ -97,9 +99,16 @@ class Rounds(Panel):
             self.alert(" ".join(job.warnings))
             self.desk.select(self, round=self.session.position, fact=round_.fact_ids[0])
 
+        def edit(job: Job) -> Round:
+            try:
+                return self.session.apply(facts, job.progress, job.cancel, source=self)
+            except EditCancelled:
+                self._about.value = html("Cancelled: nothing has changed.").value
+                raise
+
         job = self.desk.worker.submit(
             f"editing {count(len(facts), 'fact')}",
-            lambda job: self.session.apply(facts, job.progress, job.cancel, source=self),
+            edit,
             done,
             self.fail,
             exclusive=True,

@@ -218,7 +218,7 @@ class Worker:
             job.warnings += dict.fromkeys(
                 str(w.message) for w in caught if w.category.__module__.startswith("coachhook_viz")
             )
-            if not job.cancel() and job.done is not None:
+            if job.done is not None and (job.exclusive or not job.cancel()):  # it has happened
                 job.done(result)
         except EditCancelled:
             pass
