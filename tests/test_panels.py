@@ -356,7 +356,12 @@ def test_facts_from_gallery_file_and_paste(playground) -> None:
     facts._pasted.value = "prompt,subject,target\nThe river of {} is,Peru,red\nbad,,\n"
     facts._read.click()
     assert [str(fact) for fact in playground.desk.staged] == ["The river of Peru is → red"]
-    assert "2" in facts._alert.value
+    assert "1 fact staged" in facts._found.value
+    assert "1 of 2 records left out" in facts._found.value
+    facts._pasted.value = "[not json"
+    facts._read.click()
+    assert "✗" in facts._found.value
+    assert len(playground.desk.staged) == 1
     content = b'[{"prompt": "{} is old", "subject": "Quito", "target": "new"}]'
     file = {"name": "facts.json", "type": "", "size": len(content), "content": memoryview(content)}
     facts._upload.value = ({**file, "last_modified": datetime.now(tz=UTC)},)
@@ -372,7 +377,8 @@ def test_a_long_file_with_repeats_is_taken_and_listed_in_part(playground) -> Non
     facts._read.click()
     assert len(playground.desk.staged) == 300
     assert playground.desk.staged[3].target == "red"
-    assert "1 fact left out" in facts._alert.value
+    assert "300 facts staged" in facts._found.value
+    assert "1 fact left out" in facts._found.value
     assert len(facts._list.cells) == 201
     assert "102 more facts" in texts(facts._list, 1)[-1]
     facts._list.selected = [200, 1]

@@ -122,7 +122,7 @@ class Ask(Panel):
             )
 
         def written(texts: list[str]) -> None:
-            self._said[1].value = str(Markup("… {}").format(_marked(*texts)))
+            self._said[1].value = str(Markup("… {}").format(_marked(*map(_flowing, texts))))
             self._answers = prompt, frames, texts
 
         self.desk.worker.submit(
@@ -138,9 +138,14 @@ class Ask(Panel):
         def stream(text: str) -> None:
             if job.cancel():
                 raise EditCancelled("something else is asked")
-            self._said[side].value = str(Markup("… {}").format(text))
+            self._said[side].value = str(Markup("… {}").format(_flowing(text)))
 
         return self.session.generate(prompt, _TOKENS, edited=side > 0, stream=stream)
+
+
+def _flowing(text: str) -> str:
+    """`text` as one paragraph: its line breaks are seen, and make no room jump."""
+    return re.sub("\n+", lambda breaks: f" {visible(breaks[0])} ", text).lstrip()
 
 
 def _marked(before: str, after: str) -> Markup:

@@ -20,13 +20,17 @@ from coachhook_viz.panels.desk import STATE_EVENTS, Scored, Selected, Staged
 from coachhook_viz.panels.grid import Cell, Grid, Kind
 from coachhook_viz.panels.panel import Panel, Static, html, row, told
 from coachhook_viz.panels.words import count, likely, word
-from coachhook_viz.reading import bundled_facts, read_facts
+from coachhook_viz.reading import FactFileError, bundled_facts, read_facts
 from coachhook_viz.session import Session
 
 _FIELDS = ("prompt", "subject", "target", "truth", "paraphrases", "neighbors")
 _EDITABLE = _FIELDS[:3]
 _MOST = 200  # facts that are listed: more would keep the page busy
 _ANSWER = "=>"  # between a neighbour's prompt and its answer
+_HINT = (
+    "Write {} in the prompt where the subject goes. Here stands then what the model says now, where"
+    " the subject ends, and what the scope allows."
+)
 
 
 class Facts(Panel):
@@ -55,7 +59,7 @@ class Facts(Panel):
             ),
         }
         self._wrong = {name: html("", "cv-note", "cv-bad") for name in _FIELDS}
-        self._feedback = html("", "cv-note", "cv-kept", "cv-feedback")
+        self._feedback = html(_HINT, "cv-note", "cv-kept", "cv-feedback")
         self._stage = widgets.Button(description="Stage", button_style="primary")
         self._more = widgets.ToggleButton(description="More…")
         self._back = widgets.Button(
@@ -73,6 +77,7 @@ class Facts(Panel):
             description="Paste CSV or JSON", rows=3, placeholder="prompt,subject,target"
         )
         self._read = widgets.Button(description="Read")
+        self._found = html("", "cv-note")  # what was read
         self._list = Grid(
             label="facts: staged and in force",
             picks="row",
@@ -89,6 +94,7 @@ class Facts(Panel):
                 *(cells[name] for name in _FIELDS[3:]),
                 self._pasted,
                 row(self._read, self._upload),
+                self._found,
                 html("Staged facts; press Enter twice, or click twice, to type.", "cv-note"),
                 self._table,
             ]
@@ -207,7 +213,7 @@ class Facts(Panel):
         given = {name for name in _FIELDS if str(self._fields[name].value).strip()}
         self._say_problems({p.field: p.reason for p in find_problems([fact]) if p.field in given})
         if not {"prompt", "subject"} <= given or fact.prompt.count("{}") != 1:
-            self._feedback.value = ""
+            self._feedback.value = _HINT
             return
         self.desk.worker.submit(
             "reading the prompt",
@@ -340,26 +346,34 @@ class Facts(Panel):
 
     def _take(self, name: str, data: bytes) -> None:
         """Stage the facts of a file; bad records are said, the good ones are taken."""
-        with self.saying(), tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "facts").with_suffix(Path(name).suffix)
-            path.write_bytes(data)
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                facts = read_facts(path)
-            known = {(fact.prompt, fact.subject) for fact in self.desk.staged}
-            new = {(f.prompt, f.subject): f for f in reversed(facts)}  # the first of each
-            kept = [fact for fact in facts if new[fact.prompt, fact.subject] is fact]
-            kept = [fact for fact in kept if (fact.prompt, fact.subject) not in known]
-            if kept:
-                self.stage(kept)
-            said = [str(w.message).replace(str(path), name) for w in caught]
-            if left := len(facts) - len(kept):
-                said.append(
-                    f"{count(left, 'fact')} left out: an earlier one asks the same. Apply them in"
-                    " another round."
-                )
-            if said:
-                self.alert(" ".join(said))
+        try:
+            facts, said = _read(name, data)
+        except (FactFileError, OSError) as error:
+            self._found.value = str(_line("✗", "bad", told(error)))
+            return
+        known = {(fact.prompt, fact.subject) for fact in self.desk.staged}
+        new = {(f.prompt, f.subject): f for f in reversed(facts)}  # the first of each
+        kept = [fact for fact in facts if new[fact.prompt, fact.subject] is fact]
+        kept = [fact for fact in kept if (fact.prompt, fact.subject) not in known]
+        if left := len(facts) - len(kept):
+            said.append(
+                f"{count(left, 'fact')} left out: an earlier one asks the same. Apply them in"
+                " another round."
+            )
+        if kept:
+            self.stage(kept)
+        lines = [_line("✓", "good", f"{count(len(kept), 'fact')} staged.")] * bool(kept)
+        lines += [_line("!", "warn", text) for text in said]
+        self._found.value = str(Markup("").join(lines))
+
+
+def _read(name: str, data: bytes) -> tuple[list[Fact], list[str]]:
+    """The good facts of a file's bytes, and what is to be said of the others."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        path = Path(folder, Path(name).name)
+        path.write_bytes(data)
+        return read_facts(path), [str(warning.message) for warning in caught]
 
 
 def _display(open_: bool) -> str:

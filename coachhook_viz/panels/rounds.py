@@ -60,6 +60,7 @@ class Rounds(Panel):
         optional = widgets.VBox(
             [self._label, self._branch, row(self._begin), self._switch, self._settings]
         )
+        optional.add_class("cv-optional")
         optional.layout.display = "none"
         body = [
             self._line,
