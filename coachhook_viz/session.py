@@ -119,6 +119,13 @@ class Session(Asking, Measuring):
             self._folder = Path(folder)
             self._checksum = store.write(self._folder, self._saved(self._history))
 
+    def __repr__(self) -> str:
+        count = len(self.state.facts)
+        return (
+            f"<session on {self.lm.name}: round {self.position} of {len(self.rounds)},"
+            f" {count} fact{'s' * (count != 1)} in force>"
+        )
+
     @classmethod
     def load(
         cls,

@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -344,6 +345,41 @@ def test_staged_facts_are_typed_over_in_the_table_and_taken_back(playground) -> 
     assert picked == [[]]
     assert facts.fact == tiny_facts()[3]
     assert len(playground.desk.staged) == 1
+
+
+def test_enter_stages_and_what_a_fact_brings_along_is_seen(playground) -> None:
+    facts = playground.facts
+    facts.fill(tiny_facts()[2])
+    facts._fields["target"]._handle_custom_msg({"event": "submit"}, [])
+    assert playground.desk.staged == (tiny_facts()[2],)
+    bare = Fact("The river of {} is", "Peru", "red")
+    facts.stage([bare, replace(bare, subject="Quito", truth="blue")])
+    assert len(playground.desk.staged) == 3
+    facts._list.selected = [1, 1]
+    facts._back.click()
+    assert not facts._more.value
+    facts._list.selected = [1, 1]
+    facts._back.click()
+    assert facts._more.value
+
+
+def test_another_prompt_is_looked_at_where_its_subject_ends(playground) -> None:
+    scope, (first, second) = playground.scope, tiny_facts()[:2]
+    for fact in (first, second):
+        scope.look(fact.text)
+        settle(scope)
+        place = scope._reading.subject_last
+        assert scope._grid.selected[1] == place
+        assert playground.desk.selection.token == place
+    scope.look("nothing is known of this")
+    settle(scope)
+    assert scope._grid.selected == []
+
+
+def test_a_round_says_how_many_of_its_facts_hold(playground) -> None:
+    settle(playground.rounds)
+    held = sum(s["reliability"] == 1 for s in playground.desk.scores.values())
+    assert f"2 facts, {held} of 2 hold" in playground.rounds._about.value
 
 
 def test_facts_from_gallery_file_and_paste(playground) -> None:

@@ -502,3 +502,11 @@ def test_rerun_edits_the_same_facts_anew(single: bool) -> None:
         by_hand.apply(round_.facts)
     for layer in LAYERS:
         assert torch.equal(same.delta_weight(layer), by_hand.delta_weight(layer))
+
+
+def test_what_a_prompt_prints_is_one_line() -> None:
+    session = tiny_session(tiny_model(lead="He "))
+    round_ = session.apply(tiny_facts()[:1])
+    assert repr(round_).startswith("<round 1: 1 fact, ")
+    assert repr(session) == f"<session on {session.lm.name}: round 1 of 1, 1 fact in force>"
+    assert repr(session.lm).startswith(f"<language model {session.lm.name}: ")

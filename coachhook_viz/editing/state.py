@@ -85,6 +85,10 @@ class Round:
     seconds: float
     number: int = 0
 
+    def __repr__(self) -> str:
+        facts = f"{len(self.facts)} fact{'s' * (len(self.facts) != 1)}"
+        return f"<round {self.number}: {facts}, {self.seconds:.1f} s>"
+
     def without(self, muted: Collection[int]) -> Round:
         """The round with the columns of some facts dropped; its thresholds stay."""
         kept = [i for i, fact_id in enumerate(self.fact_ids) if fact_id not in muted]

@@ -67,6 +67,11 @@ class LanguageModel:
             self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.unk_token
         self.model.eval().requires_grad_(False)
 
+    def __repr__(self) -> str:
+        return (
+            f"<language model {self.name}: {len(self.blocks)} blocks, {self.dtype}, {self.device}>"
+        )
+
     @property
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks."""

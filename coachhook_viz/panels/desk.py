@@ -21,6 +21,7 @@ from coachhook_viz.events import (
     Subscriber,
 )
 from coachhook_viz.facts import Fact
+from coachhook_viz.panels.words import count
 from coachhook_viz.panels.worker import Job, Worker
 from coachhook_viz.session import Session
 
@@ -129,7 +130,7 @@ class Desk:
         self.scores = {}
         if state.facts:
             self.worker.submit(
-                f"scoring {len(state.facts)} facts",
+                f"scoring {count(len(state.facts), 'fact')}",
                 self._score,
                 self._scored,
                 key="score",

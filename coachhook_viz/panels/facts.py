@@ -112,6 +112,8 @@ class Facts(Panel):
         super().__init__(session, body, "what the model should say")
         for field in self._fields.values():
             self.on(field, self._typed)
+        for name in _EDITABLE:
+            self._fields[name].on_msg(self._entered)
         self.click(self._stage, self.stage)
         self.click(self._back, self._take_back)
         self.click(self._read, self._from_paste)
@@ -194,6 +196,8 @@ class Facts(Panel):
         """Draw the list anew; follow the selection."""
         if isinstance(event, (Staged, Scored, *STATE_EVENTS)):
             self._draw()
+            if isinstance(event, STATE_EVENTS):
+                self.later(self._check)
         elif isinstance(event, Selected) and event.source is not self:
             fact_id = event.now.fact
             if fact_id != event.before.fact and fact_id in self._entries:
@@ -202,6 +206,10 @@ class Facts(Panel):
     def worked(self) -> None:
         """Nothing is staged or removed while a round is being edited."""
         self._stage.disabled = self._read.disabled = self.desk.worker.exclusive is not None
+
+    def _entered(self, field: Any, content: dict[str, Any], buffers: list[bytes]) -> None:
+        if content.get("event") == "submit" and not self._stage.disabled:  # the key Enter
+            self._do(self.stage)
 
     def _typed(self, value: str) -> None:
         if not self._filling:
@@ -308,7 +316,10 @@ class Facts(Panel):
         selected = self._list.selected
         if selected and selected[0] < len(self.desk.staged):
             staged = list(self.desk.staged)
-            self.fill(staged.pop(selected[0]))
+            fact = staged.pop(selected[0])
+            self.fill(fact)
+            if fact.truth or fact.paraphrases or fact.neighbors:
+                self._more.value = True  # they stay in the form: let them be seen
             self._list.selected = []  # first: from here on a click picks among what is left
             self.desk.stage(staged, self)
 

@@ -92,6 +92,9 @@ class Panel(widgets.VBox):
     def worked(self) -> None:
         """React to the worker: a job began, came on or ended."""
 
+    def __repr__(self) -> str:
+        return f"<panel {self.title}; if it does not show, run its cell again>"
+
     def close(self) -> None:
         """Leave the desk and the page; what runs goes on without it."""
         for end in self._ends:

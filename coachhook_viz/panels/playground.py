@@ -70,6 +70,9 @@ class Playground(widgets.VBox):
             self._loading = None
             self._take(session)
 
+    def __repr__(self) -> str:
+        return "<playground; if it does not show, put its name into a new cell: nothing is lost>"
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is being computed; whether that came within `timeout` seconds."""
         loaded = self._loading is None or self._loading.wait(timeout)
@@ -77,8 +80,15 @@ class Playground(widgets.VBox):
 
     def save(self, folder: str | Path) -> None:
         """Save the session to a folder: `Session.save`."""
-        if self.session is not None:
-            self._try(lambda session: session.save(_named(folder)), f"Saved to {folder}.")
+        if self.session is None:
+            return
+        try:
+            path = _named(folder)
+            self.session.save(path)
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._tell(f"Saved to {path.resolve()}.")
 
     def load(self, folder: str | Path) -> None:
         """Open a session that was saved, on the same model, in place of this one."""
@@ -179,16 +189,10 @@ class Playground(widgets.VBox):
         self._waiting.empty = f"The model could not be loaded. {error}"
         self._draw_header("no model")
 
-    def _try(self, act: Any, well: str) -> None:
-        try:
-            act(self.session)
-        except Exception as error:
-            self._fail(error)
-        else:
-            self._tell(well)
-
     def _fail(self, error: Exception) -> None:
-        self._said.value = str(Markup("<div class='cv-alert'>{}</div>").format(error))
+        from coachhook_viz.panels.panel import told
+
+        self._said.value = str(Markup("<div class='cv-alert'>{}</div>").format(told(error)))
 
     def _tell(self, text: str) -> None:
         self._said.value = str(Markup("<p class='cv-note'>{}</p>").format(text))
@@ -198,14 +202,20 @@ class Playground(widgets.VBox):
         if self.session is not None and self.desk is not None:
             session, job = self.session, self.desk.worker.running
             count = len(session.state.facts)
-            alphas = ", ".join(f"{a:.2f} at {layer}" for layer, a in session.state.alphas.items())
+            alphas = {layer: f"{a:.2f}" for layer, a in session.state.alphas.items()}
+            one = len(set(alphas.values())) == 1
+            alpha = (
+                next(iter(alphas.values()))
+                if one
+                else ", ".join(f"{a} at {layer}" for layer, a in alphas.items())
+            )
             pills = [
                 session.lm.name,
                 f"round {session.position} of {len(session.rounds)}",
                 f"{count} fact{'s' * (count != 1)}",
                 f"hooks {'on' if count else 'off'}",
                 f"scope {session.config.scope}",
-                f"α {alphas}",
+                f"α {alpha}",
                 *([f"branch {session.current_branch}"] * (len(session.branches) > 1)),
             ]
             busy = busy or (f"{job.title}…" if job is not None else "")

@@ -16,7 +16,7 @@ from coachhook_viz.editing.progress import EditCancelled
 from coachhook_viz.editing.state import Round
 from coachhook_viz.events import Configured, Event, RoundLabelled
 from coachhook_viz.models import LanguageModel
-from coachhook_viz.panels.desk import STATE_EVENTS, Selected, Staged
+from coachhook_viz.panels.desk import STATE_EVENTS, Scored, Selected, Staged
 from coachhook_viz.panels.grid import Cell, Grid, Kind
 from coachhook_viz.panels.panel import Panel, Static, html, row
 from coachhook_viz.panels.running import progress
@@ -149,7 +149,7 @@ class Rounds(Panel):
 
     def hear(self, event: Event) -> None:
         """Draw anew what has changed."""
-        if isinstance(event, (Staged, RoundLabelled, Configured, *STATE_EVENTS, Selected)):
+        if isinstance(event, (Staged, Scored, RoundLabelled, Configured, *STATE_EVENTS, Selected)):
             self._draw()
             self.worked()
 
@@ -217,9 +217,11 @@ class Rounds(Panel):
         place = self.session.rounds.index(round_) + 1
         alphas = sorted(round_.alphas.values())
         name = self._name(round_)
+        scores = [self.desk.scores[i] for i in round_.fact_ids if i in self.desk.scores]
+        holding = sum(score["reliability"] == 1 for score in scores)
         return (
-            f"Round {place}{f' “{name}”' * bool(name)}: "
-            f" {count(len(round_.facts), 'fact')},"
+            f"Round {place}{f' “{name}”' * bool(name)}: {count(len(round_.facts), 'fact')}"
+            f"{f', {holding} of {len(scores)} hold' * bool(scores)},"
             f" {round_.seconds:.1f} s, α {alphas[0]:.2f} to {alphas[-1]:.2f}"
         )
 

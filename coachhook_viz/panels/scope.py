@@ -186,8 +186,13 @@ class Scope(Panel):
     def _show(self, reading: Reading) -> None:
         with self.desk.drawing:
             self.alert()
-            self._reading = reading
+            before, self._reading = self._reading, reading
             self._draw(reading)
+            if before is None or (before.prompt, before.subject_last) != (
+                reading.prompt,
+                reading.subject_last,
+            ):
+                self._pick_subject(reading)
             self._show_reach()
         states = [self.state, self.session.state]
         self.desk.worker.submit(
@@ -259,11 +264,12 @@ class Scope(Panel):
         value = self._bound(reading)
         self._setting = True
         try:
-            self._slider.description = "τ" if match else f"α at layer {self._layer(reading)}"
-            self._slider.disabled = off
-            self._slider.min = min(0.01 if match else 0.0, value)
-            self._slider.max = max(1.0 if match else max(reading.ceiling, 2.5), value)
-            self._slider.value = value
+            with self._slider.hold_sync():  # else the page answers a new range with a value in it
+                self._slider.description = "τ" if match else f"α at layer {self._layer(reading)}"
+                self._slider.disabled = off
+                self._slider.min = min(0.01 if match else 0.0, value)
+                self._slider.max = max(1.0 if match else max(reading.ceiling, 2.5), value)
+                self._slider.value = value
         finally:
             self._setting = False
 
@@ -305,6 +311,11 @@ class Scope(Panel):
             self.desk.select(self, layer=layer, token=token)
             self._place_slider(self._reading)
             self._show_reach()
+
+    def _pick_subject(self, reading: Reading) -> None:
+        """Of another prompt, what was picked is another token: pick the subject's last."""
+        place, layer = reading.subject_last, self._layer(reading)
+        self._grid.selected = [] if place is None else [reading.layers.index(layer), place]
 
     def _point(self, layer: int | None, token: int | None) -> None:
         """Follow a cell that was picked elsewhere."""
@@ -402,7 +413,7 @@ class Scope(Panel):
                     Cell(where if hit else reading.explain()),
                 ]
             )
-        columns = ["prompt", "kind", "tokens", "highest z", "subject", "scope", "where, or why not"]
+        columns = ["prompt", "kind", "tokens", "ceiling", "subject", "scope", "where, or why not"]
         self._table.show(cells, columns=columns)
 
     def _row_picked(self, at: list[int]) -> None:

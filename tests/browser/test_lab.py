@@ -53,6 +53,14 @@ def test_a_persons_path_through_the_notebook(lab: str, page: Page, watch: Watch)
     expect(person.cell("Tower", 3)).to_have_attribute("aria-label", re.compile("not in scope$"))
     person.button("scope", "Calibrated").click()
     expect(person.cell("Tower", 3)).to_have_class(re.compile("cv-framed"), timeout=SLOW)
+    person.button("scope", "match").click()
+    first = person.grid("scope", "scope").get_by_role("rowheader").first
+    expect(first).to_have_text("layer 4 · τ 0.50")
+    expect(person.panel("scope")).to_contain_text("With this the model would say “Rome”")
+    person.settled()
+    expect(first).to_have_text("layer 4 · τ 0.50")
+    person.button("scope", "z-score").click()
+    expect(person.cell("Tower", 3)).to_have_class(re.compile("cv-framed"), timeout=SLOW)
     person.cell("Tower", 0).click()
     expect(person.panel("scope")).to_contain_text("is reached by")
     reach = person.grid("scope", "edits that reach")
@@ -131,7 +139,8 @@ def keep(person: Person, folder: str, button: str) -> None:
     person.root.get_by_label(re.compile("folder", re.IGNORECASE)).fill(folder)
     person.root.get_by_role("button", name=button, exact=True).click()
     done = {"Save": "Saved to", "Open": "Opened"}[button]
-    expect(person.root.get_by_text(f"{done} {folder}")).to_be_visible(timeout=SLOW)
+    said = re.compile(rf"{done} .*{folder}\.")
+    expect(person.root.get_by_text(said)).to_be_visible(timeout=SLOW)
 
 
 def run_again(page: Page, old: Person) -> Person:

@@ -25,6 +25,7 @@ function render({ model, el }) {
   let at = [0, 0]; // the one cell that Tab reaches
   let typing = false;
   let planned = false;
+  let seen = ""; // the columns that were last brought into view
 
   const cellAt = ([row, column]) => table.querySelector(`[data-row="${row}"][data-column="${column}"]`);
   const picked = (row, column) => {
@@ -80,6 +81,10 @@ function render({ model, el }) {
     if (hadFocus && reachable) reachable.focus({ preventScroll: true });
     if (!table.querySelector(":hover")) detail.textContent = "";
     mark();
+    const head = table.querySelector(".cv-marked");
+    const now = [...columns, model.get("marked")].join("\n");
+    if (head && now !== seen) el.scrollLeft = head.offsetLeft - (el.clientWidth - head.offsetWidth) / 2;
+    seen = now;
   }
 
   function headCell(role, text) {
