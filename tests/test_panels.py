@@ -363,6 +363,19 @@ def test_enter_stages_and_what_a_fact_brings_along_is_seen(playground) -> None:
     assert facts._more.value
 
 
+def test_the_slider_goes_from_rule_to_rule_without_a_value_between(playground) -> None:
+    scope = playground.scope
+    settle(scope)
+    scope.judge(dict.fromkeys(playground.session.config.layers, 2.2))
+    settle(scope)
+    gone: list[float] = []
+    scope._slider.observe(lambda change: gone.append(change.new), "value")
+    for kind in ("match", "zscore"):
+        scope._kind.value = kind
+        settle(scope)
+    assert gone == [playground.session.config.match_threshold, 2.2]
+
+
 def test_another_prompt_is_looked_at_where_its_subject_ends(playground) -> None:
     scope, (first, second) = playground.scope, tiny_facts()[:2]
     for fact in (first, second):

@@ -264,12 +264,15 @@ class Scope(Panel):
         value = self._bound(reading)
         self._setting = True
         try:
-            with self._slider.hold_sync():  # else the page answers a new range with a value in it
-                self._slider.description = "τ" if match else f"α at layer {self._layer(reading)}"
-                self._slider.disabled = off
-                self._slider.min = min(0.01 if match else 0.0, value)
-                self._slider.max = max(1.0 if match else max(reading.ceiling, 2.5), value)
-                self._slider.value = value
+            slider = self._slider
+            slider.description = "τ" if match else f"α at layer {self._layer(reading)}"
+            slider.disabled = off
+            low = min(0.01 if match else 0.0, value)
+            high = max(1.0 if match else max(reading.ceiling, 2.5), value)
+            # the page answers a range without its value by another value: first wide, then narrow
+            slider.min, slider.max = min(low, slider.min), max(high, slider.max)
+            slider.value = value
+            slider.min, slider.max = low, high
         finally:
             self._setting = False
 
