@@ -11,7 +11,7 @@ kept", the share of neighbour prompts whose next token is still the unedited mod
 from __future__ import annotations
 
 import argparse
-import ast
+import json
 import time
 import warnings
 from typing import Any
@@ -29,14 +29,16 @@ HEADER = (
 
 
 def settings(given: list[str]) -> dict[str, Any]:
-    """Parse NAME=VALUE pairs; values are Python literals or words."""
+    """Parse NAME=VALUE pairs; values are JSON, several of them with commas, or words."""
     parsed: dict[str, Any] = {}
     for pair in given:
         name, _, value = pair.partition("=")
         try:
-            parsed[name] = ast.literal_eval(value)
+            values = tuple(json.loads(f"[{value}]"))
         except ValueError:
             parsed[name] = value
+        else:
+            parsed[name] = values if len(values) > 1 else values[0]
     return parsed
 
 

@@ -371,9 +371,10 @@ class Facts(Panel):
                 f"{count(left, 'fact')} left out: an earlier one asks the same. Apply them in"
                 " another round."
             )
-        if kept:
-            self.stage(kept)
-        lines = [_line("✓", "good", f"{count(len(kept), 'fact')} staged.")] * bool(kept)
+        before = len(self.desk.staged)
+        self.stage(kept)
+        staged = len(self.desk.staged) - before
+        lines = [_line("✓", "good", f"{count(staged, 'fact')} staged.")] * bool(staged)
         lines += [_line("!", "warn", text) for text in said]
         self._found.value = str(Markup("").join(lines))
 

@@ -200,22 +200,20 @@ class Playground(widgets.VBox):
     def _draw_header(self, busy: str = "") -> None:
         pills = []
         if self.session is not None and self.desk is not None:
+            from coachhook_viz.panels.words import count
+
             session, job = self.session, self.desk.worker.running
-            count = len(session.state.facts)
+            facts = len(session.state.facts)
             alphas = {layer: f"{a:.2f}" for layer, a in session.state.alphas.items()}
-            one = len(set(alphas.values())) == 1
-            alpha = (
-                next(iter(alphas.values()))
-                if one
-                else ", ".join(f"{a} at {layer}" for layer, a in alphas.items())
-            )
+            by_layer = ", ".join(f"{alpha} at {layer}" for layer, alpha in alphas.items())
+            alike = len(set(alphas.values())) == 1
             pills = [
                 session.lm.name,
                 f"round {session.position} of {len(session.rounds)}",
-                f"{count} fact{'s' * (count != 1)}",
-                f"hooks {'on' if count else 'off'}",
+                count(facts, "fact"),
+                f"hooks {'on' if facts else 'off'}",
                 f"scope {session.config.scope}",
-                f"α {alpha}",
+                f"α {min(alphas.values()) if alike else by_layer}",
                 *([f"branch {session.current_branch}"] * (len(session.branches) > 1)),
             ]
             busy = busy or (f"{job.title}…" if job is not None else "")

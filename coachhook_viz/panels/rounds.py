@@ -219,9 +219,10 @@ class Rounds(Panel):
         name = self._name(round_)
         scores = [self.desk.scores[i] for i in round_.fact_ids if i in self.desk.scores]
         holding = sum(score["reliability"] == 1 for score in scores)
+        hold = f", {holding} of {len(scores)} {'holds' if holding == 1 else 'hold'}"
         return (
             f"Round {place}{f' “{name}”' * bool(name)}: {count(len(round_.facts), 'fact')}"
-            f"{f', {holding} of {len(scores)} hold' * bool(scores)},"
+            f"{hold * bool(scores)},"
             f" {round_.seconds:.1f} s, α {alphas[0]:.2f} to {alphas[-1]:.2f}"
         )
 
