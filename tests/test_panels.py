@@ -244,22 +244,22 @@ def test_the_slider_redraws_at_once_and_then_asks_the_model(playground) -> None:
     layer, token = session.config.layers[0], scope._reading.subject_last
     scope._grid.selected = [0, token]
     before = session.alphas if hasattr(session, "alphas") else session.state.alphas
-    scope._slider.value = scope._slider.max  # above what any token reaches
+    scope._alpha.value = scope._alpha.max  # above what any token reaches
     assert not any(cell.get("framed") for cell in scope._grid.cells[0])
     settle(scope)
-    state = session.state.judged(alphas={layer: scope._slider.max})
+    state = session.state.judged(alphas={layer: scope._alpha.max})
     says = session.predict(fact.text, top=1, state=state)["token"].iloc[0].strip()
     assert f"would say “{says}”" in scope._would.value
     assert session.state.alphas == before
-    assert f"alphas={{{layer}: {scope._slider.max}}}" in scope.code()
+    assert f"alphas={{{layer}: {scope._alpha.max}}}" in scope.code()
     scope._reset.click()
     settle(scope)
-    assert scope._slider.value == pytest.approx(before[layer], abs=0.01)
+    assert scope._alpha.value == pytest.approx(before[layer], abs=0.01)
     assert "would say" not in scope._would.value
     shown = round(before[layer], 2)  # the page rounds to a step of the slider, and says so
-    scope._slider.value = shown
+    scope._alpha.value = shown
     assert "alphas" not in scope.code()
-    scope._slider.value = shown + 0.01  # one key of a person
+    scope._alpha.value = shown + 0.01  # one key of a person
     assert f"alphas={{{layer}: " in scope.code()
 
 
@@ -272,7 +272,7 @@ def test_scope_switches_the_rule(playground, kind: str) -> None:
     read = session.scope(tiny_facts()[0].text, state=session.state.judged(kind))
     framed = [[cell.get("framed", False) for cell in line] for line in scope._grid.cells]
     assert framed == read.in_scope.tolist()
-    assert scope._slider.disabled == (kind == "off")
+    assert scope._alpha.disabled == (kind == "off")
     assert session.config.scope == "zscore"
 
 
@@ -363,17 +363,56 @@ def test_enter_stages_and_what_a_fact_brings_along_is_seen(playground) -> None:
     assert facts._more.value
 
 
-def test_the_slider_goes_from_rule_to_rule_without_a_value_between(playground) -> None:
+def test_each_rule_has_a_slider_of_its_own_and_a_late_move_of_the_other_is_nothing(
+    playground,
+) -> None:
     scope = playground.scope
     settle(scope)
     scope.judge(dict.fromkeys(playground.session.config.layers, 2.2))
     settle(scope)
-    gone: list[float] = []
-    scope._slider.observe(lambda change: gone.append(change.new), "value")
-    for kind in ("match", "zscore"):
+    for kind, shown, hidden in (
+        ("match", scope._tau, scope._alpha),
+        ("zscore", scope._alpha, scope._tau),
+    ):
         scope._kind.value = kind
         settle(scope)
-    assert gone == [playground.session.config.match_threshold, 2.2]
+        assert (shown.layout.display, hidden.layout.display) == ("", "none")
+        before = scope.code()
+        hidden.value += 0.01  # of before: the page had not yet heard of the other rule
+        settle(scope)
+        assert scope.code() == before
+    assert scope._alpha.value == 2.2
+    assert scope._tau.value == pytest.approx(playground.session.config.match_threshold + 0.01)
+    scope.look(tiny_facts()[1].text)
+    settle(scope)
+    assert scope._tau.value == playground.session.config.match_threshold
+
+
+def test_what_was_read_before_the_slider_moved_does_not_move_it_back(playground) -> None:
+    scope = playground.scope
+    settle(scope)
+    asked, old = scope._asked, scope._reading
+    scope._alpha.value = 1.5
+    scope._show(old, asked)  # by the worker, which had begun before
+    assert scope._alpha.value == 1.5
+    settle(scope)
+    assert scope._alpha.value == 1.5
+
+
+def test_a_rule_that_is_taken_back_at_once_is_not_shown(playground, monkeypatch) -> None:
+    session, scope = playground.session, playground.scope
+    settle(scope)
+    read = session.scope
+
+    def meanwhile(*args: Any, **kwargs: Any) -> Any:
+        reading = read(*args, **kwargs)
+        scope._kind.value = "zscore"
+        return reading
+
+    monkeypatch.setattr(session, "scope", meanwhile)
+    scope._kind.value = "match"
+    settle(scope)
+    assert scope._reading.kind == "zscore"
 
 
 def test_another_prompt_is_looked_at_where_its_subject_ends(playground) -> None:

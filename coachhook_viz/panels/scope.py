@@ -48,7 +48,10 @@ class Scope(Panel):
         )
         self._grid = Grid(label="scope, layers by tokens", look="tokens")
         self._why = html("")
-        self._slider = widgets.FloatSlider(min=0, max=3, step=_STEP, readout_format=".2f")
+        self._alpha = widgets.FloatSlider(min=0, max=3, step=_STEP, readout_format=".2f")
+        self._tau = widgets.FloatSlider(  # one of its own: a late move is never another rule's
+            description="τ", min=_STEP, max=1, step=_STEP, readout_format=".2f"
+        )
         self._reset = widgets.Button(description="Calibrated", tooltip="α as the rounds set it")
         self._would = html("", "cv-note")
         self._reach_head = html("Click a cell to see which edits reach it.", "cv-note")
@@ -66,16 +69,17 @@ class Scope(Panel):
         self._checked: list[str] = []
         self._kinds: dict[str, str] = {}
         self._setting = False
-        left = widgets.VBox([self._why, row(self._slider, self._reset), self._would])
+        left = widgets.VBox([self._why, row(self._alpha, self._tau, self._reset), self._would])
         right = widgets.VBox([self._reach_head, self._reach, self._match])
         several = widgets.VBox([self._several, row(self._of_fact, self._check), self._table])
         sides = row(left, right, classes=["cv-side"])
         body = [row(self._prompt, self._kind), self._grid, sides, several]
         super().__init__(session, body, "where the hook speaks, and why")
         self.on(self._prompt, self._typed)
-        self.on(self._kind, self._kind_changed)
+        self.on(self._kind, lambda kind: self._run())
         self.on(self._grid, self._picked, "selected")
-        self.on(self._slider, self._slid)
+        self.on(self._alpha, self._alpha_slid)
+        self.on(self._tau, self._tau_slid)
         self.on(self._table, self._row_picked, "selected")
         self.click(self._reset, self.judge)
         self.click(self._of_fact, self._take_prompts)
@@ -106,7 +110,7 @@ class Scope(Panel):
         """Judge by other thresholds or another rule; by those in force where nothing is given."""
         self._alphas = dict(alphas or {})
         self._threshold = match_threshold
-        if scope is not None and scope != self._kind.value:
+        if scope is not None:
             self._kind.value = scope
         self._run()
 
@@ -164,9 +168,10 @@ class Scope(Panel):
         if not self._setting and prompt != self.desk.selection.prompt:
             self.later(lambda: self.look(prompt))
 
-    def _kind_changed(self, kind: ScopeKind) -> None:
-        if self._reading is not None and self._reading.kind != kind:
-            self._run()
+    @property
+    def _asked(self) -> tuple[object, ...]:
+        """What a person wants to see: a reading of anything else comes too late."""
+        return self._prompt.value, self._kind.value, self._threshold, dict(self._alphas)
 
     def _run(self) -> None:
         prompt = self._prompt.value
@@ -175,16 +180,19 @@ class Scope(Panel):
             self._grid.show([], rows=[], columns=[], empty="Type a prompt.")
             self._why.value = self._would.value = ""
             return
+        asked = self._asked
         self.desk.worker.submit(
             "reading the scope",
             lambda job: self.session.scope(prompt, state=self.state),
-            self._show,
+            lambda reading: self._show(reading, asked),
             self.fail,
             key=f"scope{id(self)}",
         )
 
-    def _show(self, reading: Reading) -> None:
+    def _show(self, reading: Reading, asked: tuple[object, ...]) -> None:
         with self.desk.drawing:
+            if asked != self._asked:
+                return
             self.alert()
             before, self._reading = self._reading, reading
             self._draw(reading)
@@ -215,7 +223,7 @@ class Scope(Panel):
         self._would.value = html(says).value
 
     def _draw(self, reading: Reading) -> None:
-        """The grid, the reason, and the slider's place, from a reading: no model is run."""
+        """The grid, the reason, and the sliders' place, from a reading: no model is run."""
         scores, inside = reading.scores.tolist(), reading.in_scope.tolist()
         flat = [score for line in scores for score in line]
         low, high = min(flat), max(max(flat), min(flat) + 1e-9)
@@ -245,7 +253,7 @@ class Scope(Panel):
             marked=reading.subject_last,
         )
         self._why.value = html(reading.explain()).value
-        self._place_slider(reading)
+        self._place_sliders(reading)
 
     def _detail(
         self, reading: Reading, layer: int, column: int, score: float, bound: float, hit: bool
@@ -259,51 +267,52 @@ class Scope(Panel):
             f"{judged}: {'in scope' if hit else 'not in scope'}"
         )
 
-    def _place_slider(self, reading: Reading) -> None:
-        match, off = reading.kind == "match", reading.kind == "off"
-        value = self._bound(reading)
+    def _place_sliders(self, reading: Reading) -> None:
+        match = reading.kind == "match"
+        self._tau.layout.display = "" if match else "none"
+        self._alpha.layout.display = "none" if match else ""
+        self._alpha.description = f"α at layer {self._layer(reading)}"
+        self._alpha.disabled = reading.kind == "off"
         self._setting = True
         try:
-            slider = self._slider
-            slider.description = "τ" if match else f"α at layer {self._layer(reading)}"
-            slider.disabled = off
-            low = min(0.01 if match else 0.0, value)
-            high = max(1.0 if match else max(reading.ceiling, 2.5), value)
-            # the page answers a range without its value by another value: first wide, then narrow
-            slider.min, slider.max = min(low, slider.min), max(high, slider.max)
-            slider.value = value
-            slider.min, slider.max = low, high
+            _move(self._tau, reading.match_threshold, 1.0)
+            _move(self._alpha, self._bound(reading), max(reading.ceiling, 2.5))
         finally:
             self._setting = False
 
     def _bound(self, reading: Reading) -> float:
-        """The threshold that the slider stands for."""
-        if reading.kind == "match":
-            return reading.match_threshold
+        """α of the layer that its slider stands for."""
         return float(reading.alpha[reading.layers.index(self._layer(reading))])
 
     def _layer(self, reading: Reading) -> int:
         layer = self.desk.selection.layer
         return reading.layers[-1] if layer is None or layer not in reading.layers else layer
 
-    def _slid(self, value: float) -> None:
+    def _alpha_slid(self, value: float) -> None:
         reading = self._reading
-        if self._setting or reading is None or abs(value - self._bound(reading)) <= _ROUNDED:
+        if reading is None or reading.kind != "zscore" or self._stays(value, self._bound(reading)):
             return
-        if reading.kind == "match":
-            self._threshold = float(value)
-            reading = replace(
-                reading,
-                match_threshold=self._threshold,
-                in_scope=reading.scores >= self._threshold,
-            )
-        else:
-            layer = self._layer(reading)
-            self._alphas[layer] = float(value)
-            alpha = reading.alpha.clone()
-            alpha[reading.layers.index(layer)] = self._alphas[layer]
-            inside = (reading.z >= alpha[:, None]) & (reading.norms > 0)
-            reading = replace(reading, alpha=alpha, in_scope=inside)
+        layer = self._layer(reading)
+        self._alphas[layer] = value
+        alpha = reading.alpha.clone()
+        alpha[reading.layers.index(layer)] = value
+        inside = (reading.z >= alpha[:, None]) & (reading.norms > 0)
+        self._redraw(replace(reading, alpha=alpha, in_scope=inside))
+
+    def _tau_slid(self, value: float) -> None:
+        reading = self._reading
+        if reading is None or reading.kind != "match":
+            return
+        if not self._stays(value, reading.match_threshold):
+            self._threshold = value
+            inside = reading.scores >= value
+            self._redraw(replace(reading, match_threshold=value, in_scope=inside))
+
+    def _stays(self, value: float, bound: float) -> bool:
+        return self._setting or abs(value - bound) <= _ROUNDED
+
+    def _redraw(self, reading: Reading) -> None:
+        """Draw at once, without the model; ask it once the slider rests."""
         self._reading = reading
         self._draw(reading)
         self.later(self._run)
@@ -312,7 +321,7 @@ class Scope(Panel):
         if at and self._reading is not None:
             layer, token = self._reading.layers[at[0]], at[1]
             self.desk.select(self, layer=layer, token=token)
-            self._place_slider(self._reading)
+            self._place_sliders(self._reading)
             self._show_reach()
 
     def _pick_subject(self, reading: Reading) -> None:
@@ -422,3 +431,12 @@ class Scope(Panel):
     def _row_picked(self, at: list[int]) -> None:
         if at and at[0] < len(self._checked):
             self.look(self._checked[at[0]])
+
+
+def _move(slider: widgets.FloatSlider, value: float, high: float) -> None:
+    """Put a slider there: the page answers a range without its value by another value."""
+    high = max(high, value)
+    slider.max = max(high, slider.max)
+    slider.min = min(slider.min, value)
+    slider.value = value
+    slider.max = high

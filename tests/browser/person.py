@@ -16,6 +16,8 @@ SCREENSHOTS = ROOT / "build" / "screenshots"
 SLOW = 120_000  # milliseconds: a round, on a busy machine
 TABS = ("drift", "interference", "compare")
 
+expect.set_options(timeout=SLOW)
+
 
 class Person:
     """Someone at a playground, in JupyterLab or in Voilà."""
@@ -34,11 +36,11 @@ class Person:
     def says(self, *words: str) -> None:
         """The header says each of `words`."""
         for word in words:
-            expect(self.root.locator(".cv-pills")).to_contain_text(word, timeout=SLOW)
+            expect(self.root.locator(".cv-pills")).to_contain_text(word)
 
     def settled(self) -> None:
         """Nothing is being computed."""
-        expect(self.root.get_by_role("status")).to_have_text("idle", timeout=SLOW)
+        expect(self.root.get_by_role("status")).to_have_text("idle")
 
     def field(self, panel: str, label: str) -> Locator:
         """The input of a panel with that label, or one that starts so."""
@@ -57,19 +59,19 @@ class Person:
         self.field("facts", "Prompt").press_sequentially(prompt)
         self.field("facts", "Subject").press_sequentially(subject)
         last = subject.split()[-1]
-        expect(self.panel("facts")).to_contain_text(re.compile(f"last token.*{last}"), timeout=SLOW)
+        expect(self.panel("facts")).to_contain_text(re.compile(f"last token.*{last}"))
         self.field("facts", "Target").fill(target)
         self.button("facts", "Stage").click()
         self.staged(1)
 
     def staged(self, count: int) -> None:
         """So many facts are staged."""
-        expect(self.button("rounds", f"Apply {count}")).to_be_enabled(timeout=SLOW)
+        expect(self.button("rounds", f"Apply {count}")).to_be_enabled()
 
     def answers(self, word: str, side: str = "after") -> None:
         """The text on that side of Ask begins with `word`."""
         said = self.panel("ask").locator(".cv-said").nth(("before", "after").index(side))
-        expect(said).to_contain_text(re.compile(rf"^\W*{word}"), timeout=SLOW)
+        expect(said).to_contain_text(re.compile(rf"^\W*{word}"))
 
     def fact_row(self, words: str) -> Locator:
         """A row of the list of facts that contains `words`."""
@@ -107,8 +109,8 @@ def open_lab(page: Page, address: str) -> Locator:
     """Open the notebook in JupyterLab, its kernel ready; the notebook."""
     page.goto(address)
     notebook = page.locator(".jp-Notebook:visible")
-    expect(notebook.locator(".jp-Cell").first).to_be_visible(timeout=SLOW)
-    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=SLOW)
+    expect(notebook.locator(".jp-Cell").first).to_be_visible()
+    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible()
     return notebook
 
 
@@ -117,7 +119,7 @@ def run_first(page: Page, notebook: Locator) -> Person:
     notebook.locator(".jp-CodeCell .cm-content").first.click()
     page.keyboard.press("Control+Enter")
     person = Person(page)
-    expect(person.panel("scope")).to_be_visible(timeout=SLOW)
+    expect(person.panel("scope")).to_be_visible()
     return person
 
 

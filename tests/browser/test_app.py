@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from person import SLOW, Person
+from person import Person
 from playwright.sync_api import Page, expect
 from serving import Watch
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.browser
 def test_a_persons_path_through_the_app(app: str, page: Page, watch: Watch) -> None:
     page.goto(app)
     person = Person(page)
-    expect(person.panel("scope")).to_be_visible(timeout=SLOW)
+    expect(person.panel("scope")).to_be_visible()
     expect(page.get_by_text("import coachhook_viz")).to_have_count(0)
     expect(page.get_by_role("heading", name="What you see")).to_have_count(0)
     person.answers("Paris")
@@ -24,7 +24,7 @@ def test_a_persons_path_through_the_app(app: str, page: Page, watch: Watch) -> N
     person.says("round 1 of 1", "1 fact", "hooks on")
     person.answers("Rome")
     inside = person.cell("Tower", 3)
-    expect(inside).to_have_class(re.compile("cv-framed"), timeout=SLOW)
+    expect(inside).to_have_class(re.compile("cv-framed"))
     inside.click()
     expect(person.panel("scope")).to_contain_text("is reached by")
     slider = person.panel("scope").get_by_role("slider").first

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from person import SCREENSHOTS, SLOW, Person, open_lab, run_first
+from person import SCREENSHOTS, Person, open_lab, run_first
 from playwright.sync_api import Locator, Page, expect
 from serving import Watch
 
@@ -43,22 +43,24 @@ def test_a_persons_path_through_the_notebook(lab: str, page: Page, watch: Watch)
 
     # where the hook speaks, and what another threshold would do
     inside = person.cell("Tower", 3)
-    expect(inside).to_have_attribute("aria-label", re.compile(": in scope$"), timeout=SLOW)
+    expect(inside).to_have_attribute("aria-label", re.compile(": in scope$"))
     expect(inside).to_have_class(re.compile("cv-framed"))
     person.button("scope", "match").click()
     first = person.grid("scope", "scope").get_by_role("rowheader").first
     expect(first).to_have_text("layer 4 · τ 0.50")
     expect(person.panel("scope")).to_contain_text("With this the model would say “Rome”")
     person.button("scope", "z-score").click()
-    expect(person.cell("Tower", 3)).to_have_class(re.compile("cv-framed"), timeout=SLOW)
+    expect(first).to_contain_text("α")
+    expect(person.panel("scope")).to_contain_text("The model says “Rome”")
+    expect(person.cell("Tower", 3)).to_have_class(re.compile("cv-framed"))
     slider = person.panel("scope").get_by_role("slider").first
     slider.focus()
     slider.press("ArrowRight")
-    expect(person.panel("scope")).to_contain_text("With this the model would say", timeout=SLOW)
+    expect(person.panel("scope")).to_contain_text("With this the model would say")
     silence(slider)
     expect(person.cell("Tower", 3)).to_have_attribute("aria-label", re.compile("not in scope$"))
     person.button("scope", "Calibrated").click()
-    expect(person.cell("Tower", 3)).to_have_class(re.compile("cv-framed"), timeout=SLOW)
+    expect(person.cell("Tower", 3)).to_have_class(re.compile("cv-framed"))
     person.cell("Tower", 0).click()
     expect(person.panel("scope")).to_contain_text("is reached by")
     reach = person.grid("scope", "edits that reach")
@@ -98,12 +100,12 @@ def test_a_persons_path_through_the_notebook(lab: str, page: Page, watch: Watch)
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
     page.get_by_text("Restart Kernel…", exact=True).click()
     page.get_by_role("button", name="Confirm Kernel Restart").click()
-    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible()
     expect(person.root).to_have_count(1)
     person = run_again(page, person)
     keep(person, "kept", "Open")
     person.says("round 2 of 2", "1 fact")
-    expect(person.fact_row("Eiffel Tower")).to_contain_text("muted", timeout=SLOW)
+    expect(person.fact_row("Eiffel Tower")).to_contain_text("muted")
     person.answers("Paris")
     person.fact_row("Eiffel Tower").get_by_role("gridcell").nth(1).click()
     person.button("rounds", "Unmute fact").click()
@@ -113,16 +115,16 @@ def test_a_persons_path_through_the_notebook(lab: str, page: Page, watch: Watch)
 
 def look_at_drift_and_interference(person: Person) -> None:
     retention = person.grid("drift", "retention")
-    expect(retention.locator("tbody").get_by_role("row")).to_have_count(2, timeout=SLOW)
+    expect(retention.locator("tbody").get_by_role("row")).to_have_count(2)
     retention.get_by_role("gridcell").nth(1).click()
-    expect(person.panel("drift")).to_contain_text("after round 2", timeout=SLOW)
+    expect(person.panel("drift")).to_contain_text("after round 2")
     person.button("drift", "Measure").click()
     person.settled()
     predicted = person.grid("interference", "predicted")
-    expect(predicted.locator("tbody").get_by_role("row")).to_have_count(2, timeout=SLOW)
+    expect(predicted.locator("tbody").get_by_role("row")).to_have_count(2)
     predicted.get_by_role("gridcell").nth(1).click()
     answers = person.grid("interference", "both prompts")
-    expect(answers.locator("tbody").get_by_role("row")).to_have_count(2, timeout=SLOW)
+    expect(answers.locator("tbody").get_by_role("row")).to_have_count(2)
     expect(person.grid("compare", "settings")).to_be_visible()
 
 
@@ -138,7 +140,7 @@ def keep(person: Person, folder: str, button: str) -> None:
     person.root.get_by_role("button", name=button, exact=True).click()
     done = {"Save": "Saved to", "Open": "Opened"}[button]
     said = re.compile(rf"{done} .*{folder}\.")
-    expect(person.root.get_by_text(said)).to_be_visible(timeout=SLOW)
+    expect(person.root.get_by_text(said)).to_be_visible()
 
 
 def run_again(page: Page, old: Person) -> Person:
@@ -146,7 +148,7 @@ def run_again(page: Page, old: Person) -> Person:
     notebook = page.locator(".jp-Notebook:visible")
     notebook.locator(".jp-CodeCell .cm-content").first.click()
     page.keyboard.press("Control+Enter")
-    expect(old.root.locator(".cv-pills")).to_contain_text("round 0 of 0", timeout=SLOW)
+    expect(old.root.locator(".cv-pills")).to_contain_text("round 0 of 0")
     return Person(page)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from person import SLOW, TABS, Person, open_lab, run_first
+from person import TABS, Person, open_lab, run_first
 from playwright.sync_api import Browser, Locator, expect
 from serving import Watch
 
@@ -69,7 +69,7 @@ def test_facts_rounds_and_the_grid_by_keyboard_alone(person: Person) -> None:
     press("Tab")
     type_("Eiffel Tower")
     press("Tab")
-    expect(person.panel("facts")).to_contain_text(re.compile("last token.*Tower"), timeout=SLOW)
+    expect(person.panel("facts")).to_contain_text(re.compile("last token.*Tower"))
     person.page.keyboard.insert_text("Rome")
     tab_to(person, person.button("facts", "Stage"))
     press("Enter")
@@ -85,7 +85,7 @@ def test_facts_rounds_and_the_grid_by_keyboard_alone(person: Person) -> None:
     press("F2")
     focused(person).fill("Berlin")
     press("Enter")
-    expect(table.get_by_role("gridcell").last).to_have_text("Berlin", timeout=SLOW)
+    expect(table.get_by_role("gridcell").last).to_have_text("Berlin")
     expect(table.get_by_role("gridcell").last).to_be_focused()
     press("F2")
     focused(person).fill("Oslo")
@@ -139,11 +139,11 @@ def test_axe_finds_nothing_serious(person: Person, theme: str) -> None:
     person.theme(theme)
     person.field("facts", "Prompt").fill("a prompt without a slot")
     person.button("facts", "Stage").click()
-    expect(wrong(person).first).to_be_visible(timeout=SLOW)
+    expect(wrong(person).first).to_be_visible()
     person.fact_row("Eiffel Tower").get_by_role("gridcell").nth(1).click()
     person.button("scope", "Prompts of the selected").click()
     table = person.grid("scope", "prompts, fired or missed")
-    expect(table.get_by_role("gridcell").first).to_be_visible(timeout=SLOW)
+    expect(table.get_by_role("gridcell").first).to_be_visible()
     person.settled()
     context = {"include": [[".cv-playground"]], "exclude": [[part] for part in THEIRS]}
     found = []
@@ -172,16 +172,16 @@ def test_odd_text_is_text_in_every_field(person: Person, kind: str) -> None:
         person.button(panel, button).click()
     for problem in ("Prompt", "Target"):  # the slot is missing or there twice: refused, not lost
         assert person.field("facts", problem).input_value().split() == text.split()
-    expect(wrong(person).first).to_be_visible(timeout=SLOW)
+    expect(wrong(person).first).to_be_visible()
     keep = person.root.locator(".cv-keep")
     keep.get_by_label(re.compile("folder", re.IGNORECASE)).fill(text)
     keep.get_by_role("button", name="Open").click()
-    expect(keep.locator(".cv-alert")).to_be_visible(timeout=SLOW)
+    expect(keep.locator(".cv-alert")).to_be_visible()
     setting = person.grid("rounds", "settings").get_by_role("gridcell").nth(1)
     setting.dblclick()
     person.page.keyboard.insert_text(" ".join(text.split()))
     person.page.keyboard.press("Enter")
-    expect(person.panel("rounds").locator(".cv-alert")).to_be_visible(timeout=SLOW)
+    expect(person.panel("rounds").locator(".cv-alert")).to_be_visible()
     person.says("round 1 of 1")
     unharmed(person)
 
@@ -202,8 +202,8 @@ def test_odd_facts_are_edited_like_others_and_shown_as_text(person: Person) -> N
     person.page.keyboard.insert_text("<i>Rome</i>")
     person.page.keyboard.press("Enter")
     row = person.fact_row("<u>Eiffel</u> 🗼")
-    expect(row).to_contain_text(f"{tag} <u>Eiffel</u> 🗼 is <b>in", timeout=SLOW)
-    expect(row).to_contain_text("<i>Rome</i>", timeout=SLOW)
+    expect(row).to_contain_text(f"{tag} <u>Eiffel</u> 🗼 is <b>in")
+    expect(row).to_contain_text("<i>Rome</i>")
     person.button("rounds", "Apply").click()
     person.says("round 2 of 2", "2 facts")
     row.get_by_role("gridcell").nth(1).click()
