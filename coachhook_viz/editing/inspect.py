@@ -93,7 +93,8 @@ class Scope:
         """In plain words, why the hook speaks where it does, or why it cannot."""
         if not self.facts:
             return "No round is in force: nothing can be in scope."
-        marked = [repr(t) for t, hit in zip(self.tokens, self.in_scope.any(0), strict=True) if hit]
+        hits = zip(self.tokens, self.in_scope.any(0), strict=True)
+        marked = [_quoted(token) for token, hit in hits if hit]
         if marked:
             return f"In scope at some layer: {', '.join(marked)}."
         if self.kind == "match":
@@ -110,7 +111,7 @@ class Scope:
         gap = self.z - self.alpha[:, None]
         layer, token = divmod(int(gap.argmax()), len(self.tokens))
         return (
-            f"No token is in scope: the closest is {self.tokens[token]!r} at layer"
+            f"No token is in scope: the closest is {_quoted(self.tokens[token])} at layer"
             f" {self.layers[layer]} with z {float(self.z[layer, token]):.2f}"
             f" below α {float(self.alpha[layer]):.2f}."
         )
@@ -153,6 +154,11 @@ class Scope:
         if self.kind == "match":
             return f"Best match with any edited fact. {self.explain()}"
         return f"z-scores, at most {self.ceiling:.2f} here. {self.explain()}"
+
+
+def _quoted(token: str) -> str:
+    """A token in a sentence: without its leading space; white space alone is made visible."""
+    return f"“{token.strip() or repr(token)[1:-1]}”"
 
 
 @torch.no_grad()
