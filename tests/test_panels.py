@@ -19,6 +19,7 @@ from coachhook_viz import Fact, Session
 from coachhook_viz.editing.progress import Progress
 from coachhook_viz.panels.grid import Cell, Grid
 from coachhook_viz.panels.panel import Panel
+from coachhook_viz.panels.words import word
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -286,11 +287,17 @@ def test_scope_checks_prompts_at_once_and_says_why_not(playground) -> None:
     assert texts(scope._table, 0)[: len(prompts)] == prompts
     assert texts(scope._table, 1)[: len(prompts)] == ["edit", "paraphrase", *["neighbour"] * 2]
     for line in scope._table.cells:
-        prompt, kind, fired = (line[column].get("text", "") for column in (0, 1, 5))
+        prompt, kind, fired = (line[column].get("text", "") for column in (0, 1, 4))
         fires = bool(playground.session.scope(prompt).in_scope.any())
         assert ("fired" in fired) == fires
-        wrong = fires != (kind in ("edit", "paraphrase"))
-        assert line[5]["kind"] == ("missed" if wrong else "holds")
+        meant = kind in ("edit", "paraphrase")
+        assert line[4]["kind"] == ("missed" if fires != meant else "holds")
+        before, now = (
+            word(playground.session.predict(prompt, top=1, edited=edited)["token"].iloc[0])
+            for edited in (False, True)
+        )
+        assert line[5]["text"] == (now if now == before else f"{before} → {now}")
+        assert line[5].get("kind", "") == ("" if meant else "holds" if now == before else "missed")
     scope._several.value = "red\n\n"
     scope._check.click()
     settle(scope)

@@ -234,7 +234,10 @@ def test_scope_reads_what_the_hooks_do(scope: str, prompt: str) -> None:
 
 def test_scope_explains_itself() -> None:
     session = _edited("zscore")
-    assert "In scope at some layer" in session.scope(PROMPTS[0]).explain()
+    read = session.scope(PROMPTS[0])
+    inside = zip(read.tokens, read.in_scope.any(0), strict=True)
+    marked = ", ".join(f"“{token.strip()}”" for token, hit in inside if hit)
+    assert read.explain() == f"In scope at some layer: {marked}."
     assert "no z-score can exceed" in tiny_scope_out_of_reach().explain()
     assert "No round is in force" in new_session().scope(PROMPTS[0]).explain()
     match = _edited("match").scope("not very old")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import ipywidgets as widgets
 import pandas as pd
@@ -27,6 +28,15 @@ _KINDS: dict[str, ScopeKind] = {"z-score": "zscore", "match": "match", "off": "o
 _STEP = 0.01  # of the slider
 _ROUNDED = 0.5001 * _STEP  # so far off a threshold is what the page makes of it: nobody moved it
 _NAMED = 4  # facts that a cell's reach is shown of
+_MEANT = ("edit", "paraphrase")  # prompts on which the hook should speak
+
+
+class _Checked(NamedTuple):
+    """One of several prompts: where the hook speaks, and what the model says, unedited and now."""
+
+    reading: Reading
+    before: str
+    now: str
 
 
 class Scope(Panel):
@@ -392,41 +402,51 @@ class Scope(Panel):
         self._several.value = "\n".join(self._kinds)
         self.check(list(self._kinds))
 
-    def _check_all(self, job: Job, state: EditState, prompts: Sequence[str]) -> list[Reading]:
-        readings = []
+    def _check_all(self, job: Job, state: EditState, prompts: Sequence[str]) -> list[_Checked]:
+        checked = []
         for prompt in prompts:
             if job.cancel():
                 break
-            readings.append(self.session.scope(prompt, state=state))
-        return readings
-
-    def _show_table(self, readings: Sequence[Reading]) -> None:
-        self.alert()
-        cells = []
-        for reading in readings:
-            reached = reading.in_scope.any(0)
-            hit, place = bool(reached.any()), reading.subject_last
-            where = ", ".join(word(t) for t, r in zip(reading.tokens, reached, strict=True) if r)
-            at_subject = "–" if place is None else ("●" if reached[place] else "○")
-            kind = self._kinds.get(reading.prompt, "")
-            wrong = bool(kind) and hit != (kind in ("edit", "paraphrase"))
-            cells.append(
-                [
-                    Cell(reading.prompt),
-                    Cell(kind),
-                    Cell(str(len(reading.tokens))),
-                    Cell(f"{reading.ceiling:.2f}"),
-                    Cell(at_subject),
-                    Cell(
-                        "● fired" if hit else "○ silent",
-                        f"It should {'stay silent' if hit else 'fire'} here." if wrong else "",
-                        kind="missed" if wrong else "holds" if kind else "",
-                    ),
-                    Cell(where if hit else reading.explain()),
-                ]
+            before, now = (
+                word(
+                    self.session.predict(prompt, top=1, edited=edited, state=state)["token"].iloc[0]
+                )
+                for edited in (False, True)
             )
-        columns = ["prompt", "kind", "tokens", "ceiling", "subject", "scope", "where, or why not"]
-        self._table.show(cells, columns=columns)
+            checked.append(_Checked(self.session.scope(prompt, state=state), before, now))
+        return checked
+
+    def _show_table(self, checked: Sequence[_Checked]) -> None:
+        self.alert()
+        columns = ["prompt", "kind", "tokens", "subject", "scope", "says", "where, or why not"]
+        self._table.show([self._line(one) for one in checked], columns=columns)
+
+    def _line(self, checked: _Checked) -> list[Cell]:
+        reading, before, now = checked
+        reached = reading.in_scope.any(0)
+        hit, place = bool(reached.any()), reading.subject_last
+        where = ", ".join(word(t) for t, r in zip(reading.tokens, reached, strict=True) if r)
+        kind = self._kinds.get(reading.prompt, "")
+        meant = kind in _MEANT
+        wrong = bool(kind) and hit != meant
+        harmed = bool(kind) and not meant and now != before
+        return [
+            Cell(reading.prompt),
+            Cell(kind),
+            Cell(str(len(reading.tokens)), f"No z-score exceeds {reading.ceiling:.2f} here."),
+            Cell("–" if place is None else "●" if reached[place] else "○"),
+            Cell(
+                "● fired" if hit else "○ silent",
+                f"It should {'stay silent' if hit else 'fire'} here." if wrong else "",
+                kind="missed" if wrong else "holds" if kind else "",
+            ),
+            Cell(
+                now if now == before else f"{before} → {now}",
+                "It should say what it said before." if harmed else "",
+                kind="missed" if harmed else "holds" if kind and not meant else "",
+            ),
+            Cell(where if hit else reading.explain()),
+        ]
 
     def _row_picked(self, at: list[int]) -> None:
         if at and at[0] < len(self._checked):

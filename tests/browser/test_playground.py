@@ -31,6 +31,12 @@ FIELDS = [
     ("ask", "Prompt"), ("scope", "Prompt"), ("scope", "Prompts at once"),
 ]  # fmt: skip
 BUTTONS = [("facts", "Stage"), ("facts", "Read"), ("rounds", "Branch"), ("scope", "Check")]
+CLIPPED = """root => [...root.querySelectorAll("*")].filter((element) => {
+    const style = getComputedStyle(element);
+    const words = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    const hides = style.overflowX === "hidden" || style.overflowX === "clip";
+    return words && hides && element.scrollWidth > element.clientWidth + 1;
+}).map((element) => element.className + ": " + element.textContent)"""  # text that is cut off
 
 pytestmark = pytest.mark.browser
 
@@ -132,6 +138,24 @@ def test_facts_rounds_and_the_grid_by_keyboard_alone(person: Person) -> None:
     expect(
         person.grid("scope", "scope").get_by_role("gridcell").and_(focused(person))
     ).to_have_count(0)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080)])
+def test_two_columns_beside_the_side_bar_and_no_clipped_text(
+    person: Person, width: int, height: int
+) -> None:
+    size = person.page.viewport_size
+    person.page.set_viewport_size({"width": width, "height": height})
+    expect(person.page.locator(".jp-FileBrowser")).to_be_visible()
+    for panel in TABS:
+        person.panel(panel)  # brings it to the front
+        facts, ask = (person.panel(name).bounding_box() for name in ("facts", "ask"))
+        assert facts is not None
+        assert ask is not None
+        assert ask["x"] >= facts["x"] + facts["width"]
+        assert person.root.evaluate(CLIPPED) == []
+    if size is not None:
+        person.page.set_viewport_size(size)
 
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
