@@ -287,22 +287,22 @@ def test_scope_checks_prompts_at_once_and_says_why_not(playground) -> None:
     assert texts(scope._table, 0)[: len(prompts)] == prompts
     assert texts(scope._table, 1)[: len(prompts)] == ["edit", "paraphrase", *["neighbour"] * 2]
     for line in scope._table.cells:
-        prompt, kind, fired = (line[column].get("text", "") for column in (0, 1, 4))
+        prompt, kind, fired = (line[column].get("text", "") for column in (0, 1, 3))
         fires = bool(playground.session.scope(prompt).in_scope.any())
         assert ("fired" in fired) == fires
         meant = kind in ("edit", "paraphrase")
-        assert line[4]["kind"] == ("missed" if fires != meant else "holds")
+        assert line[3]["kind"] == ("missed" if fires != meant else "holds")
         before, now = (
             word(playground.session.predict(prompt, top=1, edited=edited)["token"].iloc[0])
             for edited in (False, True)
         )
-        assert line[5]["text"] == (now if now == before else f"{before} → {now}")
-        assert line[5].get("kind", "") == ("" if meant else "holds" if now == before else "missed")
+        assert line[4]["text"] == (now if now == before else f"{before} → {now}")
+        assert line[4].get("kind", "") == ("" if meant else "holds" if now == before else "missed")
     scope._several.value = "red\n\n"
     scope._check.click()
     settle(scope)
     assert texts(scope._table, 0) == ["red"]
-    assert "no z-score can exceed" in texts(scope._table, 6)[0]
+    assert "no z-score can exceed" in texts(scope._table, 5)[0]
     scope._table.selected = [0, 0]
     assert playground.ask._prompt.value == "red"
 

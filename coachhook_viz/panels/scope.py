@@ -418,7 +418,7 @@ class Scope(Panel):
 
     def _show_table(self, checked: Sequence[_Checked]) -> None:
         self.alert()
-        columns = ["prompt", "kind", "tokens", "subject", "scope", "says", "where, or why not"]
+        columns = ["prompt", "kind", "subject", "scope", "says", "where, or why not"]
         self._table.show([self._line(one) for one in checked], columns=columns)
 
     def _line(self, checked: _Checked) -> list[Cell]:
@@ -431,9 +431,11 @@ class Scope(Panel):
         wrong = bool(kind) and hit != meant
         harmed = bool(kind) and not meant and now != before
         return [
-            Cell(reading.prompt),
+            Cell(
+                reading.prompt,
+                f"{count(len(reading.tokens), 'token')}: no z-score exceeds {reading.ceiling:.2f}.",
+            ),
             Cell(kind),
-            Cell(str(len(reading.tokens)), f"No z-score exceeds {reading.ceiling:.2f} here."),
             Cell("–" if place is None else "●" if reached[place] else "○"),
             Cell(
                 "● fired" if hit else "○ silent",
