@@ -74,7 +74,7 @@ def name(lead: str, setting: dict[str, Any]) -> str:
     if "context_templates" in setting:
         parts.append("sampled contexts" if setting["context_templates"] is None else "no contexts")
     if lead != "\n":
-        parts.append(f"lead {lead!r}")
+        parts.append(f"lead `{lead!r}`".replace("|", r"\|"))  # a bar would end the column
     return ", ".join(parts) or "default"
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "browser"))
 
 from find_chromium import find_chromium  # noqa: E402
-from person import SLOW, open_lab, run_first  # noqa: E402
+from person import open_lab, run_first  # noqa: E402
 from serving import serve_lab  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
@@ -46,7 +46,7 @@ def main() -> None:
         person.answers("Moscow")
         person.settled()
         person.panel("scope").locator(".cv-framed").first.click()
-        expect(person.panel("scope")).to_contain_text("is reached by", timeout=SLOW)
+        expect(person.panel("scope")).to_contain_text("is reached by")
         person.settled()
         for theme in ("Light", "Dark"):
             person.theme(theme)
