@@ -422,6 +422,17 @@ def test_a_rule_that_is_taken_back_at_once_is_not_shown(playground, monkeypatch)
     assert scope._reading.kind == "zscore"
 
 
+@pytest.mark.parametrize("name", ["ask", "scope"])
+def test_a_key_that_is_taken_back_at_once_stays_away(playground, name: str) -> None:
+    panel = getattr(playground, name)
+    settle(panel)
+    prompt = panel._prompt.value
+    panel._prompt.value = f"{prompt} x"
+    panel._prompt.value = prompt
+    settle(panel)
+    assert panel._prompt.value == playground.desk.selection.prompt == prompt
+
+
 def test_another_prompt_is_looked_at_where_its_subject_ends(playground) -> None:
     scope, (first, second) = playground.scope, tiny_facts()[:2]
     for fact in (first, second):

@@ -52,7 +52,7 @@ class Ask(Panel):
         ]
         body = [self._prompt, row(*columns, classes=["cv-side"])]
         super().__init__(session, body, "what the model says, before and after")
-        self.on(self._prompt, self._typed)
+        self.on(self._prompt, lambda prompt: self.later(self._follow))
         self.ask(prompt or self.desk.selection.prompt)
 
     def ask(self, prompt: str) -> None:
@@ -88,9 +88,9 @@ class Ask(Panel):
         elif isinstance(event, STATE_EVENTS):
             self._run()
 
-    def _typed(self, prompt: str) -> None:
-        if prompt != self.desk.selection.prompt:
-            self.later(lambda: self.ask(prompt))
+    def _follow(self) -> None:
+        if self._prompt.value != self.desk.selection.prompt:
+            self.ask(self._prompt.value)
 
     def _run(self) -> None:
         prompt, rounds = self._prompt.value, self.session.position

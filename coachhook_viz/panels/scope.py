@@ -85,7 +85,7 @@ class Scope(Panel):
         sides = row(left, right, classes=["cv-side"])
         body = [row(self._prompt, self._kind), self._grid, sides, several]
         super().__init__(session, body, "where the hook speaks, and why")
-        self.on(self._prompt, self._typed)
+        self.on(self._prompt, lambda prompt: self.later(self._follow))
         self.on(self._kind, lambda kind: self._run())
         self.on(self._grid, self._picked, "selected")
         self.on(self._alpha, self._alpha_slid)
@@ -103,11 +103,7 @@ class Scope(Panel):
 
     def look(self, prompt: str) -> None:
         """Look at `prompt`; the grid comes when the worker has it."""
-        self._setting = True
-        try:
-            self._prompt.value = prompt
-        finally:
-            self._setting = False
+        self._prompt.value = prompt
         self._run()
         self.desk.select(self, prompt=prompt)
 
@@ -174,9 +170,9 @@ class Scope(Panel):
             if (event.now.layer, event.now.token) != (event.before.layer, event.before.token):
                 self._point(event.now.layer, event.now.token)
 
-    def _typed(self, prompt: str) -> None:
-        if not self._setting and prompt != self.desk.selection.prompt:
-            self.later(lambda: self.look(prompt))
+    def _follow(self) -> None:
+        if self._prompt.value != self.desk.selection.prompt:
+            self.look(self._prompt.value)
 
     @property
     def _asked(self) -> tuple[object, ...]:
