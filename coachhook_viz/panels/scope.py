@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import ipywidgets as widgets
 import pandas as pd
@@ -15,10 +14,10 @@ from coachhook_viz.editing.config import ScopeKind
 from coachhook_viz.editing.inspect import Scope as Reading
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.events import Event
-from coachhook_viz.measure.scope_quality import near_misses
 from coachhook_viz.panels.desk import STATE_EVENTS, Selected
 from coachhook_viz.panels.grid import Cell, Grid
 from coachhook_viz.panels.panel import Panel, Static, html, row
+from coachhook_viz.panels.prompts import COLUMNS, Checked, prompts_of
 from coachhook_viz.panels.words import count, named, word
 from coachhook_viz.panels.worker import Job
 from coachhook_viz.reading import bundled_facts
@@ -28,15 +27,6 @@ _KINDS: dict[str, ScopeKind] = {"z-score": "zscore", "match": "match", "off": "o
 _STEP = 0.01  # of the slider
 _ROUNDED = 0.5001 * _STEP  # so far off a threshold is what the page makes of it: nobody moved it
 _NAMED = 4  # facts that a cell's reach is shown of
-_MEANT = ("edit", "paraphrase")  # prompts on which the hook should speak
-
-
-class _Checked(NamedTuple):
-    """One of several prompts: where the hook speaks, and what the model says, unedited and now."""
-
-    reading: Reading
-    before: str
-    now: str
 
 
 class Scope(Panel):
@@ -386,65 +376,22 @@ class Scope(Panel):
             return
         edited = {fact.subject for fact in self.session.facts.values()}
         others = [f.subject for f in bundled_facts() if f.subject not in edited]
-        self._kinds = {
-            fact.text: "edit",
-            **dict.fromkeys(fact.paraphrases, "paraphrase"),
-            **{neighbor.prompt: "neighbour" for neighbor in fact.neighbors},
-            **{
-                fact.prompt.replace("{}", other): "near miss"
-                for other in near_misses({0: fact}, others).values()
-            },
-        }
+        self._kinds = prompts_of(fact, others)
         self._several.value = "\n".join(self._kinds)
         self.check(list(self._kinds))
 
-    def _check_all(self, job: Job, state: EditState, prompts: Sequence[str]) -> list[_Checked]:
+    def _check_all(self, job: Job, state: EditState, prompts: Sequence[str]) -> list[Checked]:
         checked = []
         for prompt in prompts:
             if job.cancel():
                 break
-            before, now = (
-                word(
-                    self.session.predict(prompt, top=1, edited=edited, state=state)["token"].iloc[0]
-                )
-                for edited in (False, True)
-            )
-            checked.append(_Checked(self.session.scope(prompt, state=state), before, now))
+            checked.append(Checked.read(self.session, state, prompt))
         return checked
 
-    def _show_table(self, checked: Sequence[_Checked]) -> None:
+    def _show_table(self, checked: Sequence[Checked]) -> None:
         self.alert()
-        columns = ["prompt", "kind", "subject", "scope", "says", "where, or why not"]
-        self._table.show([self._line(one) for one in checked], columns=columns)
-
-    def _line(self, checked: _Checked) -> list[Cell]:
-        reading, before, now = checked
-        reached = reading.in_scope.any(0)
-        hit, place = bool(reached.any()), reading.subject_last
-        where = ", ".join(word(t) for t, r in zip(reading.tokens, reached, strict=True) if r)
-        kind = self._kinds.get(reading.prompt, "")
-        meant = kind in _MEANT
-        wrong = bool(kind) and hit != meant
-        harmed = bool(kind) and not meant and now != before
-        return [
-            Cell(
-                reading.prompt,
-                f"{count(len(reading.tokens), 'token')}: no z-score exceeds {reading.ceiling:.2f}.",
-            ),
-            Cell(kind),
-            Cell("–" if place is None else "●" if reached[place] else "○"),
-            Cell(
-                "● fired" if hit else "○ silent",
-                f"It should {'stay silent' if hit else 'fire'} here." if wrong else "",
-                kind="missed" if wrong else "holds" if kind else "",
-            ),
-            Cell(
-                now if now == before else f"{before} → {now}",
-                "It should say what it said before." if harmed else "",
-                kind="missed" if harmed else "holds" if kind and not meant else "",
-            ),
-            Cell(where if hit else reading.explain()),
-        ]
+        lines = [one.line(self._kinds.get(one.reading.prompt, "")) for one in checked]
+        self._table.show(lines, columns=COLUMNS)
 
     def _row_picked(self, at: list[int]) -> None:
         if at and at[0] < len(self._checked):
