@@ -305,6 +305,12 @@ def test_scope_checks_prompts_at_once_and_says_why_not(playground) -> None:
     assert "no z-score can exceed" in texts(scope._table, 5)[0]
     scope._table.selected = [0, 0]
     assert playground.ask._prompt.value == "red"
+    settle(scope)
+    with scope.desk.drawing:  # so that what follows is not yet in the table
+        scope.check(["blue", "green"])
+        scope._table.selected = []
+        scope._table.selected = [0, 1]
+        assert scope._prompt.value == "red"
 
 
 def test_facts_say_what_the_model_says_while_one_types(playground) -> None:

@@ -66,7 +66,6 @@ class Scope(Panel):
         self._reading: Reading | None = None
         self._alphas: dict[int, float] = {}
         self._threshold: float | None = None
-        self._checked: list[str] = []
         self._kinds: dict[str, str] = {}
         self._setting = False
         left = widgets.VBox([self._why, row(self._alpha, self._tau, self._reset), self._would])
@@ -112,11 +111,11 @@ class Scope(Panel):
 
     def check(self, prompts: Sequence[str]) -> None:
         """See on several prompts at once whether the hook speaks, and where not, why."""
-        self._checked = [prompt for prompt in prompts if prompt.strip()]
+        asked = [prompt for prompt in prompts if prompt.strip()]
         state = self.state
         self.desk.worker.submit(
             "checking prompts",
-            lambda job: self._check_all(job, state, self._checked),
+            lambda job: self._check_all(job, state, asked),
             self._show_table,
             self.fail,
             key=f"check{id(self)}",
@@ -394,8 +393,8 @@ class Scope(Panel):
         self._table.show(lines, columns=COLUMNS)
 
     def _row_picked(self, at: list[int]) -> None:
-        if at and at[0] < len(self._checked):
-            self.look(self._checked[at[0]])
+        if at and at[0] < len(self._table.cells):
+            self.look(self._table.cells[at[0]][0]["text"])
 
 
 def _move(slider: widgets.FloatSlider, value: float, high: float) -> None:
