@@ -134,12 +134,6 @@ def silence(slider: Locator) -> None:
     slider.press("PageUp")  # and where it does now
 
 
-def trust(page: Page) -> None:
-    """Trust the notebook, as `make lab` trusts those that are committed."""
-    page.evaluate("(window.jupyterapp.commands.execute('notebook:trust'), null)")  # it asks first
-    page.locator(".jp-Dialog .jp-mod-accept").click()
-
-
 def keep(person: Person, folder: str, button: str) -> None:
     """Name a folder and press a button beside it."""
     person.root.get_by_label(re.compile("folder", re.IGNORECASE)).fill(folder)
@@ -156,21 +150,6 @@ def run_again(page: Page, old: Person) -> Person:
     page.keyboard.press("Control+Enter")
     expect(old.root.locator(".cv-pills")).to_contain_text("round 0 of 0")
     return Person(page)
-
-
-def test_a_page_that_is_loaded_again_shows_the_playground_again(
-    lab: str, page: Page, watch: Watch
-) -> None:
-    notebook = open_lab(page, lab)
-    trust(page)
-    run_first(page, notebook).answers("Paris")
-    page.keyboard.press("Control+s")
-    expect(page.locator(".jp-mod-dirty")).to_have_count(0)
-    page.reload()
-    person = Person(page)
-    person.says("round 0 of 0", "hooks off")
-    person.answers("Paris")
-    watch.check()
 
 
 def test_a_report_opens_from_disk(
