@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -28,7 +26,7 @@ _HOMES = {
     "panels": "panels",
     "playground": "panels.playground",
     "read_facts": "reading",
-    "report": "report",
+    "report": "html_report",
 }
 _MODULES = ("figures", "panels")
 
@@ -46,26 +44,14 @@ if TYPE_CHECKING:
     from coachhook_viz.facts import Fact as Fact
     from coachhook_viz.facts import FactError as FactError
     from coachhook_viz.facts import Neighbor as Neighbor
+    from coachhook_viz.html_report import report as report
     from coachhook_viz.models import Architecture as Architecture
     from coachhook_viz.models import LanguageModel as LanguageModel
     from coachhook_viz.models import load_model as load_model
     from coachhook_viz.panels.playground import playground as playground
     from coachhook_viz.reading import bundled_facts as bundled_facts
     from coachhook_viz.reading import read_facts as read_facts
-    from coachhook_viz.report import report as report
     from coachhook_viz.session import Session as Session
-
-
-class _Package(ModuleType):
-    """Keeps `report` the function: importing the module of that name would put itself there."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "report" and isinstance(value, ModuleType):
-            value = value.report
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -1,16 +1,27 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from html import unescape
+from pathlib import Path
+from textwrap import dedent
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
+import plotly.io as pio
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Text
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+from nbformat.v4 import new_code_cell, new_notebook
 from tiny import LAYERS, tiny_facts, tiny_model, tiny_session
 
 from coachhook_viz import Fact, Scope, figures
@@ -20,6 +31,17 @@ from coachhook_viz.measure.interference import rank_correlation
 from coachhook_viz.measure.quality import readings
 
 EVIL = ["<b>bold</b>", "$x^2$", "&lt;", "$", "\u202eright to left", "日本", "{0}", "%s"]
+
+LIVE = "application/vnd.plotly.v1+json"
+
+
+@contextmanager
+def pio_renderer(name: str) -> Iterator[None]:
+    """Plotly's default renderer is another one for a while."""
+    before = pio.renderers.default
+    pio.renderers.default = name
+    yield
+    pio.renderers.default = before
 
 
 def scope_of(kind: str = "zscore", tokens: tuple[str, ...] = ("\n", "The", " city")) -> Scope:
@@ -158,6 +180,46 @@ def test_pictures_show_themselves_in_a_notebook() -> None:
     assert picture._repr_png_().startswith(b"\x89PNG")
     picture = figures.answers(BEFORE, AFTER, "x", backend="matplotlib")
     assert picture.svg() == figures.answers(BEFORE, AFTER, "x", backend="matplotlib").svg()
+
+
+def test_a_live_figure_has_a_picture_of_itself_beside_plotlys_own() -> None:
+    figure = figures.answers(BEFORE, AFTER, "x")
+    assert isinstance(figure, go.Figure)
+    with pio_renderer("plotly_mimetype"):
+        bundle = figure._repr_mimebundle_()
+    twin = figures.answers(BEFORE, AFTER, "x", backend="matplotlib")
+    assert set(bundle) == {LIVE, "image/png"}
+    assert b64decode(bundle["image/png"]) == twin._repr_png_()
+    assert len(bundle["image/png"]) < 100_000
+    assert go.Figure(figure).to_dict() == figure.to_dict() == deepcopy(figure).to_dict()
+
+
+def test_where_plotly_opens_a_browser_no_picture_is_drawn() -> None:
+    with pio_renderer("browser"):
+        assert figures.answers(BEFORE, AFTER, "x")._repr_mimebundle_() == {}
+
+
+@pytest.mark.notebook
+def test_figures_of_the_default_backend_survive_in_a_page(session) -> None:
+    tests = str(Path(__file__).parent)
+    code = f"""
+        import sys
+        sys.path.insert(0, {tests!r})
+        from tiny import tiny_facts, tiny_session
+        from coachhook_viz import figures
+        session = tiny_session()
+        session.apply(tiny_facts()[:2])
+        figures.quality(session.quality())
+    """
+    cells = [dedent(code), "figures.scope(session.scope(tiny_facts()[0].text)).show()"]
+    notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    shown = [output for cell in notebook.cells for output in cell.outputs if "data" in output]
+    assert [set(output["data"]) for output in shown] == [{LIVE, "image/png"}] * 2
+    assert [set(output["metadata"]["image/png"]) for output in shown] == [{"width", "height"}] * 2
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    for output in shown:
+        assert output["data"]["image/png"].strip() in page.replace("\n", "")
 
 
 @pytest.mark.parametrize(

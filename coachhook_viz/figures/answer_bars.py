@@ -12,8 +12,10 @@ from coachhook_viz.figures.style import (
     BEFORE,
     INK,
     Backend,
+    Live,
     Picture,
     check_backend,
+    drawn,
     finish_axes,
     literal,
     plotly_figure,
@@ -59,15 +61,15 @@ def answers(
     )
     shares = [[side.get(token) for token in tokens] for side in sides]
     prompt = shorten(" ".join(map(visible, prompt.split())), 120, placeholder=" …")
-    draw = _plotly if backend == "plotly" else _matplotlib
-    return draw([visible(token) for token in tokens], shares, f"“{prompt}”")
+    names = [visible(token) for token in tokens]
+    return drawn(backend, _plotly, _matplotlib, names, shares, f"“{prompt}”")
 
 
 def _number(share: float | None) -> str:
     return "" if share is None else "<0.01" if share < 0.01 else f"{share:.2f}"
 
 
-def _plotly(tokens: list[str], shares: list[list[float | None]], prompt: str) -> go.Figure:
+def _plotly(tokens: list[str], shares: list[list[float | None]], prompt: str) -> Live:
     figure = plotly_figure(_TITLE, prompt, _WIDTH, 1.0 + _ROW * len(tokens), 0.85)
     for (name, colour, hatch), share in zip(_SIDES, shares, strict=True):
         figure.add_bar(

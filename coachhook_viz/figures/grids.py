@@ -26,7 +26,9 @@ from coachhook_viz.figures.style import (
     MAGNITUDE,
     PIXELS,
     Backend,
+    Live,
     Picture,
+    drawn,
     finish_axes,
     literal,
     plotly_figure,
@@ -122,8 +124,7 @@ def draw_grids(
     log : bool
         Colours by order of magnitude.
     """
-    draw = _plotly if backend == "plotly" else _matplotlib
-    return draw(title, subtitle, grids, scale, bounds, log)
+    return drawn(backend, _plotly, _matplotlib, title, subtitle, grids, scale, bounds, log)
 
 
 class _Layout:
@@ -164,7 +165,7 @@ def _plotly(
     scale: str,
     bounds: tuple[float, float],
     log: bool,
-) -> go.Figure:
+) -> Live:
     layout = _Layout(grids)
     figure = plotly_figure(title, subtitle, layout.width, layout.height, layout.bottom)
     figure.layout.margin.update(

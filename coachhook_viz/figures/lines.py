@@ -17,8 +17,10 @@ from coachhook_viz.figures.style import (
     INK,
     PIXELS,
     Backend,
+    Live,
     Look,
     Picture,
+    drawn,
     finish_axes,
     literal,
     plotly_figure,
@@ -75,17 +77,14 @@ def draw_lines(
     """
     names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines))
     looks = {name: Look.of(i, hollow=True) for i, name in enumerate(names)}
-    draw = _plotly if backend == "plotly" else _matplotlib
-    return draw(title, subtitle, panels, looks)
+    return drawn(backend, _plotly, _matplotlib, title, subtitle, panels, looks)
 
 
 def _width(panels: Sequence[Panel]) -> float:
     return {1: 5.6, 2: 8.2}.get(len(panels), 3.4 * len(panels))
 
 
-def _plotly(
-    title: str, subtitle: str, panels: Sequence[Panel], looks: dict[str, Look]
-) -> go.Figure:
+def _plotly(title: str, subtitle: str, panels: Sequence[Panel], looks: dict[str, Look]) -> Live:
     legend = any(len(panel.lines) > 1 for panel in panels)
     titled = any(panel.title for panel in panels)
     width, bottom = _width(panels), 0.6 + 0.3 * legend

@@ -14,10 +14,12 @@ from coachhook_viz.figures.scope_grid import quoted, token_labels
 from coachhook_viz.figures.style import (
     INK,
     Backend,
+    Live,
     Look,
     Picture,
     check_backend,
     check_frame,
+    drawn,
     finish_axes,
     literal,
     plotly_figure,
@@ -189,8 +191,8 @@ def comparison(
         for setting in settings
     }
     subtitle = f"{_WHEN[reading]}; lines: 95 % interval of the mean"
-    draw = _points_plotly if backend == "plotly" else _points_matplotlib
-    return draw("Settings compared", subtitle, metrics, sides)
+    content = ("Settings compared", subtitle, metrics, sides)
+    return drawn(backend, _points_plotly, _points_matplotlib, *content)
 
 
 def _width(metrics: list[str], sides: dict[str, pd.DataFrame]) -> float:
@@ -204,7 +206,7 @@ def _places(metrics: list[str], count: int, i: int) -> list[float]:
 
 def _points_plotly(
     title: str, subtitle: str, metrics: list[str], sides: dict[str, pd.DataFrame]
-) -> go.Figure:
+) -> Live:
     figure = plotly_figure(title, subtitle, _width(metrics, sides), 3.3, 0.8)
     for i, (name, side) in enumerate(sides.items()):
         look = Look.of(i, hollow=False)

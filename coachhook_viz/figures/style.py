@@ -2,7 +2,9 @@
 
 Look           how one of several series is drawn
 Picture        a titled matplotlib figure that shows itself in any notebook
-plotly_figure  the same in plotly, with the same sizes
+Live           a plotly figure that has such a picture too, for where nothing draws it
+plotly_figure  an empty one, with the same sizes
+drawn          a figure's content, drawn by one backend
 visible        a token on one line, its white space marked
 literal        text that plotly must not read as markup
 """
@@ -11,7 +13,10 @@ from __future__ import annotations
 
 import io
 import warnings
+from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from textwrap import wrap
 from typing import Any, Literal
@@ -19,6 +24,7 @@ from typing import Any, Literal
 import matplotlib as mpl
 import pandas as pd
 import plotly.graph_objects as go
+import plotly.io as pio
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -133,13 +139,65 @@ class Picture(Figure):
             self.savefig(target, **options)
 
 
+class Live(go.Figure):  # type: ignore[misc]  # plotly has no types
+    """A plotly figure that a notebook keeps as a picture too.
+
+    Plotly's own output in a notebook is one that only its JavaScript can draw; saved as HTML, or
+    on a code host, nothing would stand there. JupyterLab still draws the live figure: a picture
+    ranks below it. The picture is the figure as it was made, without later changes.
+    """
+
+    _still: Callable[[], Picture] | None = None
+
+    def show(self, *args: Any, **options: Any) -> None:
+        """Show it as plotly does, and the picture with it where plotly's defaults are asked for."""
+        if args or options or not self._display():
+            super().show(*args, **options)
+
+    def _ipython_display_(self) -> None:
+        if not self._display():
+            super()._ipython_display_()
+
+    def _display(self) -> bool:
+        """Whether it could be shown as what a notebook can hold."""
+        if not pio.renderers.render_on_display:
+            return False
+        bundle = self._repr_mimebundle_()
+        if bundle:  # empty where plotly opens a browser instead
+            from IPython.display import publish_display_data  # only notebooks need it
+
+            size = {"width": self.layout.width, "height": self.layout.height}
+            publish_display_data(bundle, {"image/png": size})  # type: ignore[no-untyped-call]
+        return bool(bundle)
+
+    def _repr_mimebundle_(self, *args: Any, **options: Any) -> dict[str, Any]:
+        bundle = dict(super()._repr_mimebundle_(*args, **options))
+        if bundle and self._still is not None:
+            bundle.setdefault("image/png", b64encode(self._still()._repr_png_()).decode())
+        return bundle
+
+
+def drawn(
+    backend: Backend,
+    plotly: Callable[..., Live],
+    matplotlib: Callable[..., Picture],
+    *content: Any,
+) -> go.Figure | Picture:
+    """What is to be seen, decided by the caller, as `backend` draws it."""
+    if backend == "matplotlib":
+        return matplotlib(*content)
+    figure = plotly(*content)
+    figure._still = partial(matplotlib, *content)  # drawn when it is needed
+    return figure
+
+
 def plotly_figure(
     title: str, subtitle: str, width: float, height: float, bottom: float = 0.6
-) -> go.Figure:
+) -> Live:
     """A plotly figure in the shared look; sizes as in `Picture`, `bottom` is the lower margin."""
     lines, top = _head(subtitle, width)
     lines += [""] * (len(lines) == 1)  # plotly puts a single line lower than the first of several
-    figure = go.Figure()
+    figure = Live()
     figure.update_layout(
         template="none",
         title={

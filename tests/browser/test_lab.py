@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
-from person import SCREENSHOTS, Person, open_lab, run_first
+from person import Person, open_lab, run_first
 from playwright.sync_api import Locator, Page, expect
 from serving import Watch
-
-import coachhook_viz as cv
 
 PANELS = ("facts", "rounds", "ask", "scope", "drift", "interference", "compare")
 EIFFEL = "The Eiffel Tower is located in the city of"
@@ -150,21 +147,3 @@ def run_again(page: Page, old: Person) -> Person:
     page.keyboard.press("Control+Enter")
     expect(old.root.locator(".cv-pills")).to_contain_text("round 0 of 0")
     return Person(page)
-
-
-def test_a_report_opens_from_disk(
-    page: Page, watch: Watch, lm: cv.LanguageModel, tmp_path: Path
-) -> None:
-    session = cv.Session(lm)
-    session.apply(cv.bundled_facts()[:1])
-    path = cv.report(session, tmp_path / "report.html")
-    page.goto(path.as_uri())
-    expect(page.get_by_role("heading", name="Round 1")).to_be_visible()
-    for image in page.locator("img").all():
-        assert image.evaluate("image => image.complete && image.naturalWidth > 0")
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        page.screenshot(path=SCREENSHOTS / f"report-{scheme}.png", full_page=True)
-    watch.check()
