@@ -8,7 +8,7 @@ EditState    a prefix of the list of rounds, ready to hang on a model
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -209,6 +209,14 @@ class EditState:
             for layer, at in self.layers.items()
         }
         return EditState(config, self.rounds, layers)
+
+    @property
+    def key(self) -> Hashable:
+        """What results can be kept by: states of one session with the same key say the same."""
+        rounds = tuple((r.number, r.fact_ids) for r in self.rounds)  # numbers never come twice
+        config = self.config
+        rule = (config.scope, config.match_threshold, config.layers)
+        return rounds, rule, tuple(self.alphas.items())
 
     @property
     def facts(self) -> tuple[Fact, ...]:
