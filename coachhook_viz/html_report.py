@@ -1,67 +1,39 @@
-"""A session as one HTML file: no script, no network, nothing to install.
+"""A session as one HTML file that explores itself: no kernel, no network, nothing to install.
 
 report    write it
+render    the same as text
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 from collections.abc import Hashable
-from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
 from coachhook_viz import figures
 from coachhook_viz.editing.progress import CancelCallback, ProgressCallback, Watch
-from coachhook_viz.facts import Fact
-from coachhook_viz.figures.style import Picture
+from coachhook_viz.figures.style import Picture, visible
 from coachhook_viz.history import Label
 from coachhook_viz.measure.interference import rank_correlation
 from coachhook_viz.measure.quality import METRICS, forgetting, readings
+from coachhook_viz.measure.replies import Reply
 from coachhook_viz.measure.scope_quality import confusion
 from coachhook_viz.session import Session
+from coachhook_viz.story import FactStory, Story, tell
 
-_ANSWER_TOKENS = 6
 _PAIRS = 8  # strongest interferences that are listed
 _READINGS = ("own round", "retained", "end")
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What the model says to one fact's prompt, before and after."""
-
-    id: int
-    fact: Fact
-    before: str
-    after: str
-    scores: dict[str, float]
-
-
-@dataclass(frozen=True)
-class _RoundStory:
-    """One round in force: its answers, what was in scope, and the pictures of one of its facts."""
-
-    place: int
-    label: Label
-    seconds: float
-    alphas: dict[int, float]
-    answers: list[_Answer]
-    shown: Fact
-    scope: str
-    pictures: list[tuple[str, str]]  # image as a data address, its description
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """A fact that does not hold at the end, and why."""
-
-    id: int
-    fact: Fact
-    says: str
-    reasons: list[str]
+_STATUSES = ("holds", "partly", "missed")
+_MARKS = {"holds": "●", "partly": "◐", "missed": "○", "": ""}
+_UNSAFE = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
 
 
 def report(
@@ -74,9 +46,10 @@ def report(
 ) -> Path:
     """Write what the rounds in force did as one self-contained HTML file.
 
-    Which branches there are, if several; how well the edits hold and which were forgotten; why some
-    failed; where the scope spoke; what drifted; what interfered; then each round with its facts,
-    before and after. All but the first of the branch in force.
+    It opens with a bench: a slider over the rounds moves retention, answers and scope together, and
+    a click on a fact shows its prompts before and after. Then, of all facts: how well the edits
+    hold and which were forgotten; why some failed; where the scope spoke; what drifted; what
+    interfered; and each round with its facts. All of it can be read without JavaScript too.
 
     Parameters
     ----------
@@ -85,9 +58,10 @@ def report(
     path : str or Path
         The file, replaced if it is there; its folder is made if needed.
     progress, cancel : callables, optional
-        As in `Session.apply`, stages "quality", "scope", "drift", "report".
+        As in `Session.apply`, stages "quality", "scope", "drift", "keys", "report".
     budget : int, optional
-        Measure and show this many of the facts, drawn once and for all; None: all.
+        Measure and show this many of the facts, drawn once and for all; None: all. Of more than 24
+        rounds the slider stops at 24, evenly chosen, the last among them.
 
     Returns
     -------
@@ -100,24 +74,50 @@ def report(
     EditCancelled
         If `cancel` answered True; no file is written.
     """
+    page = render(session, progress, cancel, budget=budget)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, "utf-8")
+    return path
+
+
+def render(
+    session: Session,
+    progress: ProgressCallback | None = None,
+    cancel: CancelCallback | None = None,
+    *,
+    budget: int | None = 200,
+) -> str:
+    """What `report` writes, as text.
+
+    Parameters
+    ----------
+    session, progress, cancel, budget
+        As in `report`.
+
+    Raises
+    ------
+    ValueError
+        If no fact is in force.
+    EditCancelled
+        If `cancel` answered True.
+    """
     if not session.state.facts:
         raise ValueError("nothing to report: no fact is in force; apply some first")
-    watch = Watch(progress, cancel)
     history = session.quality(budget, progress, cancel)
     drift = session.drift(progress, cancel)
     pairs = session.interference(budget, progress, cancel)
     lost = session.forgotten(budget, progress, cancel)
     scopes = session.scope_quality(budget, progress=progress, cancel=cancel)
-    shown = list(history["fact"].unique())
+    story = tell(session, history, Watch(progress, cancel))
     final = history[history["round"] == session.position]
-    scores = {
-        fact_id: {
-            row.metric: row.value for row in final[final["fact"] == fact_id].itertuples(index=False)
-        }
-        for fact_id in shown
+    scores: dict[int, dict[str, float]] = {
+        int(str(fact_id)): dict(zip(part["metric"], part["value"], strict=True))
+        for fact_id, part in final.groupby("fact")
     }
-    stories = [_tell(session, place, shown, scores, watch) for place in range(session.position)]
+    statuses = [fact.end.status for fact in story.facts]
     summary = readings(history)
+    script = files("coachhook_viz.data").joinpath("report.js").read_text("utf-8")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("coachhook_viz", "data"),
         autoescape=True,
@@ -125,68 +125,118 @@ def report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html").render(
+    environment.filters |= {"word": _word, "token": visible, "mark": _MARKS.__getitem__}
+    return environment.get_template("report.html").render(
         session=session,
         facts=session.facts,
         count=len(session.state.facts),
-        sampled=history.attrs["sampled"] if len(shown) < len(session.state.facts) else "",
-        stories=[story for story in stories if story.answers],
+        sampled=history.attrs["sampled"] if len(statuses) < len(session.state.facts) else "",
+        story=story,
+        rounds=_rounds(session, story),
+        statuses={status: statuses.count(status) for status in _STATUSES},
+        scores=scores,
         metrics=[metric for metric in METRICS if metric in set(summary["metric"])],
         readings=[name for name in _READINGS if name in set(summary["reading"])],
         summary={(row.metric, row.reading): row for row in summary.itertuples(index=False)},
         forgotten=lost.to_dict("records"),
-        failures=_failures(session, stories, lost, scopes),
+        failures=_failures(session, story, lost, scopes),
         confusion=confusion(scopes).to_dict("index"),
         perplexity=_perplexity(drift),
         strongest=_strongest(pairs),
-        rho=rank_correlation(pairs)["rho"].iloc[-1] if len(shown) > 2 else None,
+        rho=rank_correlation(pairs)["rho"].iloc[-1] if len(statuses) > 2 else None,
         conflicts=session.conflicts(),
-        pictures=_pictures(session, history, drift, pairs),
+        pictures=_pictures(history, drift, pairs, session),
+        style=Markup(files("coachhook_viz.data").joinpath("report.css").read_text("utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=Markup(_embedded(_data(session, story))),
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, "utf-8")
-    return path
 
 
-def _tell(
-    session: Session,
-    place: int,
-    shown: list[int],
-    scores: dict[int, dict[str, float]],
-    watch: Watch,
-) -> _RoundStory:
-    round_ = session.state.rounds[place]
-    answers = []
-    for fact_id, fact in zip(round_.fact_ids, round_.facts, strict=True):
-        if fact_id in shown:
-            watch("report", place, session.position)
-            before = session.generate(fact.text, _ANSWER_TOKENS, edited=False)
-            after = session.generate(fact.text, _ANSWER_TOKENS)
-            answers.append(_Answer(fact_id, fact, before, after, scores[fact_id]))
-    first = answers[0].fact if answers else session.state.facts[0]
-    scope = session.scope(first.text, first.subject)
-    tops = [session.predict(first.text, edited=edited) for edited in (False, True)]
-    bars = figures.answers(tops[0], tops[1], first.text, backend="matplotlib")
-    grid = figures.scope(scope, backend="matplotlib")
-    return _RoundStory(
-        place + 1,
-        session.labels.get(round_.number, Label()),
-        round_.seconds,
-        dict(round_.alphas),
-        answers,
-        first,
-        scope.explain(),
-        [
-            (_address(bars), f"Next tokens after {first.text!r}, before and after editing"),
-            (_address(grid), f"Scope on {first.text!r}, tokens by layers"),
-        ],
-    )
+def _rounds(session: Session, story: Story) -> list[dict[str, Any]]:
+    """Each round in force that has a fact to show."""
+    found = []
+    for place, round_ in enumerate(session.state.rounds, 1):
+        shown = [fact for fact in story.facts if fact.round == place]
+        if shown:
+            label = session.labels.get(round_.number, Label())
+            found.append({"place": place, "label": label, "round": round_, "facts": shown})
+    return found
+
+
+def _data(session: Session, story: Story) -> dict[str, Any]:
+    """What the page's script draws from; short names, as each stands there many times."""
+    rounds = session.state.rounds
+    names = [session.labels.get(rounds[stop - 1].number, Label()).name for stop in story.stops]
+    return {
+        "stops": story.stops,
+        "names": names,
+        "facts": [_fact_data(fact) for fact in story.facts],
+    }
+
+
+def _fact_data(story: FactStory) -> dict[str, Any]:
+    fact, seen = story.fact, story.end.seen
+    return {
+        "id": story.id,
+        "round": story.round,
+        "prompt": fact.prompt.split("{}"),
+        "subject": fact.subject,
+        "target": fact.target,
+        "truth": fact.truth,
+        "kinds": [kind for kind, _ in story.prompts],
+        "prompts": [prompt for _, prompt in story.prompts],
+        "before": _tops(story.before[0]),
+        "replies": [_top(reply) for reply in story.before],
+        "tokens": [visible(token) for token in seen.tokens],
+        "last": seen.subject_last,
+        "after": {
+            str(stop): {
+                "status": after.status,
+                "p": _short(after.probability),
+                "says": _tops(after.replies[0]),
+                "replies": [
+                    [*_top(reply), int(right), int(reply.spoke)]
+                    for reply, right in zip(after.replies, after.right, strict=True)
+                ],
+                "layers": after.seen.layers,
+                "scores": [[_short(score, 2) for score in row] for row in after.seen.scores],
+                "inside": ["".join("01"[hit] for hit in row) for row in after.seen.inside],
+                "bounds": [_short(bound) for bound in after.seen.bounds],
+                "why": after.seen.sentence,
+            }
+            for stop, after in story.after.items()
+        },
+    }
+
+
+def _tops(reply: Reply) -> list[tuple[str, float]]:
+    pairs = zip(reply.tokens, reply.probabilities, strict=True)
+    return [(visible(token), _short(share)) for token, share in pairs]
+
+
+def _top(reply: Reply) -> tuple[str, float]:
+    return _word(reply.tokens[0]), _short(reply.probabilities[0])
+
+
+def _short(number: float, digits: int = 3) -> float:
+    return round(number, digits)
+
+
+def _word(token: str) -> str:
+    """A token in a sentence; white space alone is made visible."""
+    return token.strip() or visible(token)
+
+
+def _embedded(data: dict[str, Any]) -> str:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.translate(_UNSAFE)
 
 
 def _failures(
-    session: Session, stories: list[_RoundStory], lost: pd.DataFrame, scopes: pd.DataFrame
-) -> list[_Failure]:
+    session: Session, story: Story, lost: pd.DataFrame, scopes: pd.DataFrame
+) -> list[tuple[FactStory, list[str]]]:
     """Facts whose reliability is below 1 at the end, with what is known of the reason."""
     stop = session.config.stop_loss
     losses = {
@@ -198,8 +248,8 @@ def _failures(
     gone = lost.set_index("fact")
     rivals = {i: j for pair in session.conflicts() for i, j in (pair, pair[::-1])}
     found = []
-    for answer in (answer for story in stories for answer in story.answers):
-        if answer.scores["reliability"] == 1:
+    for answer in story.facts:
+        if answer.end.status == "holds":
             continue
         reasons = []
         if answer.id in rivals:
@@ -216,14 +266,7 @@ def _failures(
                 f"Its optimisation ended at loss {losses[answer.id]:.2f}, above {stop}: more steps"
                 " or a larger clamp_factor may help."
             )
-        found.append(
-            _Failure(
-                answer.id,
-                answer.fact,
-                answer.after,
-                reasons or ["The hook layers do not move the answer far enough."],
-            )
-        )
+        found.append((answer, reasons or ["The hook layers do not move the answer far enough."]))
     return found
 
 
@@ -241,19 +284,17 @@ def _strongest(pairs: pd.DataFrame) -> list[dict[Hashable, Any]]:
 
 
 def _pictures(
-    session: Session, history: pd.DataFrame, drift: pd.DataFrame, pairs: pd.DataFrame
+    history: pd.DataFrame, drift: pd.DataFrame, pairs: pd.DataFrame, session: Session
 ) -> dict[str, str]:
-    facts = session.facts
     drawn = {
         "quality": figures.quality(history, backend="matplotlib"),
-        "retention": figures.retention(history, facts=facts, backend="matplotlib"),
         "weights": figures.weights(drift, backend="matplotlib"),
         "shift": figures.shift(drift, backend="matplotlib"),
     }
     if not forgetting(history).empty:
         drawn["forgetting"] = figures.forgetting_curve(history, backend="matplotlib")
     if len(set(pairs["fact"])) > 1:
-        drawn["interference"] = figures.interference(pairs, facts, backend="matplotlib")
+        drawn["interference"] = figures.interference(pairs, session.facts, backend="matplotlib")
     return {name: _address(picture) for name, picture in drawn.items()}
 
 

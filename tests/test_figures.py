@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -183,14 +184,18 @@ def test_pictures_show_themselves_in_a_notebook() -> None:
 
 
 def test_a_live_figure_has_a_picture_of_itself_beside_plotlys_own() -> None:
-    figure = figures.answers(BEFORE, AFTER, "x")
+    figure = figures.answers(BEFORE, AFTER, "<x>")
     assert isinstance(figure, go.Figure)
     with pio_renderer("plotly_mimetype"):
         bundle = figure._repr_mimebundle_()
-    twin = figures.answers(BEFORE, AFTER, "x", backend="matplotlib")
-    assert set(bundle) == {LIVE, "image/png"}
-    assert b64decode(bundle["image/png"]) == twin._repr_png_()
-    assert len(bundle["image/png"]) < 100_000
+    twin = figures.answers(BEFORE, AFTER, "<x>", backend="matplotlib")
+    assert set(bundle) == {LIVE, "text/html"}
+    assert len(bundle["text/html"]) < 100_000
+    found = re.search(
+        '^<img alt="(.*)" width="538" src="data:image/png;base64,(.*)">$', bundle["text/html"]
+    )
+    assert found[1] == "What the model says next “&lt;x&gt;”"
+    assert b64decode(found[2]) == twin._repr_png_()
     assert go.Figure(figure).to_dict() == figure.to_dict() == deepcopy(figure).to_dict()
 
 
@@ -215,11 +220,12 @@ def test_figures_of_the_default_backend_survive_in_a_page(session) -> None:
     notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     shown = [output for cell in notebook.cells for output in cell.outputs if "data" in output]
-    assert [set(output["data"]) for output in shown] == [{LIVE, "image/png"}] * 2
-    assert [set(output["metadata"]["image/png"]) for output in shown] == [{"width", "height"}] * 2
+    assert [set(output["data"]) for output in shown] == [{LIVE, "text/html"}] * 2
     page, _ = HTMLExporter().from_notebook_node(notebook)
     for output in shown:
-        assert output["data"]["image/png"].strip() in page.replace("\n", "")
+        assert output["data"]["text/html"].startswith('<img alt="')
+        [data] = re.findall('src="data:image/png;base64,(.*?)"', output["data"]["text/html"])
+        assert data in page
 
 
 @pytest.mark.parametrize(

@@ -1,34 +1,56 @@
 from __future__ import annotations
 
+import json
 import re
+from base64 import b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import tiny_facts, tiny_model, tiny_session
 
 import coachhook_viz as cv
 from coachhook_viz import EditCancelled, Fact
 from coachhook_viz.editing.progress import Progress
+from coachhook_viz.figures.style import visible
+from coachhook_viz.html_report import _embedded, render
 from coachhook_viz.measure.quality import forgetting
+from coachhook_viz.story import status
 
 
 class Page(HTMLParser):
-    """Tags, attributes and text of a page."""
+    """Tags, attributes and text of a page, as one sees it without JavaScript."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.addresses: list[str] = []
+        self.scripts: list[str] = []
         self.text = ""
+        self._within = ""
         self.feed(text)
+
+    @property
+    def data(self):
+        """What the page's script draws from."""
+        return json.loads(self.scripts[0])
 
     def handle_starttag(self, tag: str, attrs) -> None:
         self.tags.append(tag)
+        self._within = tag
+        self.scripts += [""] * (tag == "script")
         self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset")]
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if self._within == "script":
+            self.scripts[-1] += data
+        elif self._within != "style":
+            self.text += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._within = ""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +74,7 @@ def test_report_tells_every_round_and_fact_in_force(session: cv.Session, tmp_pat
     assert f"{mean:.3f}" in page.text
     assert "Branches" not in page.text
     some_took = not forgetting(session.quality()).empty
-    assert page.tags.count("img") == 5 + some_took + 2 * 2
+    assert page.tags.count("img") == 4 + some_took
     session.undo()
     undone = Page(cv.report(session, path).read_text("utf-8"))
     session.redo()
@@ -63,23 +85,41 @@ def test_report_tells_every_round_and_fact_in_force(session: cv.Session, tmp_pat
 def test_report_needs_nothing_but_itself(session: cv.Session, tmp_path: Path) -> None:
     text = cv.report(session, tmp_path / "report.html").read_text("utf-8")
     page = Page(text)
-    assert "script" not in page.tags
+    assert page.tags.count("script") == len(page.scripts) == 2
     assert "link" not in page.tags
     assert page.addresses
     assert all(address.startswith("data:image/svg+xml;base64,") for address in page.addresses)
     assert "url(" not in text
+    digest = b64encode(sha256(page.scripts[1].encode()).digest()).decode()
     assert "default-src 'none'" in text
+    assert f"script-src 'sha256-{digest}';" in text  # that one script, and no other
+    for way_out in ("http:", "https:", "fetch(", "XMLHttpRequest", "innerHTML", "import("):
+        assert way_out not in page.scripts[1]
 
 
 def test_text_of_users_stays_text(tmp_path: Path) -> None:
     session = tiny_session(tiny_model(lead="He "))
-    evil = "<script>alert(1)</script>"
-    session.apply([Fact("Near {} the river of <img src=x> is", evil, "<b>Oslo</b>")])
+    evil = "</script><script>alert(1)</script>"
+    session.apply([Fact("Near {} the river of <img src=x> is", evil, "<b>Oslo</b> & red")])
+    session.label(1, "<!--<script>", "</style>")
     text = cv.report(session, tmp_path / "report.html").read_text("utf-8")
     page = Page(text)
-    assert not {"script", "b<"} & set(page.tags)
+    assert page.tags.count("script") == 2
+    assert page.tags.count("style") == 1
     assert "<img src=x" not in text
     assert evil in page.text
+    assert not set("<>&") & set(page.scripts[0])
+    [fact] = page.data["facts"]
+    assert fact["subject"] == evil
+    assert fact["target"] == "<b>Oslo</b> & red"
+    assert page.data["names"] == ["<!--<script>"]
+
+
+def test_data_cannot_end_its_script() -> None:
+    told = {"</script> & <!--": "\u2028\u2029"}
+    text = _embedded(told)
+    assert not set("<>&\u2028\u2029") & set(text)
+    assert json.loads(text) == told
 
 
 def test_report_with_nothing_in_force_and_cancelled(session: cv.Session, tmp_path: Path) -> None:
@@ -141,3 +181,86 @@ def test_report_of_a_sample_a_branch_and_muted_facts(tmp_path: Path) -> None:
     rows = page.text.split("muted facts")[1].split("How well")[0].split()
     assert rows == ["main210", "what", "<if>111"]  # rounds, in force, muted
     assert tiny_facts()[2].target not in page.text.split("Round 1")[1].split("before")[0]
+
+
+def test_what_can_be_explored_is_what_the_session_says(session: cv.Session) -> None:
+    page = Page(render(session))
+    data = page.data
+    assert data["stops"] == [1, 2]
+    assert [fact["id"] for fact in data["facts"]] == list(session.facts)
+    quality = session.quality().set_index(["fact", "round", "metric"])["value"]
+    for fact, told in zip(tiny_facts(), data["facts"], strict=True):
+        own = 1 + (told["id"] > 2)
+        assert told["round"] == own
+        assert list(told["after"]) == [str(r) for r in (1, 2) if r >= own]
+        assert told["kinds"] == ["edit", "paraphrase", "neighbour", "neighbour"]
+        assert told["prompts"][0] == fact.text == "{}".join(told["prompt"]).format(fact.subject)
+        before = session.predict(fact.text, edited=False)
+        assert [word for word, _ in told["before"]] == before["token"].map(visible).tolist()
+        for place, after in told["after"].items():
+            state = session.state_at(int(place))
+            reliability = quality[told["id"], int(place), "reliability"]
+            assert after["status"] == status(reliability)
+            assert after["p"] == round(quality[told["id"], int(place), "target_probability"], 3)
+            frame = session.predict(fact.text, state=state)
+            assert [p for _, p in after["says"]] == pytest.approx(frame["probability"], abs=1e-3)
+            scope = session.scope(fact.text, fact.subject, state)
+            assert torch.tensor(after["scores"]) == pytest.approx(scope.scores, abs=0.006)
+            assert after["inside"] == [
+                "".join("01"[hit] for hit in row) for row in scope.in_scope.tolist()
+            ]
+            assert after["why"] == scope.explain()
+            for prompt, (_, base), (said, p, right, spoke) in zip(
+                told["prompts"], told["replies"], after["replies"], strict=True
+            ):
+                [now] = session.predict(prompt, 1, state=state).itertuples(index=False)
+                assert (said, p) == (now.token, pytest.approx(now.probability, abs=1e-3))
+                assert spoke == session.scope(prompt, state=state).in_scope.any()
+                if prompt in fact.paraphrases:
+                    assert right == (said == fact.target.split()[0])
+                assert 0 <= base <= 1
+
+
+def test_a_reader_without_javascript_has_it_all(session: cv.Session) -> None:
+    text = render(session)
+    page = Page(text)
+    assert page.tags.count("details") == len(session.facts)
+    words = " ".join(page.text.split())
+    for fact in tiny_facts():
+        for prompt in (*fact.paraphrases, *(neighbor.prompt for neighbor in fact.neighbors)):
+            assert prompt in words
+        assert session.scope(fact.text, fact.subject).explain() in words
+    assert text.count("not edited yet") >= 3  # three facts, after the first round
+    assert 'id="bar" role="group" aria-label="Rounds" hidden' in text
+
+
+def test_of_many_rounds_the_slider_stops_at_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coachhook_viz.story._STOPS", 2)
+    session = tiny_session(tiny_model(lead="He "))
+    for fact in tiny_facts()[:5]:
+        session.apply([fact])
+    page = Page(render(session))
+    assert page.data["stops"] == [2, 5]
+    assert [list(fact["after"]) for fact in page.data["facts"]] == [["2", "5"]] * 2 + [["5"]] * 3
+    assert "Shown are 2 of 5 rounds." in page.text
+
+
+def test_a_second_report_asks_only_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = tiny_session(tiny_model(lead="He "))
+    session.apply(tiny_facts()[:2])
+    first = render(session)
+    asked = []
+    monkeypatch.setattr(
+        session.lm.model, "forward", lambda *args, **kwargs: asked.append(1), raising=True
+    )
+    assert render(session) == first
+    assert not asked
+
+
+@pytest.mark.parametrize("stage", ["quality", "drift", "scope", "report"])
+def test_a_cancel_comes_through_at_every_stage(session: cv.Session, stage: str) -> None:
+    fresh = tiny_session(session.lm)
+    fresh.apply(tiny_facts()[:2])
+    said: list[Progress] = []
+    with pytest.raises(EditCancelled, match=f"cancelled at {stage}"):
+        render(fresh, said.append, lambda: bool(said) and said[-1].stage == stage)

@@ -128,6 +128,13 @@ class Picture(Figure):
             self._save(target, format="svg", dpi=288, metadata={"Date": None})
         return target.getvalue()
 
+    def image(self) -> str:
+        """The picture as an HTML image that holds its own data, and says its titles."""
+        texts = " ".join(text.get_text() for text in self.texts)
+        data = b64encode(self._repr_png_()).decode()
+        width = round(PIXELS * self.get_size_inches()[0])
+        return f'<img alt="{escape(texts)}" width="{width}" src="data:image/png;base64,{data}">'
+
     def _repr_png_(self) -> bytes:
         target = io.BytesIO()
         self._save(target, format="png", dpi=144)
@@ -143,8 +150,9 @@ class Live(go.Figure):  # type: ignore[misc]  # plotly has no types
     """A plotly figure that a notebook keeps as a picture too.
 
     Plotly's own output in a notebook is one that only its JavaScript can draw; saved as HTML, or
-    on a code host, nothing would stand there. JupyterLab still draws the live figure: a picture
-    ranks below it. The picture is the figure as it was made, without later changes.
+    on a code host, nothing would stand there. The picture is an image in HTML, which ranks below
+    the live figure wherever that can be drawn; beside an ``image/png``, JupyterLab would wait for
+    the mouse before it draws. It is the figure as it was made, without later changes.
     """
 
     _still: Callable[[], Picture] | None = None
@@ -155,25 +163,22 @@ class Live(go.Figure):  # type: ignore[misc]  # plotly has no types
             super().show(*args, **options)
 
     def _ipython_display_(self) -> None:
-        if not self._display():
+        if not pio.renderers.render_on_display or not self._display():
             super()._ipython_display_()
 
     def _display(self) -> bool:
         """Whether it could be shown as what a notebook can hold."""
-        if not pio.renderers.render_on_display:
-            return False
         bundle = self._repr_mimebundle_()
         if bundle:  # empty where plotly opens a browser instead
             from IPython.display import publish_display_data  # only notebooks need it
 
-            size = {"width": self.layout.width, "height": self.layout.height}
-            publish_display_data(bundle, {"image/png": size})  # type: ignore[no-untyped-call]
+            publish_display_data(bundle)  # type: ignore[no-untyped-call]
         return bool(bundle)
 
     def _repr_mimebundle_(self, *args: Any, **options: Any) -> dict[str, Any]:
         bundle = dict(super()._repr_mimebundle_(*args, **options))
-        if bundle and self._still is not None:
-            bundle.setdefault("image/png", b64encode(self._still()._repr_png_()).decode())
+        if bundle and "text/html" not in bundle and self._still is not None:
+            bundle["text/html"] = self._still().image()
         return bundle
 
 

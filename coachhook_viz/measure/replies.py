@@ -1,0 +1,161 @@
+"""What follows many prompts under one state, and whether a hook spoke on the way.
+
+Reply            what became of one prompt
+replies          asks many prompts at once
+continuations    greedy texts after many prompts
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from coachhook_viz.editing.forward import Batch
+from coachhook_viz.editing.hooks import HookLayer, attached
+from coachhook_viz.editing.progress import Watch
+from coachhook_viz.editing.scope import Rule, Tokens
+from coachhook_viz.editing.state import EditState
+from coachhook_viz.editing.tokens import length_batches, tokenize
+from coachhook_viz.models import LanguageModel
+
+_BATCH_OVERHEAD = 25  # tokens that one more batch costs
+_BATCH_ROWS = 64
+_TEXTS = 16  # prompts that are gone on from at once
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What follows a prompt.
+
+    Attributes
+    ----------
+    tokens : tuple of str
+        The likeliest next tokens, likeliest first.
+    ids : tuple of int
+        Their ids.
+    probabilities : tuple of float
+    spoke : bool
+        Whether any hook layer spoke at any token of the prompt.
+    """
+
+    tokens: tuple[str, ...]
+    ids: tuple[int, ...]
+    probabilities: tuple[float, ...]
+    spoke: bool
+
+
+@torch.no_grad()
+def replies(
+    lm: LanguageModel,
+    state: EditState,
+    prompts: Sequence[str],
+    top: int = 5,
+    watch: Watch | None = None,
+    stage: str = "report",
+) -> dict[str, Reply]:
+    """What the model says after each of `prompts` under `state`; equal ones run once.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+    state : EditState
+    prompts : sequence of str
+    top : int
+        How many next tokens.
+    watch : Watch, optional
+        Asked before each batch whether to stop.
+    stage : str
+        What it is asked about.
+    """
+    distinct = list(dict.fromkeys(prompts))
+    ids = [tokenize(lm, prompt) for prompt in distinct]
+    batches = [
+        rows[start : start + _BATCH_ROWS]
+        for rows in length_batches([len(row) for row in ids], _BATCH_OVERHEAD)
+        for start in range(0, len(rows), _BATCH_ROWS)
+    ]
+    found: dict[str, Reply] = {}
+    ear = _Ear()
+    with attached(lm, ear.at(state.hook_layers(lm.dtype))):
+        for step, rows in enumerate(batches):
+            if watch is not None:
+                watch.stop_if_asked(stage, step, len(batches))
+            batch = Batch.of([ids[row] for row in rows], lm.device)
+            ear.heard = torch.zeros(len(rows), dtype=torch.bool, device=lm.device)
+            last = batch.mask.sum(1) - 1
+            places = last.unique()
+            logits = lm.model(**batch.inputs, use_cache=False, logits_to_keep=places).logits
+            at = torch.searchsorted(places, last)
+            ends = logits[torch.arange(len(rows), device=lm.device), at]  # (rows, vocabulary)
+            shares, best = ends.float().softmax(-1).topk(top)
+            for i, row in enumerate(rows):
+                found[distinct[row]] = Reply(
+                    tuple(lm.tokenizer.decode([token]) for token in best[i].tolist()),
+                    tuple(best[i].tolist()),
+                    tuple(shares[i].tolist()),
+                    bool(ear.heard[i]),
+                )
+    return found
+
+
+class _Ear:
+    """Notes on which rows of a batch any hook layer speaks."""
+
+    def __init__(self) -> None:
+        self.heard = torch.zeros(0, dtype=torch.bool)
+
+    def at(self, hook_layers: dict[int, HookLayer]) -> dict[int, HookLayer]:
+        """The same hook layers, listened to."""
+        return {
+            layer: replace(hook, rule=self._rule(hook.rule)) for layer, hook in hook_layers.items()
+        }
+
+    def _rule(self, rule: Rule) -> Rule:
+        def listened(layer: int, keys: Tensor, outputs: Tensor, tokens: Tokens) -> Tensor:
+            inside = rule(layer, keys, outputs, tokens)
+            self.heard |= (inside & tokens.mask).any(1)
+            return inside
+
+        return listened
+
+
+@torch.no_grad()
+def continuations(
+    lm: LanguageModel,
+    state: EditState,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    watch: Watch | None = None,
+    stage: str = "report",
+) -> dict[str, str]:
+    """Greedy texts after `prompts` under `state`, several at once.
+
+    Parameters
+    ----------
+    lm, state, prompts, watch, stage
+        As in `replies`.
+    max_new_tokens : int
+    """
+    distinct = sorted(dict.fromkeys(prompts), key=len)  # alike in length: few pads
+    found: dict[str, str] = {}
+    with attached(lm, state.hook_layers(lm.dtype)):
+        for start in range(0, len(distinct), _TEXTS):
+            if watch is not None:
+                watch.stop_if_asked(stage, start, len(distinct))
+            chosen = distinct[start : start + _TEXTS]
+            inputs = lm.encode(chosen, padding_side="left")
+            output = lm.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                repetition_penalty=1.0,  # the model's own settings may have another
+            )
+            texts = lm.tokenizer.batch_decode(
+                output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+            )
+            found |= dict(zip(chosen, texts, strict=True))
+    return found
