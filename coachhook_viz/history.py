@@ -87,13 +87,15 @@ class History:
 
     def applied(self, round_: Round) -> History:
         """With `round_` on top of the rounds in force; those undone on this branch are dropped."""
+        branch = self.branch
+        below = branch.rounds[: branch.position]
         numbered = replace(
             round_,
             number=self.next_round,
             fact_ids=tuple(range(self.next_fact, self.next_fact + len(round_.facts))),
+            muted=branch.muted & {fact_id for under in below for fact_id in under.fact_ids},
         )
-        branch = self.branch
-        rounds = (*branch.rounds[: branch.position], numbered)
+        rounds = (*below, numbered)
         kept = Branch(rounds, len(rounds))
         following = self._with(replace(kept, muted=branch.muted & set(kept.fact_ids)))
         known = following.rounds

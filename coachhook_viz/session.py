@@ -44,6 +44,7 @@ from coachhook_viz.history import Branch, History, Label
 from coachhook_viz.measure.over_rounds import OverRounds
 from coachhook_viz.measuring import Measuring
 from coachhook_viz.models import LanguageModel
+from coachhook_viz.recipe import recipe
 
 _SETTINGS_DECIDE = ("config", "_traces", "_preserved", "_measured", "_state")
 
@@ -558,6 +559,14 @@ class Session(Asking, Measuring):
 
     def _saved(self, history: History) -> store.Saved:
         return store.Saved(self._id, store.describe(self.lm), self.config, self._traces, history)
+
+    def code(self) -> str:
+        """Python that makes this session again in a fresh process, as ``session``.
+
+        Model, settings, facts with all their fields, undone rounds, labels, mutes and branches are
+        there; rounds that no branch has any more are not, and the numbers of later ones move up.
+        """
+        return recipe(self.lm, self.config, self._history, moments=self.moments is not None)
 
     def delta_weight(self, layer: int) -> Tensor:
         """ΔW (d_model, d_key) in force at a hooked layer, float64.

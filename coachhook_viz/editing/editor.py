@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from coachhook_viz.editing.config import EditConfig
+from coachhook_viz.editing.config import OPTIMISATION, EditConfig
 from coachhook_viz.editing.forward import Batch, Relay
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
@@ -98,6 +98,7 @@ def edit_round(
         targets=targets.states,
         losses=targets.losses,
         seconds=time.perf_counter() - started,
+        settings={name: getattr(config, name) for name in OPTIMISATION},
     )
 
 

@@ -9,7 +9,8 @@ EditState    a prefix of the list of rounds, ready to hang on a model
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,6 +74,10 @@ class Round:
         Wall time that the round took.
     number : int
         The round's number in the session, from 1, never given twice.
+    settings : mapping of str to float or None
+        The target optimisation's, see `config.OPTIMISATION`; empty in sessions of early versions.
+    muted : frozenset of int
+        Ids of facts below it that were muted while it was computed.
     """
 
     facts: tuple[Fact, ...]
@@ -84,6 +89,8 @@ class Round:
     losses: tuple[float, ...]
     seconds: float
     number: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    muted: frozenset[int] = frozenset()
 
     def __repr__(self) -> str:
         facts = f"{len(self.facts)} fact{'s' * (len(self.facts) != 1)}"

@@ -108,6 +108,8 @@ def _to_entry(round_: Round, label: Label, digest: str) -> dict[str, Any]:
         "alphas": {str(layer): alpha for layer, alpha in round_.alphas.items()},
         "losses": list(round_.losses),
         "seconds": round_.seconds,
+        "settings": dict(round_.settings),
+        "muted": sorted(round_.muted),
         "sha256": digest,
     }
 
@@ -193,6 +195,8 @@ def _from_entry(
         losses=tuple(entry["losses"]),
         seconds=entry["seconds"],
         number=entry["number"],
+        settings=entry.get("settings", {}),  # these two came after the first version
+        muted=frozenset(entry.get("muted", ())),
     )
 
 
