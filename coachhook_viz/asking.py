@@ -1,16 +1,18 @@
 """What a session says when it is asked something; `Session` inherits it.
 
-Asking    hooked, predict, generate, scope
+Asking    hooked, predict, generate, chat, scope
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import pandas as pd
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
@@ -82,11 +84,107 @@ class Asking(ABC):
             As in `hooked`.
         stream : callable, optional
             Called with the whole text so far after each token; what it raises ends generation.
+
+        Returns
+        -------
+        str
+            Empty if the model stops at once: its first token says that the text ends here.
         """
+        return self._go_on(prompt, max_new_tokens, edited, state, stream)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        max_new_tokens: int = 60,
+        edited: bool = True,
+        state: EditState | None = None,
+        stream: Callable[[str], object] | None = None,
+    ) -> str:
+        """The model's greedy answer in a conversation, written as its own chat template wants.
+
+        Parameters
+        ----------
+        messages : sequence of mapping
+            Each ``{"role": ..., "content": ...}``; the last one is the user's.
+        max_new_tokens, edited, state, stream
+            As in `generate`.
+
+        Returns
+        -------
+        str
+            Up to where the model ends its turn. Empty if it ends it at once.
+
+        Raises
+        ------
+        ValueError
+            If the tokenizer has no chat template (`LanguageModel.has_chat`), there is no message,
+            one is malformed, the last one is not the user's, the template does not take them, or
+            they are too long for the model.
+        """
+        text = self.chat_text(messages)
+        return self._go_on(text, max_new_tokens, edited, state, stream, self._ends_of_turn())
+
+    def chat_text(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The prompt that `chat` makes of a conversation, up to where the answer begins.
+
+        `predict`, `scope` and the rest read it as `chat` does.
+
+        Raises
+        ------
+        ValueError
+            As in `chat`.
+        """
+        if not self.lm.has_chat:
+            raise ValueError(f"{self.lm.name} has no chat template: use `generate` instead")
+        turns = _checked(messages)
+        if turns[-1]["role"] != "user":
+            raise ValueError(f"the last message must be the user's, not the {turns[-1]['role']}'s")
+        return self._templated(turns, answering=True)
+
+    def _templated(self, turns: list[dict[str, str]], answering: bool) -> str:
+        tokenizer = self.lm.tokenizer
+        try:
+            text = str(
+                tokenizer.apply_chat_template(
+                    turns, tokenize=False, add_generation_prompt=answering
+                )
+            )
+        except TemplateError as error:
+            raise ValueError(
+                f"the chat template of {self.lm.name} does not take these messages: {error}"
+            ) from None
+        first = tokenizer.bos_token
+        if first and tokenizer.bos_token_id in tokenizer("")["input_ids"]:
+            text = text.removeprefix(first)  # the tokenizer puts it there by itself
+        return text
+
+    def _ends_of_turn(self) -> list[int]:
+        """Tokens that end an answer: the model's end tokens, and what its template puts there."""
+        tokenizer, ends = self.lm.tokenizer, self.lm.model.generation_config.eos_token_id
+        found = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+        said = "Something"
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
+        with suppress(ValueError):  # a template that wants other messages
+            after = self._templated(turns, answering=False).rpartition(said)[2].lstrip()
+            known = tokenizer.added_tokens_decoder.items()
+            found |= {token for token, text in known if after.startswith(str(text))}
+        return sorted(found)
+
+    def _go_on(
+        self,
+        prompt: str,
+        max_new_tokens: int,
+        edited: bool,
+        state: EditState | None,
+        stream: Callable[[str], object] | None,
+        ends: list[int] | None = None,
+    ) -> str:
         inputs = self._encode(prompt)
+        options: dict[str, Any] = {"eos_token_id": ends} if ends else {}
         with self.hooked(edited, state):
             output = self.lm.generate(
                 **inputs,
+                **options,
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
@@ -123,6 +221,27 @@ class Asking(ABC):
         ids = tokenize(self.lm, prompt)
         ids_tensor = torch.tensor([ids], device=self.lm.device)
         return {"input_ids": ids_tensor, "attention_mask": torch.ones_like(ids_tensor)}
+
+
+def _checked(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The messages as templates take them, or a ValueError that says which one is malformed."""
+    if isinstance(messages, str | Mapping):
+        raise ValueError("give a list of messages, [{'role': 'user', 'content': '…'}]")
+    if not messages:
+        raise ValueError("there is no message: give at least one, the user's")
+    turns = []
+    for number, message in enumerate(messages, start=1):
+        fields = dict(message) if isinstance(message, Mapping) else {}
+        if fields.keys() != {"role", "content"} or not all(
+            isinstance(text, str) for text in fields.values()
+        ):
+            raise ValueError(
+                f"message {number} must be {{'role': '…', 'content': '…'}}, both of them text"
+            )
+        if not fields["content"].strip() and fields["role"] != "assistant":  # it may say nothing
+            raise ValueError(f"message {number} is empty")
+        turns.append(fields)
+    return turns
 
 
 class _Stream(BaseStreamer):

@@ -128,6 +128,11 @@ class LanguageModel:
         ]
         return min((int(limit) for limit in limits if limit), default=sys.maxsize)
 
+    @property
+    def has_chat(self) -> bool:
+        """Whether the tokenizer has a chat template, which `Session.chat` needs."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash of configuration, vocabulary and a sample of every parameter."""
