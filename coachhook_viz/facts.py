@@ -4,13 +4,15 @@ Fact, Neighbor     a change, and what must not change with it
 validate           raises FactError, which names every fact and field that is wrong
 find_problems      the same findings as a list, for a form that is being typed into
 find_conflicts     facts that ask the same and want different answers
+alike              what two texts have in common that read the same
+batches            facts in parts of one size
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 LONGEST = 2000  # characters of one field
@@ -119,6 +121,10 @@ class FactError(ValueError):
             lines.append(f"{name}{problem.field}: {problem.reason}")
         super().__init__("; ".join(lines))
 
+    def within(self, start: int) -> list[Problem]:
+        """The problems as they count in a list where these facts begin at `start`."""
+        return [replace(problem, index=problem.index + start) for problem in self.problems]
+
 
 def find_problems(facts: Sequence[Fact]) -> list[Problem]:
     """Everything that can be said against the facts one by one, without a model."""
@@ -179,14 +185,33 @@ def _wrong_with(text: Any) -> str | None:
 
 
 def find_conflicts(facts: Sequence[Fact]) -> list[tuple[int, int]]:
-    """Pairs of places in the list with the same prompt and subject but another target."""
-    asked: dict[tuple[str, str], list[int]] = {}
+    """Pairs of places in the list that ask `alike` and want another target."""
+    asked: dict[str, list[int]] = {}
     conflicts = []
     for index, fact in enumerate(facts):
-        before = asked.setdefault((fact.prompt, fact.subject), [])
-        conflicts += [(i, index) for i in before if facts[i].target.strip() != fact.target.strip()]
+        before = asked.setdefault(alike(fact.text), [])
+        target = alike(fact.target)
+        conflicts += [(i, index) for i in before if alike(facts[i].target) != target]
         before.append(index)
     return conflicts
+
+
+def alike(text: str) -> str:
+    """The same for all texts that differ in case, spaces or how an accent is stored only."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def batches(facts: Sequence[Fact], size: int) -> list[list[Fact]]:
+    """The facts in order, `size` in each part; the last one may have fewer.
+
+    Raises
+    ------
+    ValueError
+        If `size` is not a whole number from 1.
+    """
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"a round needs at least one fact: the size is {size!r}")
+    return [list(facts[start : start + size]) for start in range(0, len(facts), size)]
 
 
 def validate(facts: Sequence[Fact]) -> None:

@@ -1,6 +1,7 @@
 """What a session can say about its own edits; `Session` inherits it.
 
-Measuring    evaluate, quality, drift, interference, forgotten, scope_quality, conflicts, compare
+Measuring    evaluate, quality, drift, interference, forgotten, scope_quality, conflicts, clashes,
+             compare
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from coachhook_viz.clashes import Clash, find_clashes
 from coachhook_viz.editing.progress import CancelCallback, ProgressCallback, Watch
 from coachhook_viz.editing.state import EditState, Round
 from coachhook_viz.facts import Fact, find_conflicts
@@ -238,6 +240,21 @@ class Measuring(ABC):
         """Ids of facts in force that ask the same and want different answers, in pairs."""
         ids = self.state.fact_ids
         return [(ids[i], ids[j]) for i, j in find_conflicts(self.state.facts)]
+
+    def clashes(self, facts: Sequence[Fact]) -> list[Clash]:
+        """Which of `facts`, that are to be applied, meet an edit in force, and how.
+
+        Parameters
+        ----------
+        facts : sequence of Fact
+
+        Returns
+        -------
+        list of Clash
+            At most one a fact: with the most recent edit of the same question or, if there is
+            none, of the same subject. `Clash.sentence` says it in words. Muted facts meet nobody.
+        """
+        return find_clashes(facts, self.state.rounds)
 
     def compare(
         self,

@@ -24,7 +24,13 @@ from coachhook_viz.asking import Asking
 from coachhook_viz.editing.config import OPTIMISATION, EditConfig
 from coachhook_viz.editing.editor import check, edit_round
 from coachhook_viz.editing.moments import cached_moments, check_moments
-from coachhook_viz.editing.progress import Bar, CancelCallback, ProgressCallback, Watch
+from coachhook_viz.editing.progress import (
+    Bar,
+    CancelCallback,
+    EditCancelled,
+    ProgressCallback,
+    Watch,
+)
 from coachhook_viz.editing.state import EditState, Round
 from coachhook_viz.editing.tokens import FirstTokenWarning, sample_contexts
 from coachhook_viz.editing.update import PreservedKeys
@@ -39,7 +45,7 @@ from coachhook_viz.events import (
     RoundLabelled,
     Subscriber,
 )
-from coachhook_viz.facts import Fact
+from coachhook_viz.facts import Fact, FactError, Problem, batches
 from coachhook_viz.history import Branch, History, Label
 from coachhook_viz.measure.over_rounds import OverRounds
 from coachhook_viz.measuring import Measuring
@@ -339,6 +345,68 @@ class Session(Asking, Measuring):
         self._commit(history, RoundApplied(source, applied))
         return applied
 
+    def apply_in_rounds(
+        self,
+        facts: Sequence[Fact],
+        size: int,
+        progress: ProgressCallback | None = None,
+        cancel: CancelCallback | None = None,
+        *,
+        source: object = None,
+    ) -> tuple[Round, ...]:
+        """Edit facts in order, `size` in each round; the last round may have fewer.
+
+        All facts are checked before the first one is edited. Each round then happens as `apply`
+        has it, and stays when a later one is cancelled or fails.
+
+        Parameters
+        ----------
+        facts : sequence of Fact
+            Two that ask the same may not fall into one round.
+        size : int
+        progress : callable, optional
+            As in `apply`; each `Progress` also has its `round` and the number of `rounds`.
+        cancel : callable, optional
+            As in `apply`.
+        source : object
+            For the `RoundApplied` events.
+
+        Returns
+        -------
+        tuple of Round
+
+        Raises
+        ------
+        ValueError
+            If `size` is not a whole number from 1.
+        FactError
+            If a fact cannot be edited; its `problems` count in the whole list.
+        EditCancelled
+            If `cancel` answered True; its `rounds` are those that were finished.
+        SessionFileError, OSError, RuntimeError
+            As in `apply`.
+        """
+        parts = batches(facts, size) or [[]]  # none at all: as `apply` refuses it
+        problems: list[Problem] = []
+        for number, part in enumerate(parts):
+            try:
+                self.check(part)
+            except FactError as error:
+                problems += error.within(number * size)
+        if problems:
+            raise FactError(problems, facts)
+        done: list[Round] = []
+        for number, part in enumerate(parts):
+            tell = None if progress is None else _placed(progress, number + 1, len(parts))
+            try:
+                done.append(self.apply(part, tell, cancel, source=source))
+            except FactError as error:
+                raise FactError(error.within(number * size), facts) from error
+            except EditCancelled as error:
+                error.rounds = tuple(done)
+                raise
+        return tuple(done)
+
     def go_to(self, position: int, *, source: object = None) -> None:
         """Put the first `position` rounds in force, bit for bit as when they were applied.
 
@@ -579,3 +647,8 @@ class Session(Asking, Measuring):
         if layer not in self._state.layers:
             raise ValueError(f"layer {layer} is not hooked; hooked are {self.config.layers}")
         return self._state.layers[layer].delta_weight.clone()
+
+
+def _placed(progress: ProgressCallback, number: int, of: int) -> ProgressCallback:
+    """`progress`, told also which round of how many is being edited."""
+    return lambda message: progress(replace(message, round=number, rounds=of))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coachhook_viz import Fact, FactError, Neighbor
-from coachhook_viz.facts import find_conflicts, find_problems, validate
+from coachhook_viz.facts import batches, find_conflicts, find_problems, validate
 
 GOOD: dict[str, Any] = {"prompt": "The capital of {} is", "subject": "France", "target": "Rome"}
 
@@ -91,6 +91,23 @@ def test_conflicts_and_repeats() -> None:
         validate([facts[0], facts[2]])
     with pytest.raises(FactError, match="the batch is empty"):
         validate([])
+
+
+def test_conflicts_of_texts_that_read_the_same() -> None:
+    told = Fact("{}  lives in", "Zoe\u0308", "Rome")  # the accent is a character of its own
+    facts = [told, Fact("{} Lives in", "Zoë", " ROME "), Fact("{} lives in", "ZOË", "Oslo")]
+    assert find_conflicts(facts) == [(0, 2), (1, 2)]
+
+
+def test_batches_keep_the_order() -> None:
+    facts = [Fact(**{**GOOD, "subject": name}) for name in "ABCDE"]
+    assert [[fact.subject for fact in part] for part in batches(facts, 2)] == [
+        ["A", "B"], ["C", "D"], ["E"],
+    ]  # fmt: skip
+    assert batches([], 3) == []
+    for size in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match="a round needs at least one fact"):
+            batches(facts, size)
 
 
 anything = st.text(max_size=30)

@@ -19,12 +19,14 @@ from tiny import (
 )
 from torch.utils.flop_counter import FlopCounterMode
 
-from coachhook_viz import EditCancelled, EditConfig, Fact, FactError, Session, store
+import coachhook_viz.session as session_module
+from coachhook_viz import EditCancelled, EditConfig, Fact, FactError, Progress, Session, store
 from coachhook_viz.editing import editor
 from coachhook_viz.editing.editor import WideScopeWarning
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.values import Targets
-from coachhook_viz.events import Configured
+from coachhook_viz.events import Configured, Event, RoundApplied
+from coachhook_viz.facts import Problem
 
 PROMPTS = [fact.text for fact in tiny_facts()] + ["The capital of Spain is"]
 
@@ -135,6 +137,61 @@ def test_cancel_stops_within_the_step() -> None:
         session.apply(tiny_facts()[:2], cancel=cancel)
     assert session.rounds == ()
     assert len(asked) == 4
+
+
+def test_rounds_of_one_size_are_what_apply_makes() -> None:
+    facts, session, other = tiny_facts(5), new_session(), new_session()
+    told: list[Progress] = []
+    heard: list[Event] = []
+    session.subscribe(heard.append)
+    rounds = session.apply_in_rounds(facts, 2, told.append, source="me")
+    for start in (0, 2, 4):
+        other.apply(facts[start : start + 2])
+    assert rounds == session.rounds
+    assert [round_.facts for round_ in rounds] == [round_.facts for round_ in other.rounds]
+    assert torch.equal(logits(session), logits(other))
+    assert [(type(e), e.source) for e in heard] == [(RoundApplied, "me")] * 3
+    assert {(p.round, p.rounds) for p in told} == {(1, 3), (2, 3), (3, 3)}
+
+
+def test_all_rounds_are_checked_before_the_first() -> None:
+    session, facts = new_session(), tiny_facts(5)
+    again = replace(facts[0], target="Lima")
+    with pytest.raises(FactError) as caught:
+        session.apply_in_rounds([*facts[:3], Fact("no slot", "a", "b"), facts[4], facts[4]], 2)
+    assert [p.index for p in caught.value.problems] == [3, 5]
+    assert "fact 4 ('a' in 'no slot')" in str(caught.value)
+    for size in (0, -2, 1.5):
+        with pytest.raises(ValueError, match="a round needs at least one fact"):
+            session.apply_in_rounds(facts, size)
+    with pytest.raises(FactError, match="the batch is empty"):
+        session.apply_in_rounds([], 2)
+    assert session.rounds == ()
+    session.apply_in_rounds([facts[0], again], 1)  # in different rounds they may ask the same
+    assert len(session.rounds) == 2
+
+
+def test_a_cancel_keeps_the_rounds_that_are_finished() -> None:
+    session, facts = new_session(), tiny_facts(6)
+    with pytest.raises(EditCancelled) as caught:
+        session.apply_in_rounds(facts, 2, cancel=lambda: len(session.rounds) == 2)
+    assert caught.value.rounds == session.rounds
+    assert [round_.facts for round_ in session.rounds] == [tuple(facts[:2]), tuple(facts[2:4])]
+
+
+def test_a_round_that_fails_is_named_in_the_whole_list(monkeypatch) -> None:
+    session, facts = new_session(), tiny_facts(4)
+    real = session_module.edit_round
+
+    def fails(lm, state, batch, *args):
+        if state.rounds:
+            raise FactError([Problem(1, "target", "its optimisation failed")], batch)
+        return real(lm, state, batch, *args)
+
+    monkeypatch.setattr(session_module, "edit_round", fails)
+    with pytest.raises(FactError, match=r"^fact 4 .*its optimisation failed"):
+        session.apply_in_rounds(facts, 2)
+    assert len(session.rounds) == 1
 
 
 def test_delta_weight_is_the_sum_of_the_factors() -> None:

@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    from coachhook_viz.editing.state import Round
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,16 @@ class Progress:
         `step` of `total` is about to run; both count within the stage.
     loss : float or None
         Mean loss over the facts still being optimised (stage "targets" only).
+    round, rounds : int or None
+        `round` of `rounds` is being edited (`Session.apply_in_rounds` only).
     """
 
     stage: str
     step: int
     total: int
     loss: float | None = None
+    round: int | None = None
+    rounds: int | None = None
 
 
 ProgressCallback = Callable[[Progress], object]
@@ -42,7 +49,15 @@ CancelCallback = Callable[[], bool]
 
 
 class EditCancelled(Exception):
-    """The caller's `cancel` answered True; nothing was changed."""
+    """The caller's `cancel` answered True; what was under way has changed nothing.
+
+    Attributes
+    ----------
+    rounds : tuple of Round
+        Those that `Session.apply_in_rounds` had finished before; they stay.
+    """
+
+    rounds: tuple[Round, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +109,10 @@ class Bar:
         if progress.stage != self._stage:
             self.__exit__(None, None, None)
             self._stage = progress.stage
-            self._bar = tqdm(desc=progress.stage, total=progress.total, leave=False, delay=0.3)
+            place = f"round {progress.round} of {progress.rounds}, " if progress.rounds else ""
+            self._bar = tqdm(
+                desc=f"{place}{progress.stage}", total=progress.total, leave=False, delay=0.3
+            )
         self._bar.update(progress.step - self._bar.n)
         if progress.loss is not None:
             self._bar.set_postfix(loss=f"{progress.loss:.2f}")
