@@ -200,7 +200,7 @@ def _fact_data(story: FactStory) -> dict[str, Any]:
                     for reply, right in zip(after.replies, after.right, strict=True)
                 ],
                 "layers": after.seen.layers,
-                "scores": [[_short(score, 2) for score in row] for row in after.seen.scores],
+                "scores": [[_short(score) for score in row] for row in after.seen.scores],
                 "inside": ["".join("01"[hit] for hit in row) for row in after.seen.inside],
                 "bounds": [_short(bound) for bound in after.seen.bounds],
                 "why": after.seen.sentence,
@@ -219,8 +219,9 @@ def _top(reply: Reply) -> tuple[str, float]:
     return _word(reply.tokens[0]), _short(reply.probabilities[0])
 
 
-def _short(number: float, digits: int = 3) -> float:
-    return round(number, digits)
+def _short(number: float) -> float:
+    """As many digits as are shown: the page rounds nothing again."""
+    return round(number, 2)
 
 
 def _word(token: str) -> str:

@@ -10,7 +10,7 @@ status       whether a fact holds, in a word
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -26,7 +26,6 @@ from coachhook_viz.session import Session
 
 _STOPS = 24  # rounds that can be looked at; of more, some are left out
 _TEXT = 6  # tokens of the texts before and after
-_Key = tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -253,24 +252,24 @@ class _Memory:
 
     def __init__(self, session: Session) -> None:
         self._lm = session.lm
-        self._replies: dict[_Key, dict[str, Reply]] = {}
-        self._texts: dict[_Key, dict[str, str]] = {}
-        self._seen: dict[tuple[_Key, str], Seen] = {}
+        self._replies: dict[Hashable, dict[str, Reply]] = {}
+        self._texts: dict[Hashable, dict[str, str]] = {}
+        self._seen: dict[tuple[Hashable, str], Seen] = {}
 
     def replies(self, state: EditState, prompts: list[str], watch: Watch) -> dict[str, Reply]:
-        known = self._replies.setdefault(_key(state), {})
+        known = self._replies.setdefault(state.key, {})
         new = [prompt for prompt in prompts if prompt not in known]
         known |= replies(self._lm, state, new, watch=watch)
         return known
 
     def texts(self, state: EditState, prompts: list[str], watch: Watch) -> dict[str, str]:
-        known = self._texts.setdefault(_key(state), {})
+        known = self._texts.setdefault(state.key, {})
         new = [prompt for prompt in prompts if prompt not in known]
         known |= continuations(self._lm, state, new, _TEXT, watch)
         return known
 
     def seen(self, session: Session, state: EditState, fact: Fact) -> Seen:
-        key = (_key(state), fact.text)
+        key = (state.key, fact.text)
         if key not in self._seen:
             scope = session.scope(fact.text, fact.subject, state)
             self._seen[key] = Seen.of(scope)
@@ -284,8 +283,3 @@ def _memory(session: Session) -> _Memory:
     if session not in _MEMORIES:
         _MEMORIES[session] = _Memory(session)
     return _MEMORIES[session]
-
-
-def _key(state: EditState) -> _Key:
-    """The same for the same rounds with the same facts: a session gives a number only once."""
-    return tuple((round_.number, round_.fact_ids) for round_ in state.rounds)

@@ -106,8 +106,8 @@
       body.append(make("tr", "", word, make("td", "", make("span", "track", fill)),
         make("td", "number", p.toFixed(2))));
     });
-    const shown = make("table", `shares ${kind} ${kind && !changed ? "same" : ""}`,
-      make("caption", "vh", `likeliest next tokens ${name}`), body);
+    const shown = make("table", `shares ${kind} ${kind && !changed ? "same" : ""}`, body);
+    shown.setAttribute("aria-label", `likeliest next tokens ${name}`);
     return make("div", "", make("h4", "", name), shown);
   }
 
@@ -140,8 +140,7 @@
         const inside = state.inside[row][column] === "1";
         const shade = Math.min(Math.max((score - low) / (high - low), 0), 1);
         const cell = make("td", inside ? "in" : "", score.toFixed(2) + (inside ? " ●" : ""));
-        cell.style.setProperty("--s", `${Math.round(100 * shade)}%`);
-        if (shade > 0.5) cell.classList.add("deep");
+        cell.style.setProperty("--s", `${Math.round(40 * shade)}%`); // so that ink reads on it
         return cell;
       });
       body.append(make("tr", "", name, ...cells));
