@@ -21,7 +21,7 @@ import coachhook_viz as cv
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "browser"))
 from find_chromium import find_chromium
-from person import SLOW, Person, open_lab, run_first
+from person import KEY, SLOW, Person, open_lab, run_first
 from serving import serve_lab
 
 CITIES = (
@@ -50,10 +50,12 @@ CLOCK = """([kind, shown]) => {
   });
 }"""
 SEEN = "(document.querySelector('{}')?.getBoundingClientRect().height > 0)"
-CAN_APPLY = """[...document.querySelectorAll('.cv-rounds button')].some(
-  (button) => button.textContent.startsWith('Apply') && !button.disabled
+CAN_APPLY = """[...document.querySelectorAll('.cv-facts button')].some(
+  (button) => button.textContent.startsWith('Apply 1') && button.ariaDisabled === 'false'
 )"""
+IDLE = "document.querySelector('.cv-status')?.textContent === 'idle'"
 GRID = "document.querySelector('.cv-scope .cv-grid-tokens')"
+AFTER = "document.querySelectorAll('.cv-said')[1].textContent"
 
 
 def clock(page: Page, event: str, shown: str) -> None:
@@ -67,9 +69,9 @@ def waited(page: Page) -> float:
 
 
 def first_paint(page: Page, address: str) -> tuple[float, float]:
-    """From the key that runs the cell to the header, and to panels one can use."""
+    """From the key that runs the cell to the playground, and to panels one can use."""
     found = []
-    for part in (".cv-playground .cv-pills", ".cv-scope [role=gridcell]"):
+    for part in (".cv-playground", ".cv-ask .cv-grid-bars [role=gridcell]"):
         notebook = open_lab(page, address)
         clock(page, "keydown", SEEN.format(part))
         run_first(page, notebook)
@@ -84,9 +86,54 @@ def restart(page: Page) -> None:
     page.evaluate("window.jupyterapp.serviceManager.sessions.shutdownAll()")
 
 
+def one_fact(person: Person, city: str) -> float:
+    """From the click on Apply now to the new answer in Ask; then the fact is taken back."""
+    person.type_fact("The {} is located in the city of", "Eiffel Tower", city, 20)
+    person.settled()
+    clock(person.page, "click", f"{AFTER}.trim().startsWith('… {city}')")
+    person.button("facts", "Apply now").click()
+    found = waited(person.page)
+    person.settled()
+    return found
+
+
+def undone(person: Person, times: int) -> list[float]:
+    """From a click on Undo or Redo to all being still, in states that were seen before."""
+    found = []
+    for place in range(times + 2):
+        name = "Redo" if place % 2 else "Undo"
+        line = "document.querySelector('.cv-coachhook .cv-grid-timeline [aria-selected=true]')"
+        goal = 1 - (place % 2 == 0)
+        clock(person.page, "click", f"{line}?.dataset.column === '{goal}' && {IDLE}")
+        person.press(name)
+        found.append(waited(person.page))
+        person.page.wait_for_timeout(600)
+        person.settled()
+    return found[2:]  # the first two see their states for the first time
+
+
+def echoes(person: Person, times: int) -> list[float]:
+    """From a key to its letter in the field, while the model answers."""
+    field = person.field("ask", "Prompt to examine")
+    person.type(field, "The capital", KEY)
+    found = []
+    for place in range(times):
+        letter = "abcdefghijkl"[place % 12]
+        last = "document.activeElement.value.endsWith('{}')"
+        clock(person.page, "keydown", last.format(letter))
+        person.page.evaluate(  # a field's value is no mutation: say that the letter is there
+            "document.activeElement.addEventListener('input', () =>"
+            " document.body.toggleAttribute('data-typed'), { once: true })"
+        )
+        person.page.keyboard.press(letter)
+        found.append(waited(person.page))
+        person.page.wait_for_timeout(KEY)
+    return found
+
+
 def new_prompts(person: Person, times: int) -> list[float]:
     """From the last character of a prompt of 12 tokens to its grid."""
-    field = person.field("scope", "Prompt")
+    field = person.field("ask", "Prompt to examine")
     found = []
     for place in range(times):
         city = CITIES[place % len(CITIES)]
@@ -122,12 +169,11 @@ def cancels(person: Person, times: int) -> list[float]:
     person.staged(10)
     found = []
     for _ in range(times):
-        person.button("rounds", "Apply").click()
+        person.button("facts", "Apply 10").click()
         person.page.get_by_text(re.compile("target states, step [3-9]")).wait_for(timeout=SLOW)
         clock(person.page, "click", CAN_APPLY)
-        person.button("rounds", "Cancel").click()
+        person.button("facts", "Cancel").click()
         found.append(waited(person.page))
-        person.says("round 1 of 1")
         person.settled()
     return found
 
@@ -147,17 +193,22 @@ def main() -> None:
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1500, "height": 1000})
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
         paints = [first_paint(page, address) for _ in range(KERNELS)]
         person = run_first(page, open_lab(page, address))
         person.settled()
-        person.type_fact("The {} is located in the city of", "Eiffel Tower", "Rome")
-        person.button("rounds", "Apply").click()
-        person.says("round 1 of 1")
-        person.settled()
+        applied = []
+        for city in CITIES[1:4]:
+            applied.append(one_fact(person, city))
+            person.press("Undo")
+            person.settled()
+        applied.append(one_fact(person, "Vienna"))
         lines = [
-            ("header of `playground()` in a fresh kernel", [one for one, _ in paints], 5000),
-            ("panels that can be used", [two for _, two in paints], None),
+            ("playground in a fresh kernel", [one for one, _ in paints], None),
+            ("panels that can be used", [two for _, two in paints], 4000),
+            ("Apply of one fact to the new answer", applied, 2000),
+            ("Undo or Redo to all being still, a seen state", undone(person, times), 300),
+            ("key to its letter, while the model answers", echoes(person, times), 100),
             (f"prompt of {TOKENS} tokens to its grid", new_prompts(person, times), 500),
             ("step of the α slider to the grid", slider_steps(person, times), 100),
             ("click on Cancel, ten facts being edited, to its effect", cancels(person, 6), 1000),

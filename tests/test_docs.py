@@ -177,9 +177,9 @@ def test_the_panel_of_the_page_is_a_panel(tiny: None, tmp_path: Path, monkeypatc
         assert f"<p>layer {layer}: {norm:.3f}</p>" in panel.static()._repr_html_()
     assert panel.code().splitlines() == [f"session.delta_weight({n}).norm()" for n in norms]
     monkeypatch.setattr(session, "delta_weight", lambda layer: 1 / 0)
-    session.undo()
+    session.apply(tiny_facts()[2:3])
     assert panel.desk.worker.wait(30)
-    assert panel._alert.value == "Division by zero"
+    assert panel._alert.html == "Division by zero"
     panel.close()
 
 

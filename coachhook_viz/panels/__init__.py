@@ -7,7 +7,7 @@ Scope           where the hook layers speak, and why
 Drift           how each fact holds round after round, and what else moves
 Interference    which edits act on which facts
 Compare         the same facts under other settings
-playground      all of them, on one session
+playground      all of them on one screen, on one session
 
     cv.panels.Scope(session)
 """

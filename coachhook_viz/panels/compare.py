@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from functools import partial
 from typing import Any
 
-import ipywidgets as widgets
 import pandas as pd
 from markupsafe import Markup
 
@@ -14,9 +15,11 @@ from coachhook_viz.editing.state import EditState
 from coachhook_viz.events import Configured, Event
 from coachhook_viz.measure.drift import Probes, neutral_texts
 from coachhook_viz.measure.quality import METRICS, readings
-from coachhook_viz.panels.desk import STATE_EVENTS, Desk
+from coachhook_viz.panels.controls import Check, Field, Text, row
+from coachhook_viz.panels.desk import Desk
 from coachhook_viz.panels.grid import Cell, Grid
-from coachhook_viz.panels.panel import Panel, Static, html, row, told
+from coachhook_viz.panels.lens import Lens
+from coachhook_viz.panels.panel import Static, told
 from coachhook_viz.panels.running import Running
 from coachhook_viz.panels.words import count
 from coachhook_viz.panels.worker import Job
@@ -30,9 +33,10 @@ _CHOICES: dict[str, dict[str, Any]] = {
     "no scope": {"scope": "off"},
     "one single round": {"single_round": True},
 }
+_Found = tuple[pd.DataFrame, float, float]  # readings, perplexity, and that of the unedited model
 
 
-class Compare(Panel):
+class Compare(Lens):
     """The facts in force edited anew under other settings, beside the session as it is.
 
     Parameters
@@ -41,80 +45,75 @@ class Compare(Panel):
     """
 
     title = "Compare"
+    help = "the same facts under other settings"
 
     def __init__(self, session: Session) -> None:
-        self._boxes = {name: widgets.Checkbox(description=name, indent=False) for name in _CHOICES}
-        self._weight = widgets.Text(description="Other λ")
-        self._layers = widgets.Text(description="Other layers")
-        self._running = Running(Desk.of(session).worker, "Run")
+        self._boxes = {name: Check(label=name) for name in _CHOICES}
+        self._weight = Field(label="Another covariance weight λ")
+        self._layers = Field(label="Other layers")
         self._grid = Grid(
-            label="settings side by side",
+            label="Settings side by side",
             picks="nothing",
             columns=["setting", *METRICS, "perplexity"],
-            empty="Choose settings, and run: the facts in force are edited anew under each.",
         )
-        self._note = html("", "cv-note")
+        self._note = Text(classes="cv-note")
         self._probes: Probes | None = None
-        self._unedited = 0.0  # perplexity
-        self._found: dict[str, tuple[pd.DataFrame, float]] = {}
-        self._calls: dict[str, dict[str, Any]] = {}
-        self._said: dict[str, str] = {}
-        tools = row(self._weight, self._layers, self._running.buttons, classes=["cv-tools"])
-        boxes = row(*self._boxes.values(), classes=["cv-row", "cv-choices"])
-        body = [boxes, tools, self._running.said, self._grid, self._note]
-        super().__init__(session, body, "the same facts under other settings")
-        self.click(self._running.button, self.run)
-        for widget in (*self._boxes.values(), self._weight, self._layers):
-            self.on(widget, lambda value: self.worked())
-        self._draw_settings()
+        self._calls: dict[str, dict[str, Any]] = {}  # all that was asked for, by name
+        self._found: dict[str, _Found] = {}
+        self._said: dict[str, str] = {}  # why there is no result
+        self._waiting: list[str] = []  # the first of them runs, or will be the next to
+        self._asked = 0  # how many at once
+        running = Running(Desk.of(session).worker, "Run")
+        body = [
+            row(*self._boxes.values(), classes="cv-row cv-choices", role="group", label="Settings"),
+            row(self._weight, self._layers, running.buttons, classes="cv-tools"),
+            running.said,
+            self._grid,
+            self._note,
+        ]
+        super().__init__(session, body, running=running)
+        for node in (*self._boxes.values(), self._weight, self._layers):
+            self.on(node, lambda value: self._unsay())
+        self.refresh()
         self.worked()
 
-    @property
-    def choices(self) -> dict[str, dict[str, Any]]:
-        """What is chosen: by name, what is passed to `Session.rerun`.
+    def refresh(self) -> None:
+        """Show what is known of the facts in force, under the settings as they are."""
+        config = self.session.config
+        self._weight.placeholder = f"{config.covariance_weight:g} as it is"
+        self._layers.placeholder = f"{', '.join(map(str, config.layers))} as it is"
+        self._found, self._said, self._waiting = {}, {}, []
+        for name, call in self._calls.items():
+            self.recall(partial(self._add, name), self._of(call))
+        self._draw()
 
-        Raises
-        ------
-        ValueError
-            If a field does not hold numbers.
-        """
-        chosen = {name: _CHOICES[name] for name, box in self._boxes.items() if box.value}
-        if text := self._weight.value.strip():
-            try:
-                chosen[f"λ {text}"] = {"covariance_weight": float(text)}
-            except ValueError:
-                raise ValueError(f"Other λ: {text!r} is not a number.") from None
-        if text := self._layers.value.strip():
-            try:
-                layers = tuple(int(part) for part in text.replace(",", " ").split())
-            except ValueError:
-                raise ValueError(
-                    f"Other layers: write numbers, as 2, 3, 4; not {text!r}."
-                ) from None
-            chosen[f"layers {', '.join(map(str, layers))}"] = {"layers": layers}
-        return chosen
-
-    def run(self) -> None:
+    def measure(self) -> None:
         """Edit the facts anew under each chosen setting: `Session.rerun`, then `quality`."""
-        with self.desk.drawing:  # what runs at once says so after "waiting"
-            new = {name: call for name, call in self.choices.items() if name not in self._found}
-            if _PRESENT not in self._found:
-                new = {_PRESENT: {}, **new}
-            self._calls |= new
-            for place, (name, call) in enumerate(new.items(), 1):
-                self._submit(f"comparing {place} of {len(new)}, {name}", name, call)
-            self._said = dict.fromkeys(new, "waiting")
-            self._draw()
-            self.worked()
+        chosen = self._chosen()
+        if not chosen:
+            return
+        self._calls = {_PRESENT: {}, **self._calls, **chosen}
+        self._waiting = [name for name in (_PRESENT, *chosen) if name not in self._found]
+        self._asked = len(self._waiting)
+        for name in self._waiting:
+            self._said.pop(name, None)
+        self._next()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are facts, and a setting is chosen."""
+        typed = self._weight.value.strip() or self._layers.value.strip()
+        chosen = bool(typed) or any(box.value for box in self._boxes.values())
+        return chosen and bool(self.session.state.facts)
 
     def static(self) -> Static:
         """The settings as a picture and as a table."""
         if not self._found:
             return Static("Nothing compared yet.")
-        frames = [frame.assign(setting=name) for name, (frame, _) in self._found.items()]
+        frames = [frame.assign(setting=name) for name, (frame, *_) in self._found.items()]
         lines = [
             Markup("<tr><td>{}</td><td>{:.2f}</td></tr>").format(name, perplexity)
-            for name, (_, perplexity) in self._found.items()
+            for name, (_, perplexity, _) in self._found.items()
         ]
         table = Markup("<table><tr><th>setting</th><th>perplexity</th></tr>{}</table>").format(
             Markup("").join(lines)
@@ -122,7 +121,7 @@ class Compare(Panel):
         return Static(figures.comparison(pd.concat(frames), backend="matplotlib"), table)
 
     def code(self) -> str:
-        """The calls that give the table."""
+        """The calls on `session` that give the table."""
         lines = ["from coachhook_viz.measure.quality import readings", ""]
         for call in [self._calls[name] for name in self._found] or [{}]:
             given = ", ".join(f"{name}={value!r}" for name, value in call.items())
@@ -134,79 +133,134 @@ class Compare(Panel):
         return "\n".join(lines)
 
     def hear(self, event: Event) -> None:
-        """Results are of the facts that were in force: forget them when others are."""
-        if isinstance(event, STATE_EVENTS):
-            self._running.stop()
-            self._found, self._calls, self._said = {}, {}, {}
-            self._draw()
-            self.worked()
-        elif isinstance(event, Configured):
-            self._draw_settings()
+        """Other settings make other results."""
+        if isinstance(event, Configured):
+            self.drop()
+            self.renew()
+        super().hear(event)
 
     def worked(self) -> None:
-        """How far it has come."""
-        chosen = any(box.value for box in self._boxes.values())
-        chosen = chosen or bool(self._weight.value.strip() or self._layers.value.strip())
-        self._running.draw(chosen and bool(self.session.state.facts))
-        waiting = {name for name, said in self._said.items() if said in ("waiting", "running")}
-        if waiting and not self._running.jobs:
-            self._said |= dict.fromkeys(waiting, "cancelled")
-            self._draw()
+        """How far it has come; what was cancelled says so."""
+        super().worked()
+        self._running.buttons.hidden = False
+        job = self._running.job
+        if self._waiting and (job is None or job.cancel()):
+            self._said |= dict.fromkeys(self._waiting, "cancelled")
+            self._waiting = []
+        self._draw()
 
-    def _submit(self, title: str, name: str, call: dict[str, Any]) -> None:
-        def work(job: Job) -> tuple[pd.DataFrame, float]:
-            self._say(name, "running")
-            other = self.session
-            if call:
-                other = other.rerun(progress=job.progress, cancel=job.cancel, **call)
-            frame = other.quality(_MOST, job.progress, job.cancel)
-            return readings(frame), self._perplexity(other.state, Watch(job.progress, job.cancel))
+    def _unsay(self) -> None:
+        """Something else is chosen: what was wrong with it is no longer said."""
+        self._weight.error = self._layers.error = ""
+        self.worked()
 
-        def done(found: tuple[pd.DataFrame, float]) -> None:
-            with self.desk.drawing:
-                self._found[name] = found
-                self._said.pop(name, None)
-                self._draw()
+    def _chosen(self) -> dict[str, dict[str, Any]]:
+        """What is passed to `Session.rerun`, by name; nothing if a field does not hold numbers."""
+        chosen = {name: _CHOICES[name] for name, box in self._boxes.items() if box.value}
+        for field, read in ((self._weight, _weight), (self._layers, _layers)):
+            if text := field.value.strip():
+                try:
+                    name, call = read(text)
+                except ValueError as error:
+                    field.error = str(error)
+                else:
+                    chosen[name] = call
+        return {} if self._weight.error or self._layers.error else chosen
 
-        self._running.submit(title, work, done, lambda error: self._say(name, told(error)))
+    def _of(self, call: dict[str, Any]) -> Hashable:
+        """All that the result of a call depends on."""
+        return self.session.state.key, self.session.config, tuple(sorted(call.items()))
 
-    def _perplexity(self, state: EditState, watch: Watch) -> float:
-        """That of neutral text, as `Session.drift` has it for the last round."""
-        bare = EditState.of(self.session.lm, state.config)
+    def _next(self) -> None:
+        if self._waiting:
+            name = self._waiting[0]
+            call, place = self._calls[name], self._asked - len(self._waiting) + 1
+            self.run(
+                f"comparing {place} of {self._asked}, {name}",
+                partial(self._result, call),
+                partial(self._add, name),
+                of=self._of(call),
+                patience=2,
+                running=self._running,
+                fail=partial(self._refuse, name),
+            )
+        self.worked()
+
+    def _add(self, name: str, found: _Found) -> None:
+        self._found[name] = found
+        self._over(name)
+
+    def _refuse(self, name: str, error: Exception) -> None:
+        self._said[name] = told(error)
+        self._over(name)
+
+    def _over(self, name: str) -> None:
+        if name in self._waiting:
+            self._waiting.remove(name)
+            self._next()
+
+    def _result(self, call: dict[str, Any], job: Job) -> _Found:
+        other = self.session
+        if call:
+            other = other.rerun(progress=job.progress, cancel=job.cancel, **call)
+        frame = readings(other.quality(_MOST, job.progress, job.cancel))
+        bare = EditState.of(self.session.lm, self.session.config)
         if self._probes is None:
             self._probes = Probes(self.session.lm, bare, neutral_texts())
-            self._unedited = _of_text(self._probes.measure(bare))
-        return _of_text(self._probes.measure(state, watch))
-
-    def _say(self, name: str, said: str) -> None:
-        with self.desk.drawing:
-            self._said[name] = said
-            self._draw()
-
-    def _draw_settings(self) -> None:
-        """What another λ and other layers would differ from."""
-        config = self.session.config
-        self._weight.placeholder = f"{config.covariance_weight:g} as it is"
-        self._layers.placeholder = f"{', '.join(map(str, config.layers))} as it is"
+        watch = Watch(job.progress, job.cancel)
+        edited, unedited = (self._probes.measure(state, watch) for state in (other.state, bare))
+        return frame, _of_text(edited), _of_text(unedited)
 
     def _draw(self) -> None:
-        cells = [[Cell(name), *_scores(*found)] for name, found in self._found.items()]
-        cells += [
-            [Cell(name, kind="undone"), Cell(said, kind="undone"), *[Cell()] * len(METRICS)]
-            for name, said in self._said.items()
-        ]
-        self._grid.show(cells)
-        facts = next((frame["facts"].max() for frame, _ in self._found.values()), 0)
-        self._note.value = (
-            f"All but the first are edited anew, with the settings as they are now. Mean over"
-            f" {count(int(facts), 'fact')} after the last round, and 95 % interval;"
-            f" perplexity of neutral text, {self._unedited:.2f} before any edit."
-            if self._found
-            else ""
+        job = self._running.job
+        running = job is not None and job is self.desk.worker.running
+        cells = []
+        for name in self._calls:
+            said = self._said.get(name, "")
+            if name in self._waiting:
+                said = "running" if running and name == self._waiting[0] else "waiting"
+            if name in self._found:
+                cells.append([Cell(name), *_scores(*self._found[name])])
+            elif said:
+                rest = [Cell()] * len(METRICS)
+                cells.append([Cell(name, kind="undone"), Cell(said, kind="undone"), *rest])
+        self._grid.show(cells, empty=self._empty())
+        self._note.hidden = not self._found
+        for frame, _, unedited in self._found.values():
+            self._note.say(
+                f"All but the first are edited anew, with the settings as they are now. Mean over"
+                f" {count(int(frame['facts'].max()), 'fact')} after the last round, and 95 %"
+                f" interval; perplexity of neutral text, {unedited:.2f} before any edit."
+            )
+            break
+
+    def _empty(self) -> str:
+        if not self.session.state.facts:
+            return self.nothing("each row here is a setting and what the same facts reach under it")
+        return (
+            "Choose settings and press Run: the facts in force are edited anew under each, and"
+            " each row here is a setting."
         )
 
 
-def _scores(frame: pd.DataFrame, perplexity: float) -> list[Cell]:
+def _weight(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and call of another covariance weight."""
+    try:
+        return f"covariance weight λ {text}", {"covariance_weight": float(text)}
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number: write one, as 90.") from None
+
+
+def _layers(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and call of other layers."""
+    try:
+        layers = tuple(int(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        raise ValueError(f"{text!r} are no layers: write numbers, as 2, 3, 4.") from None
+    return f"layers {', '.join(map(str, layers))}", {"layers": layers}
+
+
+def _scores(frame: pd.DataFrame, perplexity: float, unedited: float) -> list[Cell]:
     """Reliability, generality and locality at the end with their intervals, and perplexity."""
     end = frame[frame["reading"] == "end"]
     columns = (end[name].tolist() for name in ("metric", "mean", "low", "high"))
@@ -218,7 +272,8 @@ def _scores(frame: pd.DataFrame, perplexity: float) -> list[Cell]:
         )
         for metric, mean, low, high in zip(*columns, strict=True)
     }
-    return [*(cells.get(metric, Cell("–")) for metric in METRICS), Cell(f"{perplexity:.2f}")]
+    now = Cell(f"{perplexity:.2f}", f"perplexity {perplexity:.3f}, {unedited:.3f} before any edit")
+    return [*(cells.get(metric, Cell("–")) for metric in METRICS), now]
 
 
 def _of_text(neutral: pd.DataFrame) -> float:

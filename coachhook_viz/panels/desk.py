@@ -1,18 +1,25 @@
-"""What all panels on one session share: what is selected, what is staged, who works.
+"""What all panels on one session share: what is examined, what is staged, who works.
 
 Desk         one for each session, however many panels look at it
-Selected, Staged, Scored     its events, beside the session's own
+Selected, Staged, Scored, Judged     its events, beside the session's own
+changes      whether an event means that something else is in force, or judged otherwise
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from threading import RLock
+from typing import Any
 from weakref import WeakValueDictionary
 
+from coachhook_viz.autosave import Autosave
+from coachhook_viz.editing.config import ScopeKind
+from coachhook_viz.editing.state import EditState
 from coachhook_viz.events import (
     BranchChanged,
+    Configured,
     Emitter,
     Event,
     FactMuted,
@@ -21,9 +28,12 @@ from coachhook_viz.events import (
     Subscriber,
 )
 from coachhook_viz.facts import Fact
+from coachhook_viz.panels.applying import Applying
 from coachhook_viz.panels.words import count
 from coachhook_viz.panels.worker import Job, Worker
 from coachhook_viz.session import Session
+
+_KEPT = 400  # results
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class Selection:
     Attributes
     ----------
     prompt : str
-        What Ask and Scope look at.
+        The one prompt under examination.
     fact : int or None
         Id of a fact of the session.
     round : int or None
@@ -67,8 +77,42 @@ class Scored(Event):
     """The facts in force have been scored."""
 
 
+@dataclass(frozen=True)
+class Judged(Event):
+    """The edits in force are looked at under another rule, or with the hooks off."""
+
+
 STATE_EVENTS = (RoundApplied, Moved, FactMuted, BranchChanged)
 _DESKS: WeakValueDictionary[int, Desk] = WeakValueDictionary()
+
+
+def changes(event: Event) -> bool:
+    """Whether what the model says may be something else after `event`."""
+    return isinstance(event, (*STATE_EVENTS, Judged, Configured))
+
+
+class Kept:
+    """Results by all that they depend on; the ones used longest ago are forgotten."""
+
+    def __init__(self, most: int = _KEPT) -> None:
+        self._most = most
+        self._results: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, of: Hashable) -> Any:
+        """What was kept; None if nothing was."""
+        with self._lock:
+            if of in self._results:
+                self._results.move_to_end(of)
+            return self._results.get(of)
+
+    def put(self, of: Hashable, result: Any) -> None:
+        """Keep a result."""
+        with self._lock:
+            self._results[of] = result
+            self._results.move_to_end(of)
+            while len(self._results) > self._most:
+                self._results.popitem(last=False)
 
 
 class Desk:
@@ -80,22 +124,37 @@ class Desk:
     ----------
     session : Session
     worker : Worker
+    applying : Applying
+        The rounds that are being written.
     selection : Selection
     staged : tuple of Fact
         Facts for the next round.
     drawing : RLock
         Held by whoever draws: one lock for all panels, since one's change makes others draw.
+    kept : Kept
+        What panels have computed, by state.
     scores : dict of int to dict
         By id of a fact in force, its reliability, generality and locality now, as far as known.
+    rule : str
+        The scope under which the edits are looked at.
+    hooks : bool
+        Whether they are looked at with the hooks on.
+    autosave : Autosave or None
+        What keeps the session, once somebody has asked for it.
     """
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.worker = Worker()
-        self.drawing = RLock()
+        self.applying = Applying(self)
+        self.drawing = threading.RLock()
         self.selection = Selection()
         self.staged: tuple[Fact, ...] = ()
+        self.kept = Kept()
         self.scores: dict[int, dict[str, float]] = {}
+        self.rule: ScopeKind = session.config.scope
+        self.hooks = True
+        self.autosave: Autosave | None = None
         self._emitter = Emitter()
         session.subscribe(self._pass_on)
         self.score()
@@ -107,6 +166,33 @@ class Desk:
         if desk is None:
             desk = _DESKS[id(session)] = cls(session)
         return desk
+
+    @property
+    def state(self) -> EditState:
+        """The one model state that is examined: what is in force, as it is looked at."""
+        session = self.session
+        if not self.hooks:
+            return EditState.of(session.lm, session.config)
+        state = session.state
+        return state if self.rule == session.config.scope else state.judged(self.rule)
+
+    @property
+    def standing(self) -> str:
+        """What is in force, in a few words."""
+        session = self.session
+        position, facts = session.position, len(session.state.facts)
+        if not session.rounds:
+            return "no round yet"
+        if not position:
+            return "before round 1"
+        if not self.hooks:
+            return "hooks off"
+        within = {i for r in session.rounds[:position] for i in r.fact_ids}
+        muted = len(within & session.muted)
+        after = f"after round {position}"
+        if not facts:
+            return f"{after}, {'the only fact' if muted == 1 else f'all {muted} facts'} muted"
+        return f"{after}, {count(muted, 'fact')} muted" if muted else after
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call `subscriber` with each event of session and desk, until the result is called."""
@@ -124,18 +210,46 @@ class Desk:
         self.staged = tuple(facts)
         self._emitter.emit(Staged(source))
 
+    def judge(
+        self, source: object, rule: ScopeKind | None = None, hooks: bool | None = None
+    ) -> None:
+        """Look at the edits under another scope, or with the hooks on or off.
+
+        As long as there is no round, another scope becomes the session's own.
+        """
+        before = self.rule, self.hooks
+        self.rule = self.rule if rule is None else rule
+        self.hooks = self.hooks if hooks is None else hooks
+        if (self.rule, self.hooks) == before:
+            return
+        session = self.session
+        if self.rule != session.config.scope and not session.rounds:
+            session.configure(source=source, scope=self.rule)
+        else:
+            self._emitter.emit(Judged(source))
+
     def score(self) -> None:
         """Score the facts in force, off the main thread, for whoever wants to show it."""
         state = self.session.state
-        self.scores = {}
-        if state.facts:
-            self.worker.submit(
-                f"scoring {count(len(state.facts), 'fact')}",
-                self._score,
-                self._scored,
-                key="score",
-                patience=2,
-            )
+        of = ("scores", state.key)
+        kept = self.kept.get(of)
+        self.scores = kept or {}
+        self.worker.drop("score")
+        if not state.facts or kept is not None:
+            return
+
+        def done(scores: dict[int, dict[str, float]]) -> None:
+            self.kept.put(of, scores)
+            self.scores = scores
+            self._emitter.emit(Scored(None))
+
+        self.worker.submit(
+            f"scoring {count(len(state.facts), 'fact')}",
+            self._score,
+            done,
+            key="score",
+            patience=2,
+        )
 
     def _score(self, job: Job) -> dict[int, dict[str, float]]:
         frame = self.session.evaluate(progress=job.progress, cancel=job.cancel)
@@ -145,11 +259,9 @@ class Desk:
             scores.setdefault(fact_id, {})[metric] = value
         return scores
 
-    def _scored(self, scores: dict[int, dict[str, float]]) -> None:
-        self.scores = scores
-        self._emitter.emit(Scored(None))
-
     def _pass_on(self, event: Event) -> None:
         if isinstance(event, STATE_EVENTS):
             self.score()
+        if isinstance(event, Configured):
+            self.rule = event.config.scope
         self._emitter.emit(event)

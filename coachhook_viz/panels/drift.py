@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-import ipywidgets as widgets
 import pandas as pd
 from markupsafe import Markup
 
 from coachhook_viz import figures
-from coachhook_viz.events import Event
+from coachhook_viz.events import Configured, Event
 from coachhook_viz.measure.quality import METRICS, forgetting
-from coachhook_viz.panels.desk import STATE_EVENTS, Desk, Selected
+from coachhook_viz.panels.controls import Select, Text, column, row
+from coachhook_viz.panels.curves import PLOTS, Curves
+from coachhook_viz.panels.desk import Desk, Judged
 from coachhook_viz.panels.grid import Grid
-from coachhook_viz.panels.lines import PLOTS, Lines
-from coachhook_viz.panels.panel import Panel, Static, html, row
-from coachhook_viz.panels.retention import Retention
+from coachhook_viz.panels.lens import Lens
+from coachhook_viz.panels.panel import Static
+from coachhook_viz.panels.retention import ROOM, Retention
 from coachhook_viz.panels.running import Running
-from coachhook_viz.panels.words import likely, named
+from coachhook_viz.panels.words import count, likely, named
 from coachhook_viz.session import Session
 
 _MOST = 100  # facts that are scored, drawn once and for all
 _CHEAP = 100  # scores, facts × rounds, that are taken without being asked for
-_KEY = Markup(
-    "<p class='cv-key'>0 <span class='cv-ramp'></span> 1<span>◐ in part</span><span>○ missed</span>"
-    "<span><span class='cv-swatch cv-none'></span> not yet edited</span></p>"
-)
+_CLICK = "Click a cell to see what the model says there."
 
 
-class Drift(Panel):
+class Drift(Lens):
     """Retention of each fact, and what the rounds do to weights, thresholds and neutral text.
 
     Parameters
@@ -37,37 +36,46 @@ class Drift(Panel):
     """
 
     title = "Drift"
+    help = "what later rounds do to each fact, and to all else"
 
     def __init__(self, session: Session) -> None:
-        self._metric = widgets.Dropdown(
-            description="Of each fact after each round",
-            options=[(name.replace("_", " "), name) for name in ("target_probability", *METRICS)],
+        metrics = ("target_probability", *METRICS)
+        self._metric = Select(
+            label="Of each fact after each round",
+            options=[[name.replace("_", " "), name] for name in metrics],
+            value=metrics[0],
         )
-        self._grid = Grid(label="retention, facts by rounds", look="heat")
-        self._key = html(_KEY)
-        self._said = html("", "cv-note")
-        self._boxes = html("")
-        self._story = html("")
-        self._running = Running(Desk.of(session).worker, "Measure")
-        self._picture = widgets.Dropdown(description="Over the rounds", options=list(PLOTS))
-        self._hint = html("", "cv-note")
-        self._lines = Lines()
+        self._grid = Grid(label="Scores of facts after rounds", look="heat")
+        self._key = Text()
+        self._said = Text(classes="cv-note", live="polite")
+        self._basis = Text(classes="cv-note")
+        self._boxes = Text()
+        self._story = Text()
+        self._picture = Select(
+            label="Curve over the rounds",
+            options=[[name, name] for name in PLOTS],
+            value=next(iter(PLOTS)),
+        )
+        self._hint = Text(classes="cv-note")
+        self._curves = Curves()
         self._retention: Retention | None = None
         self._drift: pd.DataFrame | None = None
-        self._following = False
-        left = widgets.VBox(
-            [row(self._metric, classes=["cv-tools"]), self._grid, self._key, self._said]
+        running = Running(Desk.of(session).worker, "Measure")
+        self._sides = row(
+            column(row(self._metric, classes="cv-tools"), self._grid, self._key, self._said),
+            column(self._boxes, self._story, self._basis),
+            classes="cv-side cv-side-wide",
         )
-        right = widgets.VBox([self._boxes, self._story])
-        self._sides = row(left, right, classes=["cv-side", "cv-side-wide"])
-        tools = row(self._picture, self._running.buttons, classes=["cv-tools"])
-        lines = widgets.VBox([tools, self._running.said, self._hint, self._lines])
-        body = [self._sides, lines]
-        super().__init__(session, body, "what later rounds do to each fact, and to all else")
+        over = column(
+            row(self._picture, running.buttons, classes="cv-tools"),
+            running.said,
+            self._hint,
+            self._curves.numbers,
+        )
+        super().__init__(session, [self._sides, over], [self._curves], running=running)
         self.on(self._metric, lambda metric: self._draw())
-        self.on(self._picture, lambda picture: self._draw_lines())
+        self.on(self._picture, lambda picture: self._draw_curves())
         self.on(self._grid, self._picked, "selected")
-        self.click(self._running.button, self.measure)
         self.refresh()
         self.worked()
 
@@ -75,33 +83,40 @@ class Drift(Panel):
         """Score the facts over the rounds, in the background, where that is cheap."""
         state, known = self.session.state, self._retention is not None
         self._drift = None
-        self._draw_lines()
-        if not state.facts or not (known or len(state.facts) * len(state.rounds) <= _CHEAP):
+        if state.facts and self.recall(self._measured, state.key):
+            return
+        self._draw_curves()
+        if state.facts and (known or len(state.facts) * len(state.rounds) <= _CHEAP):
+            self._stale(True)
+            self.run(
+                "scoring facts over the rounds",
+                partial(Retention.measure, self.session, _MOST),
+                self._scored,
+                of=state.key,
+                patience=2,
+            )
+        else:
             self._retention = None
             self._draw()
-            return
-        self._sides.add_class("cv-stale")
-        self.desk.worker.submit(
-            "scoring facts over the rounds",
-            lambda job: Retention.measure(self.session, _MOST, job),
-            self._show,
-            self.fail,
-            key=f"drift{id(self)}",
-            patience=2,
-        )
 
     def measure(self) -> None:
         """Measure all that is shown: `Session.quality`, `forgotten` and `drift`."""
-        self._running.submit(
+        self.run(
             "measuring drift",
             lambda job: (
                 Retention.measure(self.session, _MOST, job),
                 self.session.drift(job.progress, job.cancel),
             ),
-            lambda found: self._show(*found),
-            self.fail,
+            self._measured,
+            of=self.session.state.key,
+            patience=1,
+            running=self._running,
         )
-        self.worked()
+
+    @property
+    def ready(self) -> bool:
+        """Whether anything is not measured yet."""
+        return bool(self.session.state.facts) and self._drift is None
 
     def static(self) -> Static:
         """The heat map and the lines as pictures, the rest in words."""
@@ -120,131 +135,155 @@ class Drift(Panel):
         return Static(*parts)
 
     def code(self) -> str:
-        """The calls that give what is shown."""
+        """The calls on `session` that give what is shown."""
         budget = f"{_MOST}" * (len(self.session.state.facts) > _MOST)
         lines = [
             f"quality = session.quality({budget})",
             f"cv.figures.retention(quality, {self._metric.value!r}, session.facts)",
             f"session.forgotten({budget})",
         ]
-        if self._retention is not None and not forgetting(self._retention.scores).empty:
+        known = self._retention
+        if known is not None and not forgetting(known.scores).empty:
             lines.append("cv.figures.forgetting_curve(quality)")
         if self._drift is not None:
             lines.append("drift = session.drift()")
             lines += [f"cv.figures.{name}(drift)" for name in ("weights", "shift")]
-        if self._grid.selected and self._retention is not None:
-            place, column = self._grid.selected
-            text = self._retention.facts[self._retention.ids[place]].text
-            lines.append(f"session.predict({text!r}, state=session.state_at({column + 1}))")
+        if known is not None and self._grid.selected:
+            place, column_ = self._grid.selected
+            text = known.facts[known.ids[place]].text
+            lines.append(f"session.predict({text!r}, state=session.state_at({column_ + 1}))")
         return "\n".join(lines)
 
     def hear(self, event: Event) -> None:
-        """Score again when something else is in force; follow the selection."""
-        if isinstance(event, STATE_EVENTS):
-            self.refresh()
-            self.worked()
-        elif isinstance(event, Selected) and event.source is not self:
-            self._follow()
+        """Say so when the edits are looked at under another rule than they are scored under."""
+        if isinstance(event, (Judged, Configured)):
+            self._draw_basis()
+        super().hear(event)
 
-    def worked(self) -> None:
-        """How far a measurement has come."""
-        self._running.draw(bool(self.session.state.facts))
+    def follow(self) -> None:
+        """Mark the cell of the fact and round that are selected, and look at it."""
+        known, at = self._retention, self._place()
+        if known is not None:
+            self._grid.selected = at
+            self._look(known, at)
 
-    def _show(self, retention: Retention, drift: pd.DataFrame | None = None) -> None:
-        with self.desk.drawing:
-            self.alert()
-            self._retention = retention
-            self._drift = self._drift if drift is None else drift
-            self._draw()
-            self._draw_lines()
+    def _scored(self, retention: Retention) -> None:
+        self.alert()
+        self._retention = retention
+        self._draw()
+
+    def _measured(self, found: tuple[Retention, pd.DataFrame]) -> None:
+        self._drift = found[1]
+        self._scored(found[0])
+        self._draw_curves()
+        self.worked()
+
+    def _stale(self, old: bool) -> None:
+        """Whether what is shown is of what was in force before."""
+        known = self._retention
+        dense = known is not None and known.rounds > ROOM
+        self._sides.classes = f"cv-side cv-side-wide{' cv-close' * dense}{' cv-stale' * old}"
 
     def _draw(self) -> None:
         """Heat map, boxes and words."""
         known = self._retention
-        self._sides.remove_class("cv-stale")
-        self._key.layout.display = "none" if known is None else ""
+        self._stale(False)
+        self._key.hidden = self._said.hidden = known is None
+        self._metric.hidden = known is None
+        self._draw_basis()
         if known is None:
-            empty = "Measure scores the facts after each round."
-            if not self.session.state.facts:
-                empty = "No fact is in force yet."
-            self._grid.show([], rows=[], columns=[], empty=empty, selected=[])
-            self._boxes.value = self._story.value = self._said.value = ""
+            self._grid.show([], rows=[], columns=[], keys=[], empty=self._empty())
+            self._boxes.say()
+            self._story.say()
             return
+        self._key.say(known.key())
         self._grid.show(
             known.cells(self._metric.value),
             rows=[named(known.facts[fact_id]) for fact_id in known.ids],
             columns=[f"r{place}" for place in range(1, known.rounds + 1)],
+            keys=known.ids,
+            selected=self._place(),
         )
-        self._boxes.value = str(known.boxes())
-        self._story.value = str(known.story())
-        self._follow()
+        self._boxes.say(known.boxes())
+        self._story.say(known.story())
+        self._look(known, self._grid.selected)
 
-    def _draw_lines(self) -> None:
+    def _empty(self) -> str:
+        state, here = self.session.state, "each row here is a fact and each column a round"
+        if not state.facts:
+            return self.nothing(here)
+        facts, rounds = count(len(state.facts), "fact"), count(len(state.rounds), "round")
+        return f"Press Measure to score {facts} over {rounds}: then {here}."
+
+    def _draw_basis(self) -> None:
+        rule = self.session.config.scope
+        other = not self.desk.hooks or self.desk.rule != rule
+        self._basis.hidden = not other or self._retention is None
+        self._basis.say(f"Scored with the hooks on, under the {rule} scope of the edits.")
+
+    def _draw_curves(self) -> None:
         """One of the pictures over the rounds, once all is measured."""
         picture, known = PLOTS[self._picture.value], self._retention
         frame = self._drift
         if picture.scores and frame is not None and known is not None:
             frame = known.scores
-        values = None if frame is None else picture.lines(frame)
-        self._hint.value = ""
+        values = None if frame is None else picture.values(frame)
+        self._picture.hidden = not self.session.state.facts
         if values is not None and not values.empty:
-            self._lines.show(values, picture.label, picture.highest)
+            self._hint.say()
+            self._curves.show(values, picture.label, picture.highest)
             return
-        self._lines.clear()
-        if self.session.state.facts:
-            self._hint.value = (
-                "No fact took in its own round."
-                if values is not None
-                else "Measure reads weights, thresholds and neutral text; it takes some seconds."
+        self._curves.clear()
+        if not self.session.state.facts:
+            self._hint.say()
+        elif values is not None:
+            self._hint.say("No fact took in its own round, so none can be forgotten.")
+        else:
+            self._hint.say(
+                "Measure draws here, round by round, how many facts are forgotten, the size of"
+                " ΔW, the thresholds, and how neutral text changes. It takes some seconds."
             )
 
     def _picked(self, at: list[int]) -> None:
         known = self._retention
-        if self._following or not at or known is None or at[0] >= len(known.ids):
-            return
+        if not at or known is None or at == self._place():
+            return  # nobody's pick, or the one that is selected
         fact_id, round_ = known.ids[at[0]], at[1] + 1
         self.desk.select(self, fact=fact_id, round=round_, prompt=known.facts[fact_id].text)
-        self._look(known, fact_id, round_)
+        self._look(known, at)
 
-    def _follow(self) -> None:
-        """Mark the cell of the fact and round that are selected."""
-        known, fact_id, round_ = (
-            self._retention,
-            self.desk.selection.fact,
-            self.desk.selection.round,
-        )
-        if known is None:
-            return
-        place: list[int] = []
-        if fact_id in known.ids and round_ is not None and 0 < round_ <= known.rounds:
-            place = [known.ids.index(fact_id), round_ - 1]
-            self._look(known, fact_id, round_)
-        else:
-            self._said.value = "Click a cell to see what the model says there."
-        self._following = True
-        try:
-            self._grid.selected = place
-        finally:
-            self._following = False
+    def _place(self) -> list[int]:
+        """Row and column of the fact and round that are selected."""
+        known, picked = self._retention, self.desk.selection
+        if known is None or picked.fact not in known.ids or picked.round is None:
+            return []
+        if not 0 < picked.round <= known.rounds:
+            return []
+        return [known.ids.index(picked.fact), picked.round - 1]
 
-    def _look(self, known: Retention, fact_id: int, round_: int) -> None:
+    def _look(self, known: Retention, at: list[int]) -> None:
         """What the model says to a fact's prompt with the first rounds in force."""
-        fact, scores = known.facts[fact_id], known.at(fact_id, round_)
-
-        def show(now: pd.DataFrame) -> None:
-            said = f"“{fact.text}” after round {round_}: {likely(now)}."
-            if scores:
-                said += (
-                    f" Probability of “{fact.target}” {scores['target_probability']:.3f},"
-                    f" rank {scores['target_rank']:.0f}."
-                )
-            with self.desk.drawing:
-                self._said.value = html(said).value
-
-        self.desk.worker.submit(
+        if not at:
+            self._said.say(_CLICK)
+            return
+        session, round_ = self.session, at[1] + 1
+        text = known.facts[known.ids[at[0]]].text
+        self.run(
             "asking",
-            lambda job: self.session.predict(fact.text, top=3, state=self.session.state_at(round_)),
-            show,
-            self.fail,
-            key=f"drift cell{id(self)}",
+            lambda job: session.predict(text, top=3, state=session.state_at(round_)),
+            partial(self._answered, known, at),
+            of=(session.state.key, text, round_),
         )
+
+    def _answered(self, known: Retention, at: list[int], now: pd.DataFrame) -> None:
+        if at != self._place():
+            return  # another cell is looked at, or none
+        fact_id, round_ = known.ids[at[0]], at[1] + 1
+        fact, scores = known.facts[fact_id], known.at(fact_id, round_)
+        said = f"“{fact.text}” after round {round_}: {likely(now)}."
+        if scores:
+            said += (
+                f" Probability of “{fact.target}” {scores['target_probability']:.3f},"
+                f" rank {scores['target_rank']:.0f}."
+            )
+        self._said.say(Markup("<p>{}</p>").format(said))

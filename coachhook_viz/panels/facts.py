@@ -1,40 +1,50 @@
-"""Facts: enter what the model should say, and see at once what it says now."""
+"""Facts: enter what the model should say, see at once what it says now, and apply it."""
 
 from __future__ import annotations
 
+import re
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import ipywidgets as widgets
 import pandas as pd
 from markupsafe import Markup
 
 from coachhook_viz.editing.inspect import Scope
+from coachhook_viz.editing.state import Round
 from coachhook_viz.events import Event
-from coachhook_viz.facts import Fact, FactError, Neighbor, find_conflicts, find_problems, validate
+from coachhook_viz.facts import Fact, FactError, Neighbor, find_problems, validate
+from coachhook_viz.panels.controls import (
+    Button,
+    Chips,
+    Field,
+    ListBox,
+    Select,
+    Text,
+    Toggle,
+    Upload,
+    column,
+    row,
+)
 from coachhook_viz.panels.desk import STATE_EVENTS, Scored, Selected, Staged
-from coachhook_viz.panels.grid import Cell, Grid, Kind
-from coachhook_viz.panels.panel import Panel, Static, html, row, told
+from coachhook_viz.panels.listing import FILTERS, SORTS, Listing
+from coachhook_viz.panels.meeting import Meeting
+from coachhook_viz.panels.panel import Panel, Static, told
+from coachhook_viz.panels.running import progress
 from coachhook_viz.panels.words import count, likely, word
 from coachhook_viz.reading import FactFileError, bundled_facts, read_facts
+from coachhook_viz.recipe import fact_source
 from coachhook_viz.session import Session
 
 _FIELDS = ("prompt", "subject", "target", "truth", "paraphrases", "neighbors")
-_EDITABLE = _FIELDS[:3]
-_MOST = 200  # facts that are listed: more would keep the page busy
 _ANSWER = "=>"  # between a neighbour's prompt and its answer
-_HINT = (
-    "Write {} in the prompt where the subject goes. Here stands then what the model says now, where"
-    " the subject ends, and what the scope allows."
-)
+_HINT = "Write {} where the subject goes. What the model says now then stands here."
+_SUGGESTED = re.compile(r"here: (['\"])(.*)\1\)", re.DOTALL)  # in the reason of a problem
 
 
 class Facts(Panel):
-    """Facts to stage for the next round, and those in force with how they hold.
+    """Facts to apply now or to stage, and those in force with how they hold.
 
     Parameters
     ----------
@@ -42,95 +52,132 @@ class Facts(Panel):
     """
 
     title = "Facts"
+    help = "what the model should say"
 
     def __init__(self, session: Session) -> None:
-        self._fields: dict[str, Any] = {
-            "prompt": widgets.Text(description="Prompt", placeholder="The capital of {} is"),
-            "subject": widgets.Text(description="Subject", placeholder="Peru"),
-            "target": widgets.Text(description="Target", placeholder="Oslo"),
-            "truth": widgets.Text(description="Truth (optional)", placeholder="Lima"),
-            "paraphrases": widgets.Textarea(
-                description="Paraphrases, one a line", rows=2, placeholder="Peru's capital is"
+        self._fields = {
+            "prompt": Field(
+                label="Prompt of the fact", placeholder="The capital of {} is", rows=1, submits=True
             ),
-            "neighbors": widgets.Textarea(
-                description=f"Neighbours, one a line: prompt {_ANSWER} answer",
+            "subject": Field(label="Subject", placeholder="Peru"),
+            "target": Field(label="Target", placeholder="Oslo"),
+            "truth": Field(label="Truth (optional)", placeholder="Lima"),
+            "paraphrases": Field(
+                label="Paraphrases, one a line", rows=2, placeholder="Peru's capital is"
+            ),
+            "neighbors": Field(
+                label=f"Neighbours, one a line: prompt {_ANSWER} answer",
                 rows=2,
                 placeholder=f"The capital of Chile is {_ANSWER} Santiago",
             ),
         }
-        self._wrong = {name: html("", "cv-note", "cv-bad") for name in _FIELDS}
-        self._feedback = html(_HINT, "cv-note", "cv-kept", "cv-feedback")
-        self._stage = widgets.Button(description="Stage", button_style="primary")
-        self._more = widgets.ToggleButton(description="More…")
-        self._back = widgets.Button(
-            description="Take back", tooltip="the staged fact, into the form", disabled=True
+        self._feedback = Text(_HINT, "cv-note cv-feedback", live="polite", label="about the fact")
+        self._hints = Chips(label="suggestions")
+        self._now = Button("Apply now", "primary", tip="one round with this fact alone")
+        self._stage = Button("Stage", tip="keep it for a round with others")
+        self._more = Toggle(label="More", expands=True, name="More fields of a fact")
+        self._upload = Upload("Open file", ".csv,.json,.jsonl", tip="facts as CSV, JSON or JSONL")
+        self._gallery = Select(
+            label="Gallery", options=[["Five facts from…", ""], *_relations()], classes="cv-bare"
         )
-        self._gallery = widgets.Dropdown(
-            description="Gallery",
-            options=[("five facts of a relation…", ""), *_relations()],
-            value="",
-        )
-        self._upload = widgets.FileUpload(
-            description="Open file", accept=".csv,.json,.jsonl", multiple=False
-        )
-        self._pasted = widgets.Textarea(
-            description="Paste CSV or JSON", rows=3, placeholder="prompt,subject,target"
-        )
-        self._read = widgets.Button(description="Read")
-        self._found = html("", "cv-note")  # what was read
-        self._list = Grid(
+        self._pasted = Field(label="Paste CSV or JSON", rows=3, placeholder="prompt,subject,target")
+        self._read = Button("Read", name="Read what was pasted")
+        self._found = Text(live="polite")  # what was read
+        self._search = Field(label="Search facts", placeholder="Search facts…", classes="cv-bare")
+        self._filter = Select(label="Show facts", options=FILTERS, value="all", classes="cv-bare")
+        self._sort = Select(label="Sort facts", options=SORTS, value="order", classes="cv-bare")
+        self._list = ListBox(
             label="facts: staged and in force",
-            picks="row",
-            empty="No fact yet. Type one, or take some from the gallery.",
+            empty="Your facts will stand here.",
         )
-        self._table = Grid(
-            label="staged facts as a table", columns=_EDITABLE, empty="No fact is staged."
+        self._mute = Button("Mute", hidden=True)
+        self._back = Button("Take back", hidden=True, tip="the staged fact, into the form")
+        self._clear = Button("Clear staged", "quiet")
+        self._apply = Button("Apply", "primary")
+        self._size = Field(label="in rounds of", value="10", classes="cv-inline")
+        self._expected = Text(classes="cv-note")
+        self._pause = Button("Pause", hidden=True, tip="after the round that runs")
+        self._cancel = Button("Cancel", name="Cancel the round", hidden=True)
+        self._progress = Text(classes="cv-progress-box")
+        self._ended = Text(classes="cv-note", live="polite")
+        self._listing = Listing(session)
+        self._optional = column(
+            *(self._fields[name] for name in _FIELDS[3:]),
+            self._pasted,
+            row(self._read),
+            classes="cv-optional",
+            hidden=True,
         )
-        self._entries: list[int | None] = []  # per row: a fact's id, None where it is staged
-        self._filling = False
-        cells = {n: widgets.VBox([self._fields[n], self._wrong[n]]) for n in _FIELDS}
-        optional = widgets.VBox(
-            [
-                *(cells[name] for name in _FIELDS[3:]),
-                self._pasted,
-                row(self._read, self._upload),
-                self._found,
-                html("Staged facts; press Enter twice, or click twice, to type.", "cv-note"),
-                self._table,
-            ]
+        self._tools = row(self._search, self._filter, self._sort, classes="cv-tools-list")
+        self._batch = column(
+            row(self._apply, self._size, self._expected, self._clear),
+            classes="cv-batch",
+            hidden=True,
         )
-        optional.add_class("cv-optional")
-        optional.layout.display = "none"
+        self._met = Text(classes="cv-note cv-warn", live="polite")
+        self._offers = Chips(label="what to do with facts that are edited already")
+        self._meeting = Meeting(session)
+        self._about: list[Fact] = []  # what the form says, while a person has to decide on it
         body = [
-            row(*(cells[name] for name in _FIELDS[:3]), classes=["cv-fields"]),
-            self._feedback,
-            row(self._stage, self._back, self._more),
-            optional,
-            self._gallery,
+            column(
+                self._fields["prompt"],
+                row(self._fields["subject"], self._fields["target"], classes="cv-fields"),
+                row(self._now, self._stage, self._more),
+                row(self._gallery, self._upload, classes="cv-sources"),
+                self._feedback,
+                self._hints,
+                self._optional,
+                self._found,
+                classes="cv-composer",
+            ),
+            self._tools,
             self._list,
+            row(self._mute, self._back),
+            column(
+                self._met,
+                self._offers,
+                self._batch,
+                self._progress,
+                row(self._pause, self._cancel),
+                self._ended,
+                classes="cv-foot",
+            ),
         ]
-        super().__init__(session, body, "what the model should say")
+        super().__init__(session, body)
         for field in self._fields.values():
-            self.on(field, self._typed)
-        for name in _EDITABLE:
-            self._fields[name].on_msg(self._entered)
+            self.on(field, lambda value: self.later(self._check))
+        for name in ("prompt", "subject", "target"):
+            self._fields[name].on_enter(lambda: self._do(self.stage))
+        self.click(self._now, self.apply_now)
         self.click(self._stage, self.stage)
-        self.click(self._back, self._take_back)
         self.click(self._read, self._from_paste)
-        self.on(self._more, lambda open_: setattr(optional.layout, "display", _display(open_)))
+        self.click(self._mute, self._toggle_mute)
+        self.click(self._back, self._take_back)
+        self.click(self._clear, lambda: self.desk.stage([], self))
+        self.click(self._apply, self.apply)
+        self.click(self._pause, self._toggle_pause)
+        self.click(self._cancel, self.desk.applying.cancel)
+        self.on(self._more, lambda shown: setattr(self._optional, "hidden", not shown))
         self.on(self._gallery, self._from_gallery)
-        self.on(self._upload, self._from_file)
-        self.on(self._list, self._picked, "selected")
-        self._table.on_type(self._edited)
-        self._draw()
+        self._upload.on_file(lambda name, data: self._do(lambda: self._take(name, data)))
+        self._hints.on_pick(lambda place: self._do(lambda: self._take_hint(place)))
+        self._offers.on_pick(lambda place: self._do(lambda: self._settle(place)))
+        for node in (self._search, self._filter, self._sort):
+            self.on(node, lambda value: self.refresh())
+        self.on(self._list, self._picked, "chosen")
+        self.refresh()
+        self.worked()
 
     @property
     def fact(self) -> Fact:
         """What the form says now, whether or not it can be edited."""
-        values = {name: str(field.value) for name, field in self._fields.items()}
+        values = {name: field.value for name, field in self._fields.items()}
+        prompt, subject = values["prompt"], values["subject"]
+        if "{}" not in prompt and subject.strip() and prompt.count(subject) == 1:
+            prompt = prompt.replace(subject, "{}")  # the sentence as one would say it
         return Fact(
-            values["prompt"],
-            values["subject"],
+            prompt,
+            subject,
             values["target"],
             values["truth"] or None,
             tuple(filter(str.strip, values["paraphrases"].splitlines())),
@@ -150,208 +197,289 @@ class Facts(Panel):
                 for n in fact.neighbors
             ),
         }
-        self._filling = True
-        try:
-            for name, value in values.items():
-                self._fields[name].value = value
-        finally:
-            self._filling = False
-        self.later(self._check)
+        for name, value in values.items():
+            self._fields[name].put(value)
 
     def stage(self, facts: Sequence[Fact] | None = None) -> None:
         """Stage facts for the next round: those given, or the one in the form."""
         chosen = [self.fact] if facts is None else list(facts)
-        self._say_problems({})
-        try:
-            validate([*self.desk.staged, *chosen])
-            if facts is None:
-                self.session.check(chosen)
-        except FactError as error:
-            if facts is None:
-                mine = len(self.desk.staged)
-                self._say_problems({p.field: p.reason for p in error.problems if p.index >= mine})
-            else:
-                self.fail(error)
+        if facts is None and not self._sound(chosen[0]):
             return
+        validate(chosen) if len(chosen) == 1 else None
         self.alert()
         self.desk.stage([*self.desk.staged, *chosen], self)
         if facts is None:
             self.fill(Fact("", "", ""))
 
+    def apply_now(self) -> None:
+        """Write the fact in the form as one round, in the background."""
+        fact = self.fact
+        if not self._sound(fact):
+            return
+        if self._meeting.asks([fact]):
+            self._about = [fact]
+            self._say_meeting()
+            return
+        self._write([fact])
+
+    def apply(self) -> None:
+        """Write the staged facts, in rounds of the size that stands beside the button."""
+        facts = self.desk.staged
+        if facts:
+            self.desk.applying.begin(facts, self._rounds_of())
+
     def static(self) -> Static:
         """The list as a table."""
         lines = [
-            Markup("<tr><td>{}</td><td>{}</td><td>{}</td></tr>").format(mark, str(fact), where)
-            for mark, fact, where, _ in self._lines()
+            Markup("<tr><td>{}</td><td>{}</td><td>{}</td></tr>").format(
+                line.mark, str(line.fact), line.where
+            )
+            for line in self._listing.all(self.desk)
         ]
         table = Markup("<table><tr><th></th><th>fact</th><th>round</th></tr>{}</table>")
         return Static(table.format(Markup("").join(lines))) if lines else Static("No fact yet.")
 
     def code(self) -> str:
         """The facts, as the calls that make them."""
-        listed = ",\n".join(f"    {_source(fact)}" for fact in self.desk.staged or [self.fact])
+        listed = ",\n".join(f"    {fact_source(fact)}" for fact in self.desk.staged or [self.fact])
         return f"facts = [\n{listed},\n]"
 
     def hear(self, event: Event) -> None:
         """Draw the list anew; follow the selection."""
         if isinstance(event, (Staged, Scored, *STATE_EVENTS)):
-            self._draw()
+            self.refresh()
+            self.worked()
             if isinstance(event, STATE_EVENTS):
                 self.later(self._check)
         elif isinstance(event, Selected) and event.source is not self:
-            fact_id = event.now.fact
-            if fact_id != event.before.fact and fact_id in self._entries:
-                self._list.selected = [self._entries.index(fact_id), 1]
+            key = f"f{event.now.fact}"
+            if event.now.fact != event.before.fact and key in self._listing.shown:
+                self._list.chosen = [key]
+                self._draw_chosen()
+
+    def refresh(self) -> None:
+        """The list as it is now."""
+        desk = self.desk
+        lines = self._listing.choose(desk, self._search.value, self._filter.value, self._sort.value)
+        chosen = [key for key in self._list.chosen if key in self._listing.shown]
+        with self._list.together():
+            self._list.chosen = chosen
+            self._list.rows = [line.plain() for line in lines]
+        some = bool(desk.staged or desk.session.facts)
+        self._tools.hidden = not some
+        self._list.empty = (
+            "No fact fits the search."
+            if some
+            else "Your facts will stand here. Type one above, take five from the gallery, or open a"
+            " file."
+        )
+        staged = len(desk.staged)
+        self._batch.hidden = not staged
+        self._apply.label = f"Apply {staged}" if staged else "Apply"
+        self._size.hidden = staged < 2
+        self._expected.say(desk.applying.expected(staged))
+        self._draw_chosen()
+        self._say_meeting()
 
     def worked(self) -> None:
-        """Nothing is staged or removed while a round is being edited."""
-        self._stage.disabled = self._read.disabled = self.desk.worker.exclusive is not None
+        """Nothing is staged or removed while a round is being edited; how far it has come."""
+        worker, applying = self.desk.worker, self.desk.applying
+        busy = worker.exclusive is not None
+        for button in (self._now, self._read, self._apply, self._mute):
+            button.disabled = busy
+        job = worker.exclusive
+        said = Markup("")
+        if job is not None:
+            said = progress(job, applying.seconds_left if applying.running else None)
+        self._progress.say(said)
+        self._progress.hidden = not said
+        self._pause.hidden = not (applying.running and applying.rounds > 1)
+        self._pause.label = "Go on" if applying.pausing else "Pause"
+        self._cancel.hidden = not busy
+        self._ended.say("" if busy else applying.said)
+        self._ended.hidden = busy or not applying.said
 
-    def _entered(self, field: Any, content: dict[str, Any], buffers: list[bytes]) -> None:
-        if content.get("event") == "submit" and not self._stage.disabled:  # the key Enter
-            self._do(self.stage)
+    def _sound(self, fact: Fact) -> bool:
+        """Whether the fact in the form can be edited; if not, what is wrong with which field."""
+        self._say_problems({})
+        try:
+            validate([fact])
+            self.session.check([fact])
+        except FactError as error:
+            self._say_problems({problem.field: problem.reason for problem in error.problems})
+            return False
+        return True
 
-    def _typed(self, value: str) -> None:
-        if not self._filling:
-            self.later(self._check)
+    def _write(self, facts: list[Fact]) -> None:
+        """Apply what the form says, and make room for the next."""
+        self.desk.applying.begin(facts, None, lambda round_: self._do(lambda: self._look(round_)))
+        self.fill(Fact("", "", ""))
+
+    def _look(self, round_: Round) -> None:
+        """Ask and Scope look at the first fact of a round."""
+        self.desk.select(self, prompt=round_.facts[0].text)
+
+    def _rounds_of(self) -> int:
+        text = self._size.value.strip()
+        if not text.isdecimal() or not int(text):
+            self._size.error = f"Write a whole number of facts, as 10, not {text!r}."
+            raise ValueError(self._size.error)
+        self._size.error = ""
+        return int(text)
+
+    def _toggle_pause(self) -> None:
+        applying = self.desk.applying
+        (applying.go_on if applying.pausing else applying.pause)()
+        self.worked()
 
     def _check(self) -> None:
         """What can be said of the form while it is being typed into."""
         fact = self.fact
-        given = {name for name in _FIELDS if str(self._fields[name].value).strip()}
+        if self._about and self._about != [fact]:
+            self._about = []
+            self._say_meeting()
+        given = {name for name in _FIELDS if self._fields[name].value.strip()}
         self._say_problems({p.field: p.reason for p in find_problems([fact]) if p.field in given})
         if not {"prompt", "subject"} <= given or fact.prompt.count("{}") != 1:
-            self._feedback.value = _HINT
+            self._feedback.say(_HINT)
+            self.desk.worker.drop(f"{id(self)} _say_now")
             return
-        self.desk.worker.submit(
+        state = self.session.state
+        self.run(
             "reading the prompt",
             lambda job: (
-                self.session.scope(fact.text, fact.subject),
-                self.session.predict(fact.text, top=3),
+                fact,
+                self.session.scope(fact.text, fact.subject, state),
+                self.session.predict(fact.text, top=3, state=state),
             ),
-            lambda found: self._say_now(fact, *found),
-            lambda error: self._feedback.set_trait("value", str(_line("✗", "bad", told(error)))),
-            key=f"facts{id(self)}",
+            self._say_now,
+            of=(fact, state.key),
         )
 
-    def _say_now(self, fact: Fact, scope: Scope, now: pd.DataFrame) -> None:
-        """What the model says now, where the subject ends, what the scope allows, conflicts."""
-        lines = []
-        count, place = len(scope.tokens), scope.subject_last
-        limits = f"{count} tokens, highest possible z {scope.ceiling:.2f}"
+    def _failed(self, error: Exception) -> None:
+        self._do(lambda: self._feedback.say(_line("✗", "bad", told(error))))
+
+    def _say_now(self, found: tuple[Fact, Scope, pd.DataFrame]) -> None:
+        """What the model says now, where the subject ends, what the scope allows."""
+        fact, scope, now = found
+        says = word(now["token"].iloc[0])
+        lines = [
+            Markup("<div>Now says <b>“{}”</b> ({:.2f}), then {}.</div>").format(
+                says, now["probability"].iloc[0], likely(now.iloc[1:])
+            )
+        ]
+        place = scope.subject_last
         if place is None:
             lines.append(_line("✗", "bad", "The subject is not in the prompt as tokens."))
         else:
             last = word(scope.tokens[place])
-            lines.append(_line("✓", "good", f"Subject found; last token “{last}”, {limits}."))
+            text = f"Subject found; last token “{last}”, {count(len(scope.tokens), 'token')}."
+            lines.append(_line("✓", "good", text))
         alpha = float(scope.alpha.max())
         if scope.kind == "zscore" and scope.ceiling < alpha:
-            text = f"So short a prompt lowers α from {alpha:.2f} to below {scope.ceiling:.2f}."
-            lines.append(_line("!", "warn", text))
-        lines.append(Markup("<div>Now the model says {}</div>").format(likely(now)))
-        known = [*self.desk.staged, *self.session.state.facts]
-        for place, _ in find_conflicts([*known, fact]):
-            if (known[place].prompt, known[place].subject) == (fact.prompt, fact.subject):
-                text = f"Conflict: a fact there asks the same and wants {known[place].target!r}."
-                lines.append(_line("!", "warn", text))
-                break
-        self._feedback.value = str(Markup("").join(lines))
+            lines.append(
+                _line(
+                    "!",
+                    "warn",
+                    f"No z-score can exceed {scope.ceiling:.2f} here, so this edit would lower α"
+                    f" from {alpha:.2f}. The match scope has no such limit.",
+                )
+            )
+        met = self._meeting.of([fact])
+        lines += [_line("!", "warn", one.sentence) for one in met]
+        self._feedback.say(Markup("").join(lines))
 
     def _say_problems(self, problems: dict[str, str]) -> None:
         for name in _FIELDS:
             reason = problems.get(name, "")
-            self._wrong[name].value = str(Markup("{}").format(reason[:1].upper() + reason[1:]))
-            (self._fields[name].add_class if reason else self._fields[name].remove_class)(
-                "cv-wrong"
-            )
-        rest = [reason for name, reason in problems.items() if name not in _FIELDS]
-        self.alert(" ".join(rest))
+            self._fields[name].error = reason[:1].upper() + reason[1:]
+        found = _SUGGESTED.search(problems.get("prompt", ""))
+        self._hints.options = [found[2]] if found else []
+        self.alert(" ".join(reason for name, reason in problems.items() if name not in _FIELDS))
 
-    def _lines(self) -> list[tuple[str, Fact, str, Kind]]:
-        """Mark, fact, round and kind of each row: staged ones first."""
-        session = self.session
-        lines: list[tuple[str, Fact, str, Kind]] = [
-            ("+", fact, "staged", "now") for fact in self.desk.staged
-        ]
-        rounds = {i: place for place, r in enumerate(session.rounds, 1) for i in r.fact_ids}
-        for fact_id, fact in session.facts.items():
-            place = rounds[fact_id]
-            if fact_id in session.muted:
-                lines.append(("–", fact, f"{place}, muted", "muted"))
-            elif place > session.position:
-                lines.append(("·", fact, f"{place}, undone", "undone"))
-            else:
-                mark, kind = _holds(self.desk.scores.get(fact_id))
-                lines.append((mark, fact, str(place), kind))
-        return lines
+    def _take_hint(self, place: int) -> None:
+        self._fields["prompt"].put(self._hints.options[place])
 
-    def _draw(self) -> None:
-        lines = self._lines()
-        staged = self.desk.staged
-        self._entries = [*[None] * len(staged), *self.session.facts][:_MOST]
-        cells = [_row(*line) for line in lines[:_MOST]]
-        if more := len(lines) - len(cells):
-            cells.append([Cell(), Cell(f"{count(more, 'more fact')}, not listed"), Cell(), Cell()])
-        self._list.show(cells)
-        self._table.show(
-            [
-                [Cell(getattr(fact, name), editable=True) for name in _EDITABLE]
-                for fact in staged[:_MOST]
-            ]
-        )
+    def _say_meeting(self) -> None:
+        """Facts that meet edits in force: say it, and offer what can be done."""
+        said = self._meeting.say(self._about or self.desk.staged)
+        self._met.say(said)
+        self._met.hidden = not said
+        self._offers.options = list(Meeting.OFFERS) if said else []
 
-    def _picked(self, at: list[int]) -> None:
-        if not at or at[0] >= len(self._entries):
-            self._back.disabled = True
-            return
-        fact_id = self._entries[at[0]]
-        self._back.disabled = fact_id is not None
-        if fact_id is None:
-            self.desk.select(self, prompt=self.desk.staged[at[0]].text)
+    def _settle(self, place: int) -> None:
+        """What a person has chosen for facts that meet edits in force."""
+        form, self._about = bool(self._about), []
+        facts = self._meeting.settle(place)
+        if not form:
+            self.desk.stage(facts, self)
+        elif facts:
+            self._write(facts)
         else:
-            fact = self.session.facts[fact_id]
-            self.desk.select(self, fact=fact_id, prompt=fact.text)
+            self.fill(Fact("", "", ""))
+        self._say_meeting()
+
+    def _picked(self, chosen: list[str]) -> None:
+        self._draw_chosen()
+        if len(chosen) != 1:
+            return
+        fact = self._listing.fact(chosen[0])
+        if chosen[0].startswith("f"):
+            self.desk.select(self, fact=int(chosen[0][1:]), prompt=fact.text)
+        else:
+            self.desk.select(self, fact=None, prompt=fact.text)
+
+    def _draw_chosen(self) -> None:
+        """What can be done with the rows that are chosen."""
+        facts = self._chosen_ids()
+        staged = [key for key in self._list.chosen if key.startswith("s")]
+        muted = bool(facts) and all(i in self.session.muted for i in facts)
+        some = f" {len(facts)}" if len(facts) > 1 else ""
+        self._mute.hidden, self._back.hidden = not facts, not staged
+        self._mute.label = f"{'Unmute' if muted else 'Mute'}{some or ' fact'}"
+        self._back.label = f"Take {len(staged)} back" if len(staged) > 1 else "Take back"
+
+    def _chosen_ids(self) -> list[int]:
+        return [int(key[1:]) for key in self._list.chosen if key.startswith("f")]
+
+    def _toggle_mute(self) -> None:
+        facts = self._chosen_ids()
+        if self.desk.worker.exclusive is not None:
+            raise ValueError("a round is being edited: wait for it, or cancel it")
+        unmute = all(i in self.session.muted for i in facts)
+        for fact_id in facts:
+            (self.session.unmute if unmute else self.session.mute)(fact_id, source=self)
 
     def _take_back(self) -> None:
-        selected = self._list.selected
-        if selected and selected[0] < len(self.desk.staged):
-            staged = list(self.desk.staged)
-            fact = staged.pop(selected[0])
-            self.fill(fact)
-            if fact.truth or fact.paraphrases or fact.neighbors:
+        """Of one staged fact into the form, of several off the stage."""
+        keys = [key for key in self._list.chosen if key.startswith("s")]
+        facts = [self._listing.fact(key) for key in keys]
+        if len(facts) == 1:
+            self.fill(facts[0])
+            if facts[0].truth or facts[0].paraphrases or facts[0].neighbors:
                 self._more.value = True  # they stay in the form: let them be seen
-            self._list.selected = []  # first: from here on a click picks among what is left
-            self.desk.stage(staged, self)
-
-    def _edited(self, place: int, column: int, text: str) -> None:
+        self._list.chosen = []
         staged = list(self.desk.staged)
-        if place >= len(staged):
-            return
-        staged[place] = replace(staged[place], **{_EDITABLE[column]: text})  # type: ignore[arg-type]
-        with self.saying():
-            validate(staged)
-            self.desk.stage(staged, self)
-        self._draw()
+        for fact in facts:
+            staged.remove(fact)
+        self.desk.stage(staged, self)
 
     def _from_gallery(self, relation: str) -> None:
         if relation:
             known = {(f.prompt, f.subject) for f in (*self.desk.staged, *self.session.state.facts)}
-            self.stage(
-                [
-                    fact
-                    for fact in bundled_facts()
-                    if fact.relation == relation and (fact.prompt, fact.subject) not in known
-                ][:5]
-            )
+            new = [
+                fact
+                for fact in bundled_facts()
+                if fact.relation == relation and (fact.prompt, fact.subject) not in known
+            ][:5]
             self._gallery.value = ""
-
-    def _from_file(self, files: tuple[Any, ...]) -> None:
-        if files:
-            self._take(files[0]["name"], bytes(files[0]["content"]))
-            self._upload.value = ()
+            if not new:
+                self.alert("All facts of that relation are staged or in force.")
+                return
+            self.stage(new)
 
     def _from_paste(self) -> None:
-        text = str(self._pasted.value).strip()
+        text = self._pasted.value.strip()
         ending = "json" if text.startswith("[") else "jsonl" if text.startswith("{") else "csv"
         self._take(f"pasted.{ending}", text.encode())
 
@@ -360,23 +488,18 @@ class Facts(Panel):
         try:
             facts, said = _read(name, data)
         except (FactFileError, OSError) as error:
-            self._found.value = str(_line("✗", "bad", told(error)))
+            self._found.say(_line("✗", "bad", told(error)))
             return
-        known = {(fact.prompt, fact.subject) for fact in self.desk.staged}
-        new = {(f.prompt, f.subject): f for f in reversed(facts)}  # the first of each
-        kept = [fact for fact in facts if new[fact.prompt, fact.subject] is fact]
-        kept = [fact for fact in kept if (fact.prompt, fact.subject) not in known]
+        staged = {(fact.prompt, fact.subject, fact.target) for fact in self.desk.staged}
+        kept = list({(f.prompt, f.subject, f.target): f for f in facts}.values())
+        kept = [fact for fact in kept if (fact.prompt, fact.subject, fact.target) not in staged]
         if left := len(facts) - len(kept):
-            said.append(
-                f"{count(left, 'fact')} left out: an earlier one asks the same. Apply them in"
-                " another round."
-            )
-        before = len(self.desk.staged)
-        self.stage(kept)
-        staged = len(self.desk.staged) - before
-        lines = [_line("✓", "good", f"{count(staged, 'fact')} staged.")] * bool(staged)
+            said.append(f"{count(left, 'fact')} left out: the same fact is staged already.")
+        if kept:
+            self.stage(kept)
+        lines = [_line("✓", "good", f"{count(len(kept), 'fact')} staged from {name}.")] * bool(kept)
         lines += [_line("!", "warn", text) for text in said]
-        self._found.value = str(Markup("").join(lines))
+        self._found.say(Markup("").join(lines))
 
 
 def _read(name: str, data: bytes) -> tuple[list[Fact], list[str]]:
@@ -388,34 +511,9 @@ def _read(name: str, data: bytes) -> tuple[list[Fact], list[str]]:
         return read_facts(path), [str(warning.message) for warning in caught]
 
 
-def _display(open_: bool) -> str:
-    return "" if open_ else "none"
-
-
-def _row(mark: str, fact: Fact, where: str, kind: Kind) -> list[Cell]:
-    """The fact in one line, its subject standing out."""
-    words = {"holds": "it holds", "partly": "it holds in part", "missed": "it does not hold"}
-    detail = f"{fact}: {words.get(kind, where)}"
-    start = max(fact.prompt.find("{}"), 0)
-    said: Kind = kind if kind in ("muted", "undone") else ""
-    return [
-        Cell(mark, detail, kind=kind),
-        Cell(fact.text, detail, kind=said, strong=(start, start + len(fact.subject))),
-        Cell(f"→ {fact.target}", detail, kind=said or "aim"),
-        Cell(where, detail, kind="undone"),
-    ]
-
-
-def _relations() -> list[tuple[str, str]]:
+def _relations() -> list[list[str]]:
     relations = dict.fromkeys(fact.relation for fact in bundled_facts())
-    return [(relation.replace("_", " "), relation) for relation in relations]
-
-
-def _holds(scores: dict[str, float] | None) -> tuple[str, Kind]:
-    if scores is None:
-        return "…", ""
-    share = scores["reliability"]
-    return ("●", "holds") if share == 1 else ("◐", "partly") if share > 0 else ("○", "missed")
+    return [[relation.replace("_", " "), relation] for relation in relations]
 
 
 def _line(mark: str, kind: str, text: str) -> Markup:
@@ -425,14 +523,3 @@ def _line(mark: str, kind: str, text: str) -> Markup:
 def _neighbor(line: str) -> Neighbor:
     prompt, arrow, answer = line.partition(_ANSWER)
     return Neighbor(prompt.strip(), answer.strip() if arrow else None)
-
-
-def _source(fact: Fact) -> str:
-    parts = [repr(fact.prompt), repr(fact.subject), repr(fact.target)]
-    for name in ("truth", "paraphrases"):
-        if value := getattr(fact, name):
-            parts.append(f"{name}={value!r}")
-    if fact.neighbors:
-        pairs = tuple((n.prompt, n.answer) for n in fact.neighbors)
-        parts.append(f"neighbors={pairs!r}")
-    return f"cv.Fact({', '.join(parts)})"

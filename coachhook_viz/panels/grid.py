@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import anywidget
 import traitlets
+from markupsafe import Markup
 
-STATIC = Path(__file__).parent / "static"
+from coachhook_viz.panels.view import Node
+
 Kind = Literal[
     "", "holds", "partly", "missed", "muted", "before", "after", "now", "undone", "none", "aim"
 ]
@@ -63,7 +63,7 @@ class Cell:
     typed: str | None = None
 
 
-class Grid(anywidget.AnyWidget):
+class Grid(Node):
     """Rows × columns of cells.
 
     Arrow keys, Home and End move, Enter and Space select, F2 or Enter type into an editable cell.
@@ -85,8 +85,7 @@ class Grid(anywidget.AnyWidget):
         Row and column; empty where nothing is.
     """
 
-    _esm = STATIC / "grid.js"
-    _css = STATIC / "style.css"
+    kind = "grid"
 
     label = traitlets.Unicode().tag(sync=True)
     look = traitlets.Unicode("table").tag(sync=True)
@@ -102,35 +101,73 @@ class Grid(anywidget.AnyWidget):
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)
         self._typed: list[Callable[[int, int, str], object]] = []
-        self.on_msg(self._hear)
+        self._keys: list[Any] = []
 
     def show(
         self,
         cells: Sequence[Sequence[Cell]],
         rows: Sequence[str] | None = None,
         columns: Sequence[str] | None = None,
+        keys: Sequence[Any] | None = None,
         **traits: Any,
     ) -> None:
-        """Put other cells in, in one go; what is not given stays."""
+        """Put other cells in, in one go; what is not given stays.
+
+        Parameters
+        ----------
+        cells : sequence of sequences of Cell
+        rows, columns : sequence of str, optional
+            Names.
+        keys : sequence, optional
+            What each row is of: a selected row stays selected wherever it goes, and no other is.
+        """
         plain = [[_plain(cell) for cell in row] for row in cells]
-        with self.hold_sync():
+        if keys is not None:
+            traits.setdefault("selected", self._moved(list(keys)))
+            self._keys = list(keys)
+        with self.together():
             if rows is not None:
                 self.rows = list(rows)
             if columns is not None:
                 self.columns = list(columns)
+            self.cells = plain
             for name, value in traits.items():
                 setattr(self, name, value)
-            self.cells = plain
+
+    def _moved(self, keys: list[Any]) -> list[int]:
+        """Where the selected row stands among `keys`."""
+        if not self.selected or self.selected[0] >= len(self._keys):
+            return []
+        key = self._keys[self.selected[0]]
+        return [keys.index(key), *self.selected[1:]] if key in keys else []
+
+    def picture(self) -> Markup:
+        """The table as HTML that needs no script."""
+        head = Markup("").join(Markup("<th>{}</th>").format(name) for name in self.columns)
+        corner = Markup("<th></th>") if self.rows else Markup("")
+        lines = [Markup("<tr>{}{}</tr>").format(corner, head)] if self.columns else []
+        for place, line in enumerate(self.cells):
+            name = Markup("<th>{}</th>").format(self.rows[place]) if self.rows else Markup("")
+            cells = Markup("").join(map(_pictured, line))
+            lines.append(Markup("<tr>{}{}</tr>").format(name, cells))
+        return Markup("<table>{}</table>").format(Markup("").join(lines)) if lines else Markup("")
 
     def on_type(self, typed: Callable[[int, int, str], object]) -> None:
         """Call `typed` with row, column and text when a person has typed into a cell."""
         self._typed.append(typed)
 
-    def _hear(self, widget: Any, content: dict[str, Any], buffers: Any) -> None:
+    def heard(self, content: dict[str, Any], buffers: Sequence[Any]) -> None:
+        """A person has typed into a cell."""
         if content.get("typed") is not None:
             row, column, text = content["typed"]
             for typed in self._typed:
                 typed(int(row), int(column), str(text))
+
+
+def _pictured(cell: dict[str, Any]) -> Markup:
+    text = f"{cell.get('text', '')}{' ●' if cell.get('framed') else ''}"
+    style = "border:2px solid #d55e00" if cell.get("framed") else ""
+    return Markup("<td style='{}'>{}</td>").format(style, text)
 
 
 def _plain(cell: Cell) -> dict[str, Any]:

@@ -1,28 +1,41 @@
-"""The playground: all panels on one session, under a header that never lies.
+"""The playground: all panels on one session, cause and effect on one screen.
 
 playground    make it; with no session it loads the default model first, in the background
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import ipywidgets as widgets
 from markupsafe import Markup
 
-from coachhook_viz.panels.grid import Grid
+from coachhook_viz.panels.cells import predecessor, replacing
+from coachhook_viz.panels.controls import Chips, Stage, Tabs, Text, column
+from coachhook_viz.panels.view import View
 from coachhook_viz.panels.worker import Job, Worker
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from coachhook_viz.autosave import Kept
+    from coachhook_viz.panels.bar import Bar
     from coachhook_viz.panels.desk import Desk
+    from coachhook_viz.panels.panel import Panel
     from coachhook_viz.session import Session
 
+LENSES = ("scope", "drift", "interference", "compare", "rounds")  # the tabs, from left to right
 _PROMPT = "The Eiffel Tower is located in the city of"
+_LOADING = "Loading the default model. The first time it is fetched, which takes a minute."
+_TWIN = 1.0  # seconds of quiet before the picture that needs no kernel is renewed
 
 
 class Playground(widgets.VBox):
-    """All panels on one session.
+    """Bar, Facts, Ask and the lenses, on one session and one prompt.
 
     It appears at once; where it has no session yet, the model is loaded in the background.
 
@@ -30,6 +43,10 @@ class Playground(widgets.VBox):
     ----------
     session : Session, optional
         None: a new one on the default model.
+    folder : str or Path, optional
+        Where each finished round is kept. None: a new folder among the user's data.
+    presentation : bool
+        Large type, only the bar, Ask and one lens; ← and → go through the rounds.
 
     Attributes
     ----------
@@ -39,78 +56,137 @@ class Playground(widgets.VBox):
         Once there is a session.
     """
 
-    def __init__(self, session: Session | None = None) -> None:
+    def __init__(
+        self,
+        session: Session | None = None,
+        folder: str | Path | None = None,
+        presentation: bool = False,
+    ) -> None:
+        before = predecessor(Playground)
+        own: Session | None = None if before is None else before.session
         self.session: Session | None = None
         self.desk: Desk | None = None
-        self._header = widgets.HTML()
-        self._waiting = Grid(
-            label="playground",
-            picks="nothing",
-            empty="Loading the default model. The first time it is fetched, and its second moments"
-            " are collected, which takes a minute.",
-        )
-        self._folder = widgets.Text(placeholder="my session", description="Session folder")
-        self._save = widgets.Button(description="Save")
-        self._load = widgets.Button(description="Open")
-        self._said = widgets.HTML()
+        self.bar: Bar | None = None
+        self._folder = folder
+        self._presented = presentation
+        self._said = Text(_LOADING, "cv-note", live="polite")
+        self._offers = Chips(label="what to go on with")
+        self._kept: Kept | None = None
+        self._wanted: Path | None = None  # the session to go on with once the model is there
+        self._stage = Stage()
+        self._top = View(column(self._said, self._offers, self._stage, classes="cv-top"))
         self._ends: list[Any] = []
-        self._panels: tuple[Any, ...] = ()
-        super().__init__([self._header, self._waiting])
-        self.add_class("cv")
-        self.add_class("cv-playground")
-        self._save.on_click(lambda button: self.save(self._folder.value))
-        self._load.on_click(lambda button: self.load(self._folder.value))
-        self._draw_header("loading the model…")
-        if session is None:
-            worker = Worker()
-            worker.listen(lambda: self._draw_loading(worker.running))
-            worker.submit("loading the model", _new_session, self._take, self._cannot_load)
-            self._loading: Worker | None = worker
+        self._panels: tuple[Panel, ...] = ()
+        self._lenses: dict[str, Panel] = {}
+        self._tabs: View | None = None
+        self._shown = LENSES[0]
+        self._twin = ""
+        self._twin_id = uuid4().hex
+        self._timer: threading.Timer | None = None
+        super().__init__([self._top])
+        for name in ("cv", "cv-playground"):
+            self.add_class(name)
+        self._offers.on_pick(self._go_on)
+        self._stage.on_step(self._step)
+        replacing(self)
+        self._loading: Worker | None = None
+        known = own if session is None else session
+        if known is not None:
+            self._take(known)
+            if session is None:
+                self._offer_afresh()
         else:
-            self._loading = None
-            self._take(session)
+            self._load_model()
 
     def __repr__(self) -> str:
         return "<playground; if it does not show, put its name into a new cell: nothing is lost>"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """The widget, and beside it a picture for when there is no kernel any more."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        self._show_twin()
+        return bundle
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is being computed; whether that came within `timeout` seconds."""
         loaded = self._loading is None or self._loading.wait(timeout)
         return loaded and (self.desk is None or self.desk.worker.wait(timeout))
 
+    @property
+    def lens(self) -> Panel:
+        """The lens that is shown."""
+        return self._lenses[self._shown]
+
+    def look_through(self, lens: str) -> None:
+        """Show another lens, by the name of its attribute: "scope", "drift", …."""
+        if lens not in self._lenses:
+            raise ValueError(f"there is no lens {lens!r}; there are {', '.join(self._lenses)}")
+        self._shown = lens
+        for name, panel in self._lenses.items():
+            panel.visible = name == lens
+
+    def present(self, on: bool = True) -> None:
+        """Large type, only the bar, Ask and one lens; or as it was."""
+        self._presented = on
+        (self.add_class if on else self.remove_class)("cv-present")
+        if self.bar is not None:
+            self.bar._present.value = on
+
     def save(self, folder: str | Path) -> None:
         """Save the session to a folder: `Session.save`."""
-        if self.session is None:
-            return
-        try:
-            path = _named(folder)
+        from coachhook_viz.panels.bar import folder_of
+
+        if self.session is not None and self.bar is not None:
+            path = folder_of(folder)
             self.session.save(path)
-        except Exception as error:
-            self._fail(error)
-        else:
-            self._tell(f"Saved to {path.resolve()}.")
+            self.bar.tell(f"Saved to {path.resolve()}.")
 
     def load(self, folder: str | Path) -> None:
         """Open a session that was saved, on the same model, in place of this one."""
+        from coachhook_viz.panels.bar import folder_of
         from coachhook_viz.session import Session
 
-        if self.session is None or self.desk is None:
+        if self.session is None or self.desk is None or self.bar is None:
             return
+        path, bar = folder_of(folder), self.bar
         lm, moments = self.session.lm, self.session.moments
 
         def opened(session: Session) -> None:
             self._take(session)
-            self._tell(f"Opened {folder}.")
+            if self.bar is not None:
+                self.bar.tell(f"Opened {folder}.")
 
         self.desk.worker.submit(
             "opening a session",
-            lambda job: Session.load(
-                _named(folder), lm, moments, progress=job.progress, cancel=job.cancel
-            ),
+            lambda job: Session.load(path, lm, moments, progress=job.progress, cancel=job.cancel),
             opened,
-            self._fail,
+            bar._failed,
             exclusive=True,
         )
+
+    def data(self) -> pd.DataFrame:
+        """The facts, one a row, and how well each holds now.
+
+        Returns
+        -------
+        DataFrame
+            fact, round : int; prompt, subject, target, state : str; and one column a metric.
+        """
+        import pandas as pd
+
+        if self.session is None:
+            return pd.DataFrame()
+        session = self.session
+        scores = session.evaluate()
+        wide = scores.pivot_table("value", "fact", "metric") if len(scores) else pd.DataFrame()
+        rows = []
+        for place, round_ in enumerate(session.rounds, 1):
+            for fact_id, fact in zip(round_.fact_ids, round_.facts, strict=True):
+                state = "in force" if place <= session.position else "undone"
+                state = "muted" if fact_id in session.muted else state
+                rows.append((fact_id, place, fact.text, fact.subject, fact.target, state))
+        names = ["fact", "round", "prompt", "subject", "target", "state"]
+        return pd.DataFrame(rows, columns=names).join(wide, on="fact")
 
     def static(self) -> Any:
         """What all panels show, as HTML that survives saving."""
@@ -119,14 +195,23 @@ class Playground(widgets.VBox):
         return Static(*(part for panel in self._panels for part in panel.static().parts))
 
     def code(self) -> str:
-        """The public calls that give what the panels show."""
-        blocks = [f"# {panel.title}\n{panel.code()}" for panel in self._panels]
-        head = "import coachhook_viz as cv\n\nlm = cv.load_model()\nsession = cv.Session(lm)"
-        return "\n\n".join([head, *blocks])
+        """The public calls that give the session, and what the panels show of it."""
+        if self.session is None:
+            return "import coachhook_viz as cv\n\nsession = cv.Session(cv.load_model())"
+        shown = [self.ask, self.lens]
+        blocks = [f"# {panel.title}\n{panel.code()}" for panel in shown if panel is not self.rounds]
+        return "\n\n".join([self.session.code().rstrip(), *blocks]) + "\n"
 
     def close(self) -> None:
         """Take it off the page; what runs goes on without it."""
         self._leave()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._loading is not None:
+            self._loading.stop()
+        self._top.layout.close()
+        self._top.close()
+        self.layout.close()
         super().close()
 
     def _leave(self) -> None:
@@ -135,111 +220,180 @@ class Playground(widgets.VBox):
         self._ends = []
         for panel in self._panels:
             panel.close()
+        for widget in self.children[1:]:
+            if isinstance(widget, View):
+                widget.close()
+            else:
+                _close(widget)
         self._panels = ()
+
+    def _load_model(self) -> None:
+        """Load the default model; meanwhile offer the last session of this notebook."""
+        from coachhook_viz.autosave import here, recent
+
+        worker = self._loading = Worker()
+        worker.listen(lambda: self._say_loading(worker.running))
+        worker.submit("loading the model", _new_session, self._loaded, self._cannot_load)
+        kept = recent(here())
+        if kept and self._folder is None:
+            self._kept = kept[0]
+            self._offers.options = [f"Go on: {self._kept.sentence}", "Start afresh"]
+
+    def _loaded(self, session: Session) -> None:
+        folder = self._wanted
+        self._take(session)
+        if folder is not None:
+            self.load(folder)
+
+    def _go_on(self, place: int) -> None:
+        """Go on with the session that was offered, or begin another."""
+        offers, kept = list(self._offers.options), self._kept
+        self._offers.options = []
+        if offers[place].startswith("Go on") and kept is not None:
+            self._wanted = kept.folder
+            if self.session is not None:
+                self.load(kept.folder)
+            else:
+                self._said.say("Going on, once the model is loaded…")
+        elif self.session is not None and self.session.rounds:
+            from coachhook_viz.session import Session
+
+            old = self.session
+            self._take(Session(old.lm, moments=old.moments))
+            self._said.say()
+
+    def _offer_afresh(self) -> None:
+        """Say that the session of an earlier run of the cell is still there."""
+        from coachhook_viz.panels.words import count
+
+        session = self.session
+        if session is not None and session.rounds:
+            facts = count(len(session.state.facts), "fact")
+            rounds = count(len(session.rounds), "round")
+            self._said.say(f"Still the session of before: {rounds}, {facts}.")
+            self._offers.options = ["Start afresh"]
 
     def _take(self, session: Session) -> None:
         """Show `session` in place of what was shown."""
+        from coachhook_viz.autosave import Autosave
         from coachhook_viz.panels.ask import Ask
+        from coachhook_viz.panels.bar import Bar
         from coachhook_viz.panels.compare import Compare
         from coachhook_viz.panels.desk import Desk
         from coachhook_viz.panels.drift import Drift
         from coachhook_viz.panels.facts import Facts
         from coachhook_viz.panels.interference import Interference
-        from coachhook_viz.panels.panel import row
         from coachhook_viz.panels.rounds import Rounds
         from coachhook_viz.panels.scope import Scope
 
         self._leave()
         self.session, self.desk = session, Desk.of(session)
-        if not self.desk.selection.prompt:
-            self.desk.select(self, prompt=_PROMPT)
-        self.facts, self.rounds = Facts(session), Rounds(session)
-        self.ask, self.scope = Ask(session), Scope(session)
+        desk = self.desk
+        if desk.autosave is None:
+            desk.autosave = Autosave(session, self._folder)
+        if not desk.selection.prompt:
+            desk.select(self, prompt=_PROMPT)
+        self.bar = Bar(self, desk.autosave)
+        self.facts, self.ask = Facts(session), Ask(session)
+        self.scope, self.rounds = Scope(session, alone=False), Rounds(session, alone=False)
         self.drift, self.interference = Drift(session), Interference(session)
         self.compare = Compare(session)
-        tabbed = (self.drift, self.interference, self.compare)
-        self._panels = (self.facts, self.rounds, self.ask, self.scope, *tabbed)
-        tabs = widgets.Tab(tabbed, titles=[panel.title for panel in tabbed])
-        tabs.add_class("cv-tabbed")
-        keep = widgets.VBox([row(self._folder, self._save, self._load), self._said])
-        for name in ("cv-panel", "cv-keep"):
-            keep.add_class(name)
-        columns = widgets.Box(
-            [
-                _column(self.facts, self.rounds, keep),
-                _column(self.ask, self.scope, tabs),
-            ]
+        self._lenses = {name: getattr(self, name) for name in LENSES}
+        self._panels = (self.bar, self.facts, self.ask, *self._lenses.values())
+        tabs = Tabs(
+            label="lenses",
+            options=[[panel.title, name, panel.help] for name, panel in self._lenses.items()],
+            value=self._shown,
         )
-        columns.add_class("cv-columns")
+        tabs.observe(lambda change: self.look_through(change.new), "value")
+        self._tabs = View(tabs)
+        self.look_through(self._shown)
+        lens = _box([self._tabs, *self._lenses.values()], "cv-lens")
+        bench = _box([self.facts, _box([self.ask, lens], "cv-right")], "cv-bench")
         self._ends = [
-            self.desk.subscribe(lambda event: self._draw_header()),
-            self.desk.worker.listen(self._draw_header),
+            desk.subscribe(lambda event: self._renew_twin()),
+            desk.worker.listen(self._renew_twin),
         ]
-        self._draw_header()
-        self.children = [self._header, columns]
+        self._said.say()
+        self.children = [self._top, self.bar, bench]
+        self.present(self._presented)
+        self._renew_twin()
 
-    def _draw_loading(self, job: Job | None) -> None:
+    def _step(self, step: int) -> None:
+        session = self.session
+        if session is not None and self.desk is not None and self.desk.worker.exclusive is None:
+            position = session.position + step
+            if 0 <= position <= len(session.rounds):
+                session.go_to(position, source=self)
+
+    def _say_loading(self, job: Job | None) -> None:
         if job is not None and job.said is not None and self.session is None:
             from coachhook_viz.panels.running import STAGES
 
             stage = STAGES.get(job.said.stage, job.said.stage)
-            self._draw_header(f"{stage}, {job.said.step} of {job.said.total}…")
+            self._said.say(f"{stage.capitalize()}, {job.said.step} of {job.said.total}…")
 
     def _cannot_load(self, error: Exception) -> None:
-        self._waiting.empty = f"The model could not be loaded. {error}"
-        self._draw_header("no model")
+        self._said.say(f"The model could not be loaded. {error}")
 
-    def _fail(self, error: Exception) -> None:
-        from coachhook_viz.panels.panel import told
+    def _renew_twin(self) -> None:
+        """Renew the picture that needs no kernel, once all is quiet."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = threading.Timer(_TWIN, self._show_twin)
+        self._timer.daemon = True
+        self._timer.start()
 
-        self._said.value = str(Markup("<div class='cv-alert'>{}</div>").format(told(error)))
+    def _show_twin(self) -> None:
+        """Put the picture beside the widget, or renew it there."""
+        from IPython.core.getipython import get_ipython
+        from IPython.display import HTML, display, update_display
 
-    def _tell(self, text: str) -> None:
-        self._said.value = str(Markup("<p class='cv-note'>{}</p>").format(text))
+        if get_ipython() is None:
+            return
+        drawn = self._drawn()
+        if drawn == self._twin:
+            return
+        show = update_display if self._twin else display
+        self._twin = drawn
+        show(HTML(drawn), display_id=self._twin_id)  # type: ignore[no-untyped-call]
 
-    def _draw_header(self, busy: str = "") -> None:
-        pills = []
-        if self.session is not None and self.desk is not None:
-            from coachhook_viz.panels.words import count
-
-            session, job = self.session, self.desk.worker.running
-            facts = len(session.state.facts)
-            alphas = {layer: f"{a:.2f}" for layer, a in session.state.alphas.items()}
-            by_layer = ", ".join(f"{alpha} at {layer}" for layer, alpha in alphas.items())
-            alike = len(set(alphas.values())) == 1
-            pills = [
-                session.lm.name,
-                f"round {session.position} of {len(session.rounds)}",
-                count(facts, "fact"),
-                f"hooks {'on' if facts else 'off'}",
-                f"scope {session.config.scope}",
-                f"α {min(alphas.values()) if alike else by_layer}",
-                *([f"branch {session.current_branch}"] * (len(session.branches) > 1)),
-            ]
-            busy = busy or (f"{job.title}…" if job is not None else "")
-        spans = Markup("").join(Markup("<span class='cv-pill'>{}</span>").format(p) for p in pills)
-        self._header.value = str(
+    def _drawn(self) -> str:
+        """What all panels show, as HTML that needs neither kernel nor script."""
+        inside = Markup("").join(panel.picture() for panel in self._panels if panel.visible)
+        return str(
             Markup(
-                "<div class='cv-pills'><b>coachhook</b>{}<span class='cv-pill cv-pill-busy{}'"
-                " role='status'>{}</span></div>"
-            ).format(spans, " cv-working" if busy else "", busy or "idle")
+                "<div class='cv-twin'><p><b>This is the last picture of a playground whose kernel"
+                " is gone.</b> Run the cell to go on; finished rounds are kept.</p>{}</div>"
+            ).format(inside)
         )
 
 
-def playground(session: Session | None = None) -> Playground:
-    """Show the composed widget: facts, rounds, questions, scopes, drift and interference.
+def playground(
+    session: Session | None = None,
+    folder: str | Path | None = None,
+    presentation: bool = False,
+) -> Playground:
+    """Show all panels on one session: facts, questions and lenses on one screen.
+
+    Every finished round is kept. Without a session it offers to go on with the last one that was
+    kept from this notebook.
 
     Parameters
     ----------
     session : Session, optional
         None: a new one on the default model, which is loaded in the background.
+    folder : str or Path, optional
+        Where each finished round is kept. None: a new folder among the user's data.
+    presentation : bool
+        Large type, only the bar, Ask and one lens; ← and → go through the rounds.
 
     Returns
     -------
     Playground
         The last line of a cell shows it.
     """
-    return Playground(session)
+    return Playground(session, folder, presentation)
 
 
 def _new_session(job: Job) -> Session:
@@ -249,13 +403,16 @@ def _new_session(job: Job) -> Session:
     return Session(load_model(), progress=job.progress, cancel=job.cancel)
 
 
-def _named(folder: str | Path) -> Path:
-    if not str(folder).strip():
-        raise ValueError("give the folder a name")
-    return Path(folder)
-
-
-def _column(*panels: Any) -> widgets.Box:
-    made = widgets.Box(panels)
-    made.add_class("cv-column")
+def _box(children: Sequence[Any], name: str) -> widgets.Box:
+    made = widgets.Box(children)
+    made.add_class(name)
     return made
+
+
+def _close(widget: Any) -> None:
+    for child in getattr(widget, "children", ()):
+        _close(child)
+    layout = getattr(widget, "layout", None)
+    widget.close()
+    if layout is not None:
+        layout.close()

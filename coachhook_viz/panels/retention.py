@@ -1,6 +1,7 @@
 """What became of each fact: scored after its own round and each later one, in cells and in words.
 
 Retention     the scores, the forgotten, and those that never took
+ROOM          how many rounds have room to spare
 """
 
 from __future__ import annotations
@@ -13,11 +14,17 @@ from markupsafe import Markup
 from coachhook_viz.facts import Fact
 from coachhook_viz.measure.quality import METRICS, forgetting, readings
 from coachhook_viz.panels.grid import Cell, Kind
-from coachhook_viz.panels.words import count, named
+from coachhook_viz.panels.words import count, named, short
 from coachhook_viz.panels.worker import Job
 from coachhook_viz.session import Session
 
-_MARKS: dict[Kind, str] = {"holds": "", "partly": "◐ ", "missed": "○ "}
+_MARKS: dict[Kind, str] = {"holds": "", "partly": "◐", "missed": "○"}
+_KEY = Markup(
+    "<p class='cv-key'><span>0 <span class='cv-ramp'></span> 1</span><span>r1: after round 1</span>"
+    "<span>◐ took in part</span><span>○ missed</span>"
+    "<span><span class='cv-swatch cv-none'></span> not yet edited</span></p>"
+)
+ROOM = 6  # rounds up to which scores stand with a 0 before the point
 _TOLD = 6  # facts that are told of in words
 
 
@@ -81,13 +88,17 @@ class Retention:
         edited = dict(zip(self.scores["fact"], self.scores["edited"], strict=True))
         return [
             [
-                _cell(named(self.facts[i]), place, found[i, place], metric)
+                _cell(named(self.facts[i]), place, found[i, place], metric, self.rounds <= ROOM)
                 if place >= edited[i]
                 else Cell(detail=f"{named(self.facts[i])} came in round {edited[i]}", kind="none")
                 for place in range(1, self.rounds + 1)
             ]
             for i in self.ids
         ]
+
+    def key(self) -> Markup:
+        """What shades and marks of the cells mean."""
+        return _KEY
 
     def boxes(self) -> Markup:
         """Mean reliability, generality and locality now, with their intervals."""
@@ -124,14 +135,15 @@ class Retention:
         return Markup("<div class='cv-story'>{}</div>").format(Markup("").join(lines))
 
 
-def _cell(name: str, round_: int, scores: dict[str, float], metric: str) -> Cell:
+def _cell(name: str, round_: int, scores: dict[str, float], metric: str, room: bool) -> Cell:
     value, share = scores.get(metric), scores["reliability"]
     kind: Kind = "holds" if share == 1 else "partly" if share > 0 else "missed"
     said = ", ".join(f"{m} {scores[m]:.2f}" for m in METRICS if m in scores)
     target = f"target probability {scores['target_probability']:.3f}"
     rank = f"rank {scores['target_rank']:.0f}"
+    text = "–" if value is None else f"{value:.2f}" if room else short(value)
     return Cell(
-        f"{_MARKS[kind]}{'–' if value is None else f'{value:.2f}'}",
+        f"{_MARKS[kind]} {text}" if room and _MARKS[kind] else f"{_MARKS[kind]}{text}",
         f"{name} after round {round_}: {said}, {target}, {rank}",
         shade=value,
         kind=kind,

@@ -8,20 +8,18 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
-import ipywidgets as widgets
 from markupsafe import Markup
 
 from coachhook_viz.editing.config import EditConfig
-from coachhook_viz.editing.progress import EditCancelled
 from coachhook_viz.editing.state import Round
 from coachhook_viz.events import Configured, Event, RoundLabelled
 from coachhook_viz.models import LanguageModel
-from coachhook_viz.panels.desk import STATE_EVENTS, Scored, Selected, Staged
+from coachhook_viz.panels.controls import Button, Field, Select, Text, Toggle, column, row
+from coachhook_viz.panels.desk import STATE_EVENTS, Desk, Scored, Selected, Staged
 from coachhook_viz.panels.grid import Cell, Grid, Kind
-from coachhook_viz.panels.panel import Panel, Static, html, row
+from coachhook_viz.panels.panel import Panel, Static
 from coachhook_viz.panels.running import progress
 from coachhook_viz.panels.words import count
-from coachhook_viz.panels.worker import Job
 from coachhook_viz.session import Session
 
 _SETTINGS = [f.name for f in fields(EditConfig) if f.name != "context_templates"]
@@ -33,101 +31,80 @@ class Rounds(Panel):
     Parameters
     ----------
     session : Session
+    alone : bool
+        Whether it brings the timeline and the buttons that the playground's bar has.
     """
 
     title = "Rounds"
+    help = "undo, redo, branch, settings"
 
-    def __init__(self, session: Session) -> None:
-        self._line = Grid(label="rounds in force", look="timeline")
-        self._about = html("", "cv-note")
-        self._apply = widgets.Button(description="Apply", button_style="primary")
-        self._cancel = widgets.Button(description="Cancel")
-        self._undo = widgets.Button(description="Undo")
-        self._redo = widgets.Button(description="Redo")
-        self._mute = widgets.Button(description="Mute fact", tooltip="the fact selected in Facts")
-        self._more = widgets.ToggleButton(description="More…")
-        self._progress = html("", "cv-kept", "cv-progress-box")
-        self._label = widgets.Text(description="Name of the last round in force")
-        self._branch = widgets.Text(description="New branch from here", placeholder="what if")
-        self._begin = widgets.Button(description="Branch")
-        self._switch = widgets.Dropdown(description="Branch in force", options=["main"])
-        self._settings = Grid(
-            label="settings",
-            columns=["setting", "value", "known good"],
+    def __init__(self, session: Session, *, alone: bool = True) -> None:
+        self._line = Grid(label="rounds in force", look="timeline", hidden=not alone)
+        self._about = Text(classes="cv-note", live="polite")
+        self._apply = Button("Apply", "primary")
+        self._cancel = Button("Cancel", name="Cancel the round")
+        self._undo = Button("Undo")
+        self._redo = Button("Redo")
+        self._mute = Button("Mute fact", tip="the fact selected in Facts")
+        self._more = Toggle(
+            label="More", expands=True, name="Branches and settings", hidden=not alone
         )
+        self._progress = Text(classes="cv-progress-box")
+        self._label = Field(label="Name of the last round in force")
+        self._branch = Field(label="New branch from here", placeholder="what if")
+        self._begin = Button("Branch", name="Begin the branch")
+        self._switch = Select(label="Branch in force", options=[["main", "main"]], value="main")
+        self._settings = Grid(label="settings", columns=["setting", "value", "known good"])
         self._good = _known_good(session.lm)
-        self._drawing_now = False
-        optional = widgets.VBox(
-            [self._label, self._branch, row(self._begin), self._switch, self._settings]
+        optional = row(
+            column(self._label, row(self._branch, self._begin, classes="cv-asked"), self._switch),
+            column(
+                Text("Settings of the rounds to come; click twice to type.", "cv-note"),
+                self._settings,
+            ),
+            classes="cv-side",
+            hidden=alone,
         )
-        optional.add_class("cv-optional")
-        optional.layout.display = "none"
         body = [
             self._line,
             self._about,
-            row(self._apply, self._cancel),
+            row(self._apply, self._cancel, hidden=not alone),
             self._progress,
-            row(self._undo, self._redo, self._mute, self._more),
+            row(self._undo, self._redo, self._mute, self._more, hidden=not alone),
             optional,
         ]
-        super().__init__(session, body, "undo, redo, branch")
+        super().__init__(session, body)
+        self._alone = alone
         self.click(self._apply, self.apply)
-        self.click(self._cancel, self.cancel)
+        self.click(self._cancel, self.desk.applying.cancel)
         self.click(self._undo, lambda: self._change(session.undo))
         self.click(self._redo, lambda: self._change(session.redo))
         self.click(self._mute, self._toggle_mute)
-        self.click(self._begin, lambda: self._change(partial(session.branch, self._branch.value)))
+        self.click(self._begin, self._begin_branch)
+        self._branch.on_enter(lambda: self._do(self._begin_branch))
         self.on(self._line, self._gone_to, "selected")
-        self.on(self._label, self._labelled)
+        self.on(self._label, lambda name: self.later(lambda: self._labelled(name)))
         self.on(self._switch, self._switched)
-        self.on(
-            self._more,
-            lambda shown: setattr(optional.layout, "display", "" if shown else "none"),
-        )
-        self._settings.on_type(self._configured)
-        self._draw()
+        self.on(self._more, lambda shown: setattr(optional, "hidden", not shown))
+        self._settings.on_type(lambda *typed: self._do(lambda: self._configured(*typed)))
+        self.refresh()
         self.worked()
 
     def apply(self) -> None:
         """Write the staged facts as one round, in the background."""
-        facts = self.desk.staged
-        if not facts or self.desk.worker.exclusive is not None:
-            return
-        self.alert()
-
-        def done(round_: Round) -> None:
-            self.desk.stage([f for f in self.desk.staged if f not in round_.facts], self)
-            self.alert(" ".join(job.warnings))
-            self.desk.select(self, round=self.session.position, fact=round_.fact_ids[0])
-
-        def edit(job: Job) -> Round:
-            try:
-                return self.session.apply(facts, job.progress, job.cancel, source=self)
-            except EditCancelled:
-                self._about.value = html("Cancelled: nothing has changed.").value
-                raise
-
-        job = self.desk.worker.submit(
-            f"editing {count(len(facts), 'fact')}",
-            edit,
-            done,
-            self.fail,
-            exclusive=True,
-        )
-
-    def cancel(self) -> None:
-        """Stop what runs, at its next step; the session is as it was before it."""
-        job = self.desk.worker.exclusive or self.desk.worker.running
-        if job is not None:
-            job.stop()
-            self.worked()
+        if self.desk.staged:
+            self.desk.applying.begin(self.desk.staged)
 
     def static(self) -> Static:
         """The rounds as a table."""
         position = self.session.position
         lines = [
             Markup("<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.1f} s</td><td>{}</td></tr>").format(
-                place, self._name(r), len(r.facts), r.seconds, "yes" if place <= position else "no"
+                place,
+                _name(self.session, r),
+                len(r.facts),
+                r.seconds,
+                "yes" if place <= position else "no",
             )
             for place, r in enumerate(self.session.rounds, 1)
         ]
@@ -137,20 +114,12 @@ class Rounds(Panel):
 
     def code(self) -> str:
         """The calls that lead to what is in force."""
-        session = self.session
-        lines = []
-        for round_ in session.rounds:
-            facts = (f"cv.Fact({f.prompt!r}, {f.subject!r}, {f.target!r})" for f in round_.facts)
-            lines.append(f"session.apply([{', '.join(facts)}])")
-        if session.position < len(session.rounds):
-            lines.append(f"session.go_to({session.position})")
-        lines += [f"session.mute({fact_id})" for fact_id in sorted(session.muted)]
-        return "\n".join(lines) or "session = cv.Session(lm)"
+        return self.session.code()
 
     def hear(self, event: Event) -> None:
         """Draw anew what has changed."""
         if isinstance(event, (Staged, Scored, RoundLabelled, Configured, *STATE_EVENTS, Selected)):
-            self._draw()
+            self.renew()
             self.worked()
 
     def worked(self) -> None:
@@ -159,91 +128,64 @@ class Rounds(Panel):
         job = worker.exclusive
         busy = job is not None
         self._apply.disabled = busy or not self.desk.staged
-        self._cancel.disabled = not (busy or worker.running is not None)
+        self._cancel.disabled = not busy
         self._undo.disabled = busy or not session.position
         self._redo.disabled = busy or session.position == len(session.rounds)
         self._mute.disabled = busy or self.desk.selection.fact not in session.facts
-        for widget in (self._begin, self._branch, self._switch, self._label):
-            widget.disabled = busy
-        shown = job or worker.running
-        long = shown is not None and (shown.exclusive or shown.said is not None)
-        self._progress.value = str(progress(shown)) if shown is not None and long else ""
+        for node in (self._begin, self._branch, self._switch, self._label):
+            node.disabled = busy
+        applying = self.desk.applying
+        said: str | Markup = applying.said
+        if job is not None:
+            said = progress(job, applying.seconds_left if applying.running else None)
+        self._progress.say(said)
+        self._progress.hidden = not said or not self._alone
 
-    def _draw(self) -> None:
+    def refresh(self) -> None:
+        """The timeline, what the round is called, branches and settings, as they are now."""
         session = self.session
         position = session.position
-        self._drawing_now = True
-        try:
-            names = ["before any round", *(self._tell(r) for r in session.rounds)]
-            self._line.show(
+        self._line.show(timeline(self.desk), selected=[0, position])
+        staged = len(self.desk.staged)
+        self._apply.label = f"Apply {staged}" if staged else "Apply"
+        self._about.say(
+            about(self.desk, session.rounds[position - 1])
+            if position
+            else "After Apply, the round in force is described here."
+            if not session.rounds
+            else "No round is in force."
+        )
+        muted = self.desk.selection.fact in session.muted
+        self._mute.label = "Unmute fact" if muted else "Mute fact"
+        self._switch.options = [[name, name] for name in session.branches]
+        self._switch.value = session.current_branch
+        label = session.labels.get(session.rounds[position - 1].number if position else 0)
+        self._label.value = "" if label is None else label.name
+        self._settings.show(
+            [
                 [
-                    [
-                        Cell(
-                            str(place),
-                            names[place],
-                            kind=_where(place, position),
-                        )
-                        for place in range(len(names))
-                    ]
-                ],
-                selected=[0, position],
-            )
-            staged = len(self.desk.staged)
-            self._apply.description = f"Apply {staged}" if staged else "Apply"
-            self._about.value = html(
-                self._tell(session.rounds[position - 1]) if position else "No round in force."
-            ).value
-            muted = self.desk.selection.fact in session.muted
-            self._mute.description = "Unmute fact" if muted else "Mute fact"
-            self._switch.options = list(session.branches)
-            self._switch.value = session.current_branch
-            number = session.rounds[position - 1].number if position else 0
-            label = session.labels.get(number)
-            self._label.value = "" if label is None else label.name
-            self._settings.show(
-                [
-                    [
-                        Cell(name),
-                        Cell(_told(getattr(session.config, name)), editable=True),
-                        Cell(self._good.get(name, "–"), kind="undone"),
-                    ]
-                    for name in _SETTINGS
+                    Cell(name),
+                    Cell(_told(getattr(session.config, name)), editable=True),
+                    Cell(self._good.get(name, "–"), kind="undone"),
                 ]
-            )
-        finally:
-            self._drawing_now = False
-
-    def _tell(self, round_: Round) -> str:
-        place = self.session.rounds.index(round_) + 1
-        alphas = sorted(round_.alphas.values())
-        name = self._name(round_)
-        scores = [self.desk.scores[i] for i in round_.fact_ids if i in self.desk.scores]
-        holding = sum(score["reliability"] == 1 for score in scores)
-        hold = f", {holding} of {len(scores)} {'holds' if holding == 1 else 'hold'}"
-        return (
-            f"Round {place}{f' “{name}”' * bool(name)}: {count(len(round_.facts), 'fact')}"
-            f"{hold * bool(scores)},"
-            f" {round_.seconds:.1f} s, α {alphas[0]:.2f} to {alphas[-1]:.2f}"
+                for name in _SETTINGS
+            ],
+            keys=_SETTINGS,
         )
 
-    def _name(self, round_: Round) -> str:
-        label = self.session.labels.get(round_.number)
-        return "" if label is None else label.name
-
     def _change(self, act: Callable[..., object]) -> None:
-        if self.desk.worker.exclusive is not None:
-            self._draw()  # what was picked is not what is
-            raise ValueError("a round is being edited: wait for it, or cancel it")
         try:
+            if self.desk.worker.exclusive is not None:
+                raise ValueError("a round is being edited: wait for it, or cancel it")
             act(source=self)
         except Exception:
-            self._draw()
+            self.refresh()  # what was picked is not what is
             raise
 
     def _gone_to(self, at: list[int]) -> None:
-        if not self._drawing_now and at:
-            if at[1] != self.session.position:
-                self._change(partial(self.session.go_to, at[1]))
+        if at and at[1] != self.session.position:
+            self._change(partial(self.session.go_to, at[1]))
+        if at:
             self.desk.select(self, round=at[1])
 
     def _toggle_mute(self) -> None:
@@ -253,32 +195,73 @@ class Rounds(Panel):
             act = self.session.unmute if muted else self.session.mute
             self._change(partial(act, fact))
 
+    def _begin_branch(self) -> None:
+        self._change(partial(self.session.branch, self._branch.value))
+        self._branch.put("")
+
     def _labelled(self, name: str) -> None:
-        if not self._drawing_now and self.session.position:
-            number = self.session.rounds[self.session.position - 1].number
-            note = getattr(self.session.labels.get(number), "note", "")
-            self.later(lambda: self.session.label(number, name, note, source=self))
+        session = self.session
+        if not session.position:
+            return
+        number = session.rounds[session.position - 1].number
+        label = session.labels.get(number)
+        if name != (label.name if label is not None else ""):
+            session.label(number, name, getattr(label, "note", ""), source=self)
 
     def _switched(self, name: str) -> None:
-        if not self._drawing_now and name:
+        if name and name != self.session.current_branch:
             self._change(partial(self.session.switch, name))
 
     def _configured(self, row_: int, column: int, text: str) -> None:
         name = _SETTINGS[row_]
-        with self.desk.drawing, self.saying():
-            self.alert()
+        self.alert()
+        try:
             value = _parsed(text, getattr(self.session.config, name))
             self._change(partial(self._configure, name, value))
-        self._draw()
+        finally:
+            self.refresh()
 
     def _configure(self, name: str, value: Any, source: object) -> None:
         """Change a setting in the background: other layers need moments of their own."""
         self.desk.worker.submit(
             f"changing {name}",
             lambda job: self.session.configure(source=source, **{name: value}),
-            failed=self.fail,
+            failed=self._failed,
             exclusive=True,
         )
+
+
+def timeline(desk: Desk) -> list[list[Cell]]:
+    """One cell a round, and one for the model before any."""
+    session = desk.session
+    names = ["before any round", *(about(desk, round_) for round_ in session.rounds)]
+    return [
+        [
+            Cell(str(place), name, kind=_where(place, session.position))
+            for place, name in enumerate(names)
+        ]
+    ]
+
+
+def about(desk: Desk, round_: Round) -> str:
+    """A round in one sentence."""
+    session = desk.session
+    place = session.rounds.index(round_) + 1
+    alphas = sorted(round_.alphas.values())
+    name = _name(session, round_)
+    named = f" “{name}”" if name else ""
+    scores = [desk.scores[i] for i in round_.fact_ids if i in desk.scores]
+    holding = sum(score["reliability"] == 1 for score in scores)
+    hold = f", {holding} of {len(scores)} {'holds' if holding == 1 else 'hold'}" if scores else ""
+    return (
+        f"Round {place}{named}: {count(len(round_.facts), 'fact')}{hold},"
+        f" {round_.seconds:.1f} s, α {alphas[0]:.2f} to {alphas[-1]:.2f}"
+    )
+
+
+def _name(session: Session, round_: Round) -> str:
+    label = session.labels.get(round_.number)
+    return "" if label is None else label.name
 
 
 def _known_good(lm: LanguageModel) -> dict[str, str]:
@@ -304,6 +287,10 @@ def _parsed(text: str, like: Any) -> Any:
     """What a person typed, as the kind of value that the setting has."""
     if isinstance(like, str):
         return text.strip()
+    if isinstance(like, bool):
+        if text.strip().lower() not in ("true", "false"):
+            raise ValueError(f"{text!r} is neither True nor False")
+        return text.strip().lower() == "true"
     try:
         if isinstance(like, tuple):
             return tuple(int(part) for part in text.replace(",", " ").split())

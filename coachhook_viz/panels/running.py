@@ -6,13 +6,10 @@ progress    stage, step, loss and time left of a job, a bar and a curve
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import ipywidgets as widgets
 from markupsafe import Markup
 
-from coachhook_viz.panels.panel import html, row
+from coachhook_viz.panels.controls import Button, Text, row
+from coachhook_viz.panels.words import duration
 from coachhook_viz.panels.worker import Job, Worker
 
 STAGES = {
@@ -29,7 +26,7 @@ STAGES = {
 
 
 class Running:
-    """A button, Cancel, and the progress of the jobs that the button has started.
+    """A button, Cancel, and the progress of what the button has started: see `Panel.run`.
 
     Parameters
     ----------
@@ -40,58 +37,31 @@ class Running:
     Attributes
     ----------
     button, cancel : Button
-    buttons : Box
+    buttons : Group
         Both of them side by side.
-    said : HTML
+    said : Text
         How far it has come.
+    key : str
+        Of the jobs that it shows, and stops.
     """
 
     def __init__(self, worker: Worker, name: str) -> None:
         self._worker = worker
-        self._jobs: list[Job] = []
-        self._over: set[Job] = set()
-        self._ready = True
-        self.said = html("")
-        self.button = widgets.Button(description=name)
-        self.cancel = widgets.Button(description="Cancel", disabled=True)
+        self.key = ""
+        self.said = Text()
+        self.button = Button(name)
+        self.cancel = Button("Cancel", name=f"Cancel: {name.lower()}", hidden=True)
         self.buttons = row(self.button, self.cancel)
-        self.cancel.on_click(lambda button: self.stop())
+        self.cancel.on_click(self.stop)
 
     @property
-    def jobs(self) -> list[Job]:
-        """Those that wait or run."""
-        return [job for job in self._jobs if job not in self._over and not job.cancel()]
-
-    def submit(
-        self,
-        title: str,
-        work: Callable[[Job], Any],
-        done: Callable[[Any], object],
-        failed: Callable[[Exception], object],
-    ) -> Job:
-        """Queue a job: `Worker.submit`."""
-        begun: list[Job] = []
-
-        def begin(job: Job) -> Any:
-            begun.append(job)
-            return work(job)
-
-        def then(act: Callable[[Any], object]) -> Callable[[Any], object]:
-            def end(result: Any) -> None:
-                self._over.update(begun)
-                act(result)
-
-            return end
-
-        job = self._worker.submit(title, begin, then(done), then(failed))
-        self._jobs = [*self.jobs, job]
-        return job
+    def job(self) -> Job | None:
+        """What it has started and is not over."""
+        return self._worker.find(self.key) if self.key else None
 
     def stop(self) -> None:
         """Stop what runs at its next step, and what waits at once."""
-        for job in self.jobs:
-            job.stop()
-        self.draw(self._ready)
+        self._worker.drop(self.key)
 
     def draw(self, ready: bool = True) -> None:
         """Buttons that would clash rest; how far it has come.
@@ -101,18 +71,26 @@ class Running:
         ready : bool
             Whether there is anything to be done.
         """
-        self._ready = ready
-        jobs, running = self.jobs, self._worker.running
-        self.button.disabled = bool(jobs) or not ready or self._worker.exclusive is not None
-        self.cancel.disabled = not jobs
-        if running is not None and running in self._jobs:
-            self.said.value = str(progress(running))
+        job = self.job
+        self.button.disabled = job is not None or not ready or self._worker.exclusive is not None
+        self.cancel.hidden = job is None or job.cancel()
+        if job is None:
+            self.said.say()
+        elif job is self._worker.running:
+            self.said.say(progress(job))
         else:
-            self.said.value = str(Markup("<p class='cv-note'>Waiting…</p>")) if jobs else ""
+            self.said.say(Markup("<p class='cv-note'>Waiting…</p>"))
 
 
-def progress(job: Job) -> Markup:
-    """Stage, step, loss and time left, a bar, and the curve of the losses so far."""
+def progress(job: Job, seconds: float | None = None) -> Markup:
+    """Stage, step, loss and time left, a bar, and the curve of the losses so far.
+
+    Parameters
+    ----------
+    job : Job
+    seconds : float, optional
+        Time left, where it is known better than by the stage.
+    """
     said = job.said
     if job.cancel():
         return Markup("<p class='cv-note'>Stopping at the next step…</p>")
@@ -121,9 +99,9 @@ def progress(job: Job) -> Markup:
     words = f"{job.title} · {STAGES.get(said.stage, said.stage)}, step {said.step} of {said.total}"
     if said.loss is not None:
         words += f" · loss {said.loss:.2f}"
-    left = job.seconds_left
+    left = job.seconds_left if seconds is None else seconds
     if left is not None:
-        words += f" · {left:.0f} s left"
+        words += f" · {duration(left)} left"
     share = 100 * said.step / max(said.total, 1)
     bar = Markup(
         "<p class='cv-note'>{}</p><div class='cv-progress' role='progressbar' aria-label='{}'"

@@ -5,28 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import ipywidgets as widgets
 import pandas as pd
 import torch
+from markupsafe import Markup
 
 from coachhook_viz import figures
 from coachhook_viz.editing.config import ScopeKind
 from coachhook_viz.editing.inspect import Scope as Reading
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.events import Event
-from coachhook_viz.panels.desk import STATE_EVENTS, Selected
+from coachhook_viz.figures.style import visible
+from coachhook_viz.panels.controls import Button, Choice, Field, Slider, Text, Toggle, column, row
+from coachhook_viz.panels.desk import Selected, changes
 from coachhook_viz.panels.grid import Cell, Grid
-from coachhook_viz.panels.panel import Panel, Static, html, row
+from coachhook_viz.panels.panel import Panel, Static
 from coachhook_viz.panels.prompts import COLUMNS, Checked, prompts_of
 from coachhook_viz.panels.words import count, named, word
 from coachhook_viz.panels.worker import Job
 from coachhook_viz.reading import bundled_facts
 from coachhook_viz.session import Session
 
-_KINDS: dict[str, ScopeKind] = {"z-score": "zscore", "match": "match", "off": "off"}
+RULES = [
+    ["z-score", "zscore", "the published rule: a token far above the others of its prompt"],
+    ["match", "match", "this project's rule: a token whose key an edit recognises"],
+    ["off", "off", "every token"],
+]
 _STEP = 0.01  # of the slider
 _ROUNDED = 0.5001 * _STEP  # so far off a threshold is what the page makes of it: nobody moved it
 _NAMED = 4  # facts that a cell's reach is shown of
+_LEGEND = Markup(
+    "<p class='cv-key'><span class='cv-ramp'></span> far above the other tokens"
+    "<span><span class='cv-swatch cv-swatch-framed'></span> ● in scope: the hook speaks</span>"
+    "<span>▲ the subject ends here</span></p>"
+)
 
 
 class Scope(Panel):
@@ -37,64 +48,86 @@ class Scope(Panel):
     session : Session
     prompt : str
         What is looked at first.
+    alone : bool
+        Whether it brings a prompt field and the rule of its own.
     """
 
     title = "Scope"
+    help = "where the hook speaks, and why"
 
-    def __init__(self, session: Session, prompt: str = "") -> None:
-        self._prompt = widgets.Text(description="Prompt", placeholder="any text")
-        self._kind = widgets.ToggleButtons(
-            options=_KINDS, value=session.config.scope, tooltips=["published rule", "ours", ""]
+    def __init__(self, session: Session, prompt: str = "", *, alone: bool = True) -> None:
+        self._prompt = Field(
+            label="Prompt to look at",
+            placeholder="any text",
+            rows=1,
+            submits=True,
+            hidden=not alone,
+        )
+        self._kind = Choice(
+            label="scope", options=RULES, value=session.config.scope, hidden=not alone
         )
         self._grid = Grid(label="scope, layers by tokens", look="tokens")
-        self._why = html("")
-        self._alpha = widgets.FloatSlider(min=0, max=3, step=_STEP, readout_format=".2f")
-        self._tau = widgets.FloatSlider(  # one of its own: a late move is never another rule's
-            description="τ", min=_STEP, max=1, step=_STEP, readout_format=".2f"
-        )
-        self._reset = widgets.Button(description="Calibrated", tooltip="α as the rounds set it")
-        self._would = html("", "cv-note")
-        self._reach_head = html("Click a cell to see which edits reach it.", "cv-note")
+        self._key = Text(_LEGEND, hidden=True)
+        self._why = Text(classes="cv-story", live="polite")
+        self._alpha = Slider(min=0, max=3, step=_STEP)
+        # one of its own for each rule: a late move is never another rule's
+        self._tau = Slider(label="τ of the match scope", min=_STEP, max=1, step=_STEP)
+        self._reset = Button("Calibrated", tip="back to the thresholds that the rounds have set")
+        self._would = Text(classes="cv-note", live="polite")
+        self._reach_head = Text(classes="cv-note")
         self._reach = Grid(label="edits that reach the token", look="bars", picks="nothing")
-        self._match = html("", "cv-note")
-        self._several = widgets.Textarea(
-            description="Prompts at once, one a line", rows=3, placeholder="one prompt a line"
+        self._match = Text(classes="cv-note")
+        self._more = Toggle(label="Several prompts", expands=True)
+        self._several = Field(
+            label="Prompts at once, one a line", rows=3, placeholder="one prompt a line"
         )
-        self._of_fact = widgets.Button(description="Prompts of the selected fact")
-        self._check = widgets.Button(description="Check")
+        self._of_fact = Button("Prompts of the selected fact")
+        self._check = Button("Check", name="Check these prompts")
         self._table = Grid(label="prompts, fired or missed", look="table", picks="row")
         self._reading: Reading | None = None
         self._alphas: dict[int, float] = {}
         self._threshold: float | None = None
         self._kinds: dict[str, str] = {}
-        self._setting = False
-        left = widgets.VBox([self._why, row(self._alpha, self._tau, self._reset), self._would])
-        right = widgets.VBox([self._reach_head, self._reach, self._match])
-        several = widgets.VBox([self._several, row(self._of_fact, self._check), self._table])
-        sides = row(left, right, classes=["cv-side"])
-        body = [row(self._prompt, self._kind), self._grid, sides, several]
-        super().__init__(session, body, "where the hook speaks, and why")
+        self._lasting = column(
+            self._why, row(self._alpha, self._tau, self._reset), self._would, hidden=True
+        )
+        right = column(self._reach_head, self._reach, self._match)
+        several = column(self._several, row(self._of_fact, self._check), self._table, hidden=True)
+        sides = row(self._lasting, right, classes="cv-side")
+        body = [
+            row(self._prompt, self._kind, hidden=not alone),
+            self._grid,
+            self._key,
+            sides,
+            row(self._more),
+            several,
+        ]
+        super().__init__(session, body)
         self.on(self._prompt, lambda prompt: self.later(self._follow))
-        self.on(self._kind, lambda kind: self._run())
+        self._prompt.on_enter(lambda: self._do(self._follow))
+        self.on(self._kind, lambda kind: self.desk.judge(self, kind))
         self.on(self._grid, self._picked, "selected")
         self.on(self._alpha, self._alpha_slid)
         self.on(self._tau, self._tau_slid)
         self.on(self._table, self._row_picked, "selected")
+        self.on(self._more, lambda shown: setattr(several, "hidden", not shown))
         self.click(self._reset, self.judge)
         self.click(self._of_fact, self._take_prompts)
-        self.click(self._check, lambda: self.check(self._several.value.splitlines()))
+        self.click(self._check, lambda: self.check(_lines(self._several.value)))
         self.look(prompt or self.desk.selection.prompt)
 
     @property
     def state(self) -> EditState:
-        """What is in force, judged as the panel's buttons and slider say."""
-        return self.session.state.judged(self._kind.value, self._threshold, self._alphas)
+        """What is examined, judged as the sliders say."""
+        state = self.desk.state
+        if self._threshold is None and not self._alphas:
+            return state
+        return state.judged(None, self._threshold, self._alphas)
 
     def look(self, prompt: str) -> None:
         """Look at `prompt`; the grid comes when the worker has it."""
         self._prompt.value = prompt
-        self._run()
-        self.desk.select(self, prompt=prompt)
+        self._examine(prompt)
 
     def judge(
         self,
@@ -107,18 +140,16 @@ class Scope(Panel):
         self._threshold = match_threshold
         if scope is not None:
             self._kind.value = scope
-        self._run()
+        self.renew()
 
     def check(self, prompts: Sequence[str]) -> None:
         """See on several prompts at once whether the hook speaks, and where not, why."""
-        asked = [prompt for prompt in prompts if prompt.strip()]
-        state = self.state
-        self.desk.worker.submit(
+        asked, state = [prompt for prompt in prompts if prompt.strip()], self.state
+        self.run(
             "checking prompts",
             lambda job: self._check_all(job, state, asked),
             self._show_table,
-            self.fail,
-            key=f"check{id(self)}",
+            of=(tuple(asked), state.key),
         )
 
     def static(self) -> Static:
@@ -133,12 +164,12 @@ class Scope(Panel):
     def code(self) -> str:
         """The calls that give the grid, and what the model would answer."""
         given = [
-            f"scope={self._kind.value!r}" * (self._kind.value != self.session.config.scope),
+            f"scope={self.desk.rule!r}" * (self.desk.rule != self.session.config.scope),
             f"match_threshold={self._threshold}" * (self._threshold is not None),
             f"alphas={self._alphas}" * bool(self._alphas),
         ]
         state = f"session.state.judged({', '.join(filter(None, given))})"
-        prompt = self._prompt.value
+        prompt = self.desk.selection.prompt
         return "\n".join(
             [
                 f"state = {state}",
@@ -151,71 +182,82 @@ class Scope(Panel):
 
     def hear(self, event: Event) -> None:
         """Look again when something else is in force; follow the selection."""
-        if isinstance(event, STATE_EVENTS):
-            self.judge()
+        if changes(event):
+            self._kind.value = self.desk.rule
+            self._alphas, self._threshold = {}, None
+            self.renew()
         elif isinstance(event, Selected) and event.source is not self:
             if event.now.prompt != event.before.prompt:
-                self.look(event.now.prompt)
+                self._prompt.value = event.now.prompt
+                self.renew()
             if (event.now.layer, event.now.token) != (event.before.layer, event.before.token):
                 self._point(event.now.layer, event.now.token)
 
+    def refresh(self) -> None:
+        """Read the scope of the prompt under examination."""
+        prompt, state = self.desk.selection.prompt, self.state
+        empty = ""
+        if not prompt.strip():
+            empty = "Type a prompt. Each column here is then one of its tokens, each row a layer."
+        elif not self.session.rounds:
+            empty = (
+                "No round yet. After Apply, each column here is a token of the prompt, each row a"
+                " hooked layer, and ● marks where the hook speaks."
+            )
+        elif not state.facts:
+            empty = f"The hook is silent: {self.desk.standing}."
+        if empty:
+            self.desk.worker.drop(f"{id(self)} _show")
+            self._reading = None
+            self._grid.show([], rows=[], columns=[], empty=empty)
+            self._key.hidden = self._lasting.hidden = True
+            self._more.hidden = not prompt.strip()
+            self._show_reach()
+            return
+        self.run(
+            "reading the scope",
+            lambda job: self.session.scope(prompt, state=state),
+            self._show,
+            of=(prompt, state.key),
+        )
+
     def _follow(self) -> None:
         if self._prompt.value != self.desk.selection.prompt:
-            self.look(self._prompt.value)
+            self._examine(self._prompt.value)  # nothing is written back to who types
 
-    @property
-    def _asked(self) -> tuple[object, ...]:
-        """What a person wants to see: a reading of anything else comes too late."""
-        return self._prompt.value, self._kind.value, self._threshold, dict(self._alphas)
+    def _examine(self, prompt: str) -> None:
+        self.desk.select(self, prompt=prompt)
+        self.renew()
 
-    def _run(self) -> None:
-        prompt = self._prompt.value
-        if not prompt.strip():
-            self._reading = None
-            self._grid.show([], rows=[], columns=[], empty="Type a prompt.")
-            self._why.value = self._would.value = ""
-            return
-        asked = self._asked
-        self.desk.worker.submit(
-            "reading the scope",
-            lambda job: self.session.scope(prompt, state=self.state),
-            lambda reading: self._show(reading, asked),
-            self.fail,
-            key=f"scope{id(self)}",
-        )
-
-    def _show(self, reading: Reading, asked: tuple[object, ...]) -> None:
-        with self.desk.drawing:
-            if asked != self._asked:
-                return
-            self.alert()
-            before, self._reading = self._reading, reading
-            self._draw(reading)
-            if before is None or (before.prompt, before.subject_last) != (
-                reading.prompt,
-                reading.subject_last,
-            ):
-                self._pick_subject(reading)
-            self._show_reach()
+    def _show(self, reading: Reading) -> None:
+        self.alert()
+        before, self._reading = self._reading, reading
+        self._draw(reading)
+        if before is None or (before.prompt, before.subject_last) != (
+            reading.prompt,
+            reading.subject_last,
+        ):
+            self._pick_subject(reading)
+        self._show_reach()
         states = [self.state, self.session.state]
-        self.desk.worker.submit(
+        self.run(
             "asking",
             lambda job: [self.session.predict(reading.prompt, top=1, state=s) for s in states],
-            lambda frames: self._show_answer(*frames),
-            self.fail,
-            key=f"would{id(self)}",
+            self._show_answer,
+            of=(reading.prompt, *(state.key for state in states)),
         )
 
-    def _show_answer(self, judged: pd.DataFrame, in_force: pd.DataFrame) -> None:
+    def _show_answer(self, frames: list[pd.DataFrame]) -> None:
         """What the model would say next, beside what it says with what is in force."""
+        judged, in_force = frames
         token, now = (word(frame["token"].iloc[0]) for frame in (judged, in_force))
         share = judged["probability"].iloc[0]
         says = f"The model says “{token}” ({share:.2f})."
-        changed = self._alphas or self._threshold is not None
-        if changed or self._kind.value != self.session.config.scope:
+        changed = self._alphas or self._threshold is not None or not self.desk.hooks
+        if changed or self.desk.rule != self.session.config.scope:
             says = f"With this the model would say “{token}” ({share:.2f})"
             says += f" instead of “{now}”." if token != now else ", as it does now."
-        self._would.value = html(says).value
+        self._would.say(says)
 
     def _draw(self, reading: Reading) -> None:
         """The grid, the reason, and the sliders' place, from a reading: no model is run."""
@@ -247,7 +289,8 @@ class Scope(Panel):
             columns=reading.tokens,
             marked=reading.subject_last,
         )
-        self._why.value = html(reading.explain()).value
+        self._key.hidden = self._lasting.hidden = self._more.hidden = False
+        self._why.say(reading.explain())
         self._place_sliders(reading)
 
     def _detail(
@@ -263,17 +306,15 @@ class Scope(Panel):
         )
 
     def _place_sliders(self, reading: Reading) -> None:
+        """Put the sliders where the thresholds are; the page keeps the one that is being moved."""
         match = reading.kind == "match"
-        self._tau.layout.display = "" if match else "none"
-        self._alpha.layout.display = "none" if match else ""
-        self._alpha.description = f"α at layer {self._layer(reading)}"
+        self._tau.hidden, self._alpha.hidden = not match, match
+        self._alpha.label = f"α at layer {self._layer(reading)}"
         self._alpha.disabled = reading.kind == "off"
-        self._setting = True
-        try:
-            _move(self._tau, reading.match_threshold, 1.0)
-            _move(self._alpha, self._bound(reading), max(reading.ceiling, 2.5))
-        finally:
-            self._setting = False
+        with self._tau.together():
+            self._tau.value = reading.match_threshold
+            self._alpha.max = max(reading.ceiling, 2.5, self._bound(reading))
+            self._alpha.value = self._bound(reading)
 
     def _bound(self, reading: Reading) -> float:
         """α of the layer that its slider stands for."""
@@ -285,7 +326,7 @@ class Scope(Panel):
 
     def _alpha_slid(self, value: float) -> None:
         reading = self._reading
-        if reading is None or reading.kind != "zscore" or self._stays(value, self._bound(reading)):
+        if reading is None or reading.kind != "zscore" or _stays(value, self._bound(reading)):
             return
         layer = self._layer(reading)
         self._alphas[layer] = value
@@ -296,21 +337,18 @@ class Scope(Panel):
 
     def _tau_slid(self, value: float) -> None:
         reading = self._reading
-        if reading is None or reading.kind != "match":
+        if reading is None or reading.kind != "match" or _stays(value, reading.match_threshold):
             return
-        if not self._stays(value, reading.match_threshold):
-            self._threshold = value
-            inside = reading.scores >= value
-            self._redraw(replace(reading, match_threshold=value, in_scope=inside))
-
-    def _stays(self, value: float, bound: float) -> bool:
-        return self._setting or abs(value - bound) <= _ROUNDED
+        self._threshold = value
+        inside = reading.scores >= value
+        self._redraw(replace(reading, match_threshold=value, in_scope=inside))
 
     def _redraw(self, reading: Reading) -> None:
         """Draw at once, without the model; ask it once the slider rests."""
         self._reading = reading
         self._draw(reading)
-        self.later(self._run)
+        self.desk.worker.drop(f"{id(self)} _show")
+        self.later(self.refresh)
 
     def _picked(self, at: list[int]) -> None:
         if at and self._reading is not None:
@@ -336,8 +374,10 @@ class Scope(Panel):
         reading, at = self._reading, self._grid.selected
         if reading is None or not at or at[1] >= len(reading.tokens) or not reading.facts:
             self._reach.show([], rows=[])
-            self._match.value = ""
-            self._reach_head.value = "Click a cell to see which edits reach it."
+            self._match.say()
+            self._reach_head.say(
+                "Click a cell to see which edits reach it." if reading is not None else ""
+            )
             return
         layer, token = at
         terms = reading.contributions[layer, :, token]
@@ -357,15 +397,13 @@ class Scope(Panel):
             rows=rows,
         )
         name = word(reading.tokens[token])
-        self._reach_head.value = html(
-            f"“{name}” at layer {reading.layers[layer]} is reached by"
-        ).value
+        self._reach_head.say(f"“{name}” at layer {reading.layers[layer]} is reached by")
         best = int(torch.argmax(reading.match[layer, :, token]))
         value = float(reading.match[layer, best, token])
-        self._match.value = html(
+        self._match.say(
             f"Its key matches that of “{reading.facts[best].subject}” best: {value:.2f}, where 1 is"
             " the fact's own."
-        ).value
+        )
 
     def _take_prompts(self) -> None:
         chosen = self.desk.selection.fact
@@ -376,7 +414,7 @@ class Scope(Panel):
         edited = {fact.subject for fact in self.session.facts.values()}
         others = [f.subject for f in bundled_facts() if f.subject not in edited]
         self._kinds = prompts_of(fact, others)
-        self._several.value = "\n".join(self._kinds)
+        self._several.value = "\n".join(visible(text) for text in self._kinds)
         self.check(list(self._kinds))
 
     def _check_all(self, job: Job, state: EditState, prompts: Sequence[str]) -> list[Checked]:
@@ -390,17 +428,17 @@ class Scope(Panel):
     def _show_table(self, checked: Sequence[Checked]) -> None:
         self.alert()
         lines = [one.line(self._kinds.get(one.reading.prompt, "")) for one in checked]
-        self._table.show(lines, columns=COLUMNS)
+        self._table.show(lines, columns=COLUMNS, keys=[one.reading.prompt for one in checked])
 
     def _row_picked(self, at: list[int]) -> None:
         if at and at[0] < len(self._table.cells):
             self.look(self._table.cells[at[0]][0]["text"])
 
 
-def _move(slider: widgets.FloatSlider, value: float, high: float) -> None:
-    """Put a slider there: the page answers a range without its value by another value."""
-    high = max(high, value)
-    slider.max = max(high, slider.max)
-    slider.min = min(slider.min, value)
-    slider.value = value
-    slider.max = high
+def _stays(value: float, bound: float) -> bool:
+    return abs(value - bound) <= _ROUNDED
+
+
+def _lines(text: str) -> list[str]:
+    """Prompts, one a line; a line break within one stands there as ↵."""
+    return [line.replace("↵", "\n") for line in text.splitlines()]

@@ -5,6 +5,8 @@ named    a fact, as short as it can be told
 brief    the beginning of a text
 likely   the likeliest next tokens
 count    a number of things
+duration a time
+short    a score, where there is little room
 """
 
 from __future__ import annotations
@@ -39,3 +41,14 @@ def likely(frame: pd.DataFrame) -> str:
 def count(number: int, thing: str) -> str:
     """``"1 fact"``, ``"2 facts"``."""
     return f"{number} {thing}{'s' * (number != 1)}"
+
+
+def duration(seconds: float) -> str:
+    """``"8 s"``, ``"2 min"``."""
+    return f"{max(seconds, 1):.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def short(value: float) -> str:
+    """``".43"``, ``"1"``, for a score of two digits where there is little room."""
+    text = f"{value:.2f}"
+    return "1" if text == "1.00" else "0" if text == "0.00" else text.removeprefix("0")

@@ -50,6 +50,7 @@ class Job:
     work: Callable[[Job], Any]
     done: Callable[[Any], object] | None = None
     failed: Callable[[Exception], object] | None = None
+    stopped: Callable[[], object] | None = None
     key: str = ""
     exclusive: bool = False
     patience: int = 0
@@ -103,6 +104,7 @@ class Worker:
         self._waiting: list[Job] = []
         self._changed = threading.Condition()
         self._running: Job | None = None
+        self._idle = True  # everybody has been told of the last job's end
         self._listeners: list[Callable[[], object]] = []
         self._thread: threading.Thread | None = None
 
@@ -118,6 +120,13 @@ class Worker:
             jobs = [self._running, *self._waiting]
         return next((job for job in jobs if job is not None and job.exclusive), None)
 
+    def find(self, key: str) -> Job | None:
+        """The job with that key, running or waiting; one that has not been stopped, if it can."""
+        with self._changed:
+            jobs = [self._running, *self._waiting]
+        found = [job for job in jobs if job is not None and job.key == key]
+        return min(found, key=lambda job: job.cancel(), default=None)
+
     def listen(self, listener: Callable[[], object]) -> Callable[[], None]:
         """Call `listener` whenever a job begins, comes on or ends, until the result is called."""
         self._listeners.append(listener)
@@ -130,19 +139,20 @@ class Worker:
         done: Callable[[Any], object] | None = None,
         failed: Callable[[Exception], object] | None = None,
         *,
+        stopped: Callable[[], object] | None = None,
         key: str = "",
         exclusive: bool = False,
         patience: int = 0,
     ) -> Job:
-        """Queue a job: first what changes the session, then what has the least patience.
+        """Queue a job: first what has the least patience, of that what changes the session.
 
         Parameters
         ----------
         title : str
         work : callable
             Called with the job; what it returns goes to `done`, what it raises to `failed`. An
-            `EditCancelled` goes nowhere: it was asked for.
-        done, failed : callable, optional
+            `EditCancelled` was asked for, and goes to `stopped`.
+        done, failed, stopped : callable, optional
         key : str
             A newer job with the same key makes an older one needless: it is stopped.
         exclusive : bool
@@ -154,7 +164,7 @@ class Worker:
         -------
         Job
         """
-        job = Job(title, work, done, failed, key, exclusive, patience)
+        job = Job(title, work, done, failed, stopped, key, exclusive, patience)
         job._report = self._tell
         with self._changed:
             running = self._running
@@ -163,12 +173,12 @@ class Worker:
             if running is not None and not running.cancel():
                 if key and running.key == key:
                     running.stop()
-                elif running.patience > patience and not running._worked:
+                elif running.patience > patience and not (running.exclusive or running._worked):
                     running.stop()
                     again = replace(running, said=None, warnings=[], _stop=threading.Event())
                     self._waiting.append(again)
             self._waiting.append(job)
-            self._waiting.sort(key=lambda other: (not other.exclusive, other.patience))
+            self._waiting.sort(key=lambda other: (other.patience, not other.exclusive))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="coachhook", daemon=True)
                 self._thread.start()
@@ -177,12 +187,21 @@ class Worker:
         self._tell()
         return job
 
+    def drop(self, key: str) -> None:
+        """Forget the waiting jobs with that key, and stop a running one: nobody wants them."""
+        if self.find(key) is None:
+            return
+        with self._changed:
+            self._waiting = [other for other in self._waiting if other.key != key]
+            if self._running is not None and self._running.key == key:
+                self._running.stop()
+            self._changed.notify_all()
+        self._tell()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing runs or waits; whether that came within `timeout` seconds."""
         with self._changed:
-            return self._changed.wait_for(
-                lambda: self._running is None and not self._waiting, timeout
-            )
+            return self._changed.wait_for(lambda: self._idle and not self._waiting, timeout)
 
     def stop(self) -> None:
         """Stop what runs and forget what waits: torch aborts a process that ends within a step."""
@@ -196,13 +215,16 @@ class Worker:
         while True:
             with self._changed:
                 while not self._waiting:
-                    self._running = None
+                    self._idle = True
                     self._changed.notify_all()
                     self._changed.wait()
+                self._idle = False
                 job = self._running = self._waiting.pop(0)
             if not job.cancel():
                 self._tell()
                 self._do(job)
+            elif job.stopped is not None:
+                job.stopped()
             with self._changed:
                 self._running = None
             self._tell()
@@ -221,7 +243,8 @@ class Worker:
             if job.done is not None and (job.exclusive or not job.cancel()):  # it has happened
                 job.done(result)
         except EditCancelled:
-            pass
+            if job.stopped is not None:
+                job.stopped()
         except Exception as error:
             if job.failed is None or not isinstance(error, (ValueError, OSError, RuntimeError)):
                 _log.exception("the job %r failed", job.title)

@@ -1,20 +1,20 @@
 """What a person finds and does in a playground: by role, by label, by visible word.
 
-open_lab, open_app   open the notebook; the playground in it
-Person               someone at a playground
+open_lab, run_first   open the notebook; the playground in it
+Person                someone at a playground
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 from serving import ROOT
 
 SCREENSHOTS = ROOT / "build" / "screenshots"
 SLOW = 120_000  # milliseconds: a round, on a busy machine
-TABS = ("drift", "interference", "compare")
+LENSES = ("scope", "drift", "interference", "compare", "rounds")
+KEY = 120  # milliseconds between two keys of somebody who types
 
 expect.set_options(timeout=SLOW)
 
@@ -27,20 +27,31 @@ class Person:
         self.root = page.locator(".cv-playground")
 
     def panel(self, name: str) -> Locator:
-        """The panel called `name`, brought to the front where it stands behind a tab."""
-        panel = self.root.locator(f".cv-{name}")
-        if name in TABS and not panel.is_visible():
+        """The panel called `name`; a lens is brought to the front."""
+        panel = self.root.get_by_role("region", name=name.title(), exact=True)
+        if name in LENSES and not panel.is_visible():
             self.root.get_by_role("tab", name=name.title(), exact=True).click()
         return panel
 
+    @property
+    def bar(self) -> Locator:
+        """The bar: where the session stands."""
+        return self.root.get_by_role("region", name="coachhook")
+
     def says(self, *words: str) -> None:
-        """The header says each of `words`."""
+        """The bar says each of `words`."""
         for word in words:
-            expect(self.root.locator(".cv-pills")).to_contain_text(word)
+            expect(self.bar).to_contain_text(word)
+
+    def after(self, rounds: int, of: int) -> None:
+        """So many rounds are in force, of so many."""
+        line = self.bar.get_by_role("grid", name="rounds in force").get_by_role("gridcell")
+        expect(line).to_have_count(of + 1)
+        expect(line.nth(rounds)).to_have_attribute("aria-selected", "true")
 
     def settled(self) -> None:
         """Nothing is being computed."""
-        expect(self.root.get_by_role("status")).to_have_text("idle")
+        expect(self.bar.locator(".cv-status")).to_have_text("idle")
 
     def field(self, panel: str, label: str) -> Locator:
         """The input of a panel with that label, or one that starts so."""
@@ -50,51 +61,54 @@ class Person:
         """A button of a panel, by the words it starts with."""
         return self.panel(panel).get_by_role("button", name=re.compile(f"^{re.escape(name)}")).first
 
+    def press(self, name: str) -> None:
+        """Press a button of the bar."""
+        self.bar.get_by_role("button", name=name, exact=True).click()
+
     def grid(self, panel: str, name: str) -> Locator:
         """A grid of a panel, by the words its name starts with."""
         return self.panel(panel).get_by_role("grid", name=re.compile(f"^{re.escape(name)}")).first
 
-    def type_fact(self, prompt: str, subject: str, target: str) -> None:
-        """Type a fact into the form and stage it."""
-        self.field("facts", "Prompt").press_sequentially(prompt)
-        self.field("facts", "Subject").press_sequentially(subject)
+    def type(self, field: Locator, text: str, delay: int = KEY) -> None:
+        """Click into a field, and type over what it holds, key by key."""
+        field.click()
+        self.page.keyboard.press("ControlOrMeta+a")
+        self.page.keyboard.press("Delete")
+        self.page.keyboard.type(text, delay=delay)
+
+    def type_fact(self, prompt: str, subject: str, target: str, delay: int = KEY) -> None:
+        """Type a fact into the form."""
+        self.type(self.field("facts", "Prompt of the fact"), prompt, delay)
+        self.type(self.field("facts", "Subject"), subject, delay)
+        self.type(self.field("facts", "Target"), target, delay)
         last = subject.split()[-1]
         expect(self.panel("facts")).to_contain_text(re.compile(f"last token.*{last}"))
-        self.field("facts", "Target").fill(target)
-        self.button("facts", "Stage").click()
-        self.staged(1)
 
     def staged(self, count: int) -> None:
         """So many facts are staged."""
-        expect(self.button("rounds", f"Apply {count}")).to_be_enabled()
+        expect(self.button("facts", f"Apply {count}")).to_have_attribute("aria-disabled", "false")
 
     def answers(self, word: str, side: str = "after") -> None:
         """The text on that side of Ask begins with `word`."""
         said = self.panel("ask").locator(".cv-said").nth(("before", "after").index(side))
         expect(said).to_contain_text(re.compile(rf"^\W*{word}"))
 
-    def fact_row(self, words: str) -> Locator:
+    def fact(self, words: str) -> Locator:
         """A row of the list of facts that contains `words`."""
-        return self.grid("facts", "facts").get_by_role("row").filter(has_text=words).first
+        return self.panel("facts").get_by_role("option").filter(has_text=words).first
 
     def cell(self, column: str, row: int) -> Locator:
         """A cell of the scope grid under the token that contains `column`."""
         grid = self.grid("scope", "scope")
+        expect(grid.get_by_role("columnheader").filter(has_text=column).first).to_be_visible()
         tokens = grid.get_by_role("columnheader").all_inner_texts()
         place = next(i for i, text in enumerate(tokens) if column in text) - 1  # the corner
         return grid.locator("tbody").get_by_role("row").nth(row).get_by_role("gridcell").nth(place)
 
-    def shoot(self, name: str, panels: tuple[str, ...] = ()) -> None:
-        """Keep pictures of the whole, or of some panels, for people to look at."""
+    def shoot(self, name: str) -> None:
+        """Keep a picture of the page, for people to look at."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        size = self.page.viewport_size
-        self.page.set_viewport_size({"width": 1500, "height": 2600})  # all of it at once
-        for panel in panels:
-            self.panel(panel).screenshot(path=_file(f"{name}-{panel}"), animations="disabled")
-        if not panels:
-            self.root.screenshot(path=_file(name), animations="disabled")
-        if size is not None:
-            self.page.set_viewport_size(size)
+        self.page.screenshot(path=SCREENSHOTS / f"{name}.png", animations="disabled")
 
     def theme(self, name: str) -> None:
         """Change JupyterLab's theme to "Light" or "Dark"."""
@@ -104,13 +118,19 @@ class Person:
         expect(self.page.locator(f"body[data-jp-theme-light={light}]")).to_have_count(1)
         self.page.wait_for_load_state("networkidle")
 
+    def show_bench(self) -> None:
+        """Scroll the notebook so that the bar is at its top, as it is after the cell was run."""
+        self.root.evaluate("element => element.scrollIntoView({ block: 'start' })")
+
 
 def open_lab(page: Page, address: str) -> Locator:
-    """Open the notebook in JupyterLab, its kernel ready; the notebook."""
+    """Open the notebook in JupyterLab, its kernel ready and the side bar closed; the notebook."""
     page.goto(address)
     notebook = page.locator(".jp-Notebook:visible")
     expect(notebook.locator(".jp-Cell").first).to_be_visible()
     expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible()
+    if page.locator(".jp-FileBrowser").is_visible():
+        page.evaluate("window.jupyterapp.shell.collapseLeft()")
     return notebook
 
 
@@ -119,9 +139,13 @@ def run_first(page: Page, notebook: Locator) -> Person:
     notebook.locator(".jp-CodeCell .cm-content").first.click()
     page.keyboard.press("Control+Enter")
     person = Person(page)
-    expect(person.panel("scope")).to_be_visible()
+    expect(person.panel("ask")).to_be_visible()
     return person
 
 
-def _file(name: str) -> Path:
-    return SCREENSHOTS / f"{name}.png"
+def restart(page: Page) -> None:
+    """Restart the kernel, through the menu."""
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.get_by_text("Restart Kernel…", exact=True).click()
+    page.get_by_role("button", name="Confirm Kernel Restart").click()
+    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible()

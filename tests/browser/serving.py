@@ -115,6 +115,7 @@ def _running(command: list[str], folder: Path, ready: str, **more: str) -> Itera
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
         "JUPYTER_DATA_DIR": str(folder / "data"),  # what this user trusts does not count
         "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "COACHHOOK_VIZ_SESSIONS": str(folder / "sessions"),
         **more,
     }
     log = folder / "server.log"

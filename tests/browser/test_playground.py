@@ -4,40 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from person import TABS, Person, open_lab, run_first
+from person import LENSES, Person, open_lab, run_first
 from playwright.sync_api import Browser, Locator, expect
 from serving import Watch
 
-VIEWPORT = {"width": 1500, "height": 1000}
+VIEWPORT = {"width": 1440, "height": 900}
 LONG = ("responsibility " * 1_000)[:10_000]
 HOSTILE = {
     "tag": "<img src=x onerror=window.hacked=1>",
     "emoji": "🗼👩‍👩‍👧🇮🇹",
     "right to left": "‮מגדל أيفل",
     "two slots": "The {} of {} is",
-    "lines": "a\nb\r\n\nc",
     "long": LONG,
 }
-THEIRS = {  # parts that are not drawn by us, and what axe holds against them
-    ".noUi-handle": "ipywidgets gives the handle of its slider no name, only a label beside it",
-}
 FIELDS = [
-    ("facts", "Prompt"), ("facts", "Subject"), ("facts", "Target"), ("facts", "Truth"),
+    ("facts", "Prompt of the fact"), ("facts", "Subject"), ("facts", "Target"), ("facts", "Truth"),
     ("facts", "Paraphrases"), ("facts", "Neighbours"), ("facts", "Paste"),
-    ("rounds", "Name"), ("rounds", "New branch"),
-    ("ask", "Prompt"), ("scope", "Prompt"), ("scope", "Prompts at once"),
+    ("rounds", "Name"), ("rounds", "New branch"), ("ask", "Prompt to examine"),
+    ("scope", "Prompts at once"),
 ]  # fmt: skip
-BUTTONS = [("facts", "Stage"), ("facts", "Read"), ("rounds", "Branch"), ("scope", "Check")]
-CLIPPED = """root => [...root.querySelectorAll("*")].filter((element) => {
-    const style = getComputedStyle(element);
-    const words = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-    const hides = style.overflowX === "hidden" || style.overflowX === "clip";
-    return words && hides && element.scrollWidth > element.clientWidth + 1;
-}).map((element) => element.className + ": " + element.textContent)"""  # text that is cut off
-
+BUTTONS = [
+    ("facts", "Apply now"), ("facts", "Stage"), ("facts", "Read"), ("rounds", "Begin"),
+    ("scope", "Check"),
+]  # fmt: skip
 pytestmark = pytest.mark.browser
 
 
@@ -48,9 +42,15 @@ def person(browser: Browser, lab: str) -> Iterator[Person]:
     watch = Watch(page)
     person = run_first(page, open_lab(page, lab))
     person.answers("Paris")
+    page.evaluate(Path(__file__).with_name("checks.js").read_text("utf-8"))
     yield person
     context.close()
     watch.check()
+
+
+def check(element: Locator, name: str) -> Any:
+    """What one of `checks.js` finds."""
+    return element.evaluate(f"one => window.checks.{name}(one)")
 
 
 def focused(person: Person) -> Locator:
@@ -58,11 +58,12 @@ def focused(person: Person) -> Locator:
 
 
 def tab_to(person: Person, wanted: Locator) -> None:
-    """Press Tab until `wanted` has the focus."""
-    for _ in range(40):
+    """Press Tab until `wanted` has the focus; it never falls to the page's body."""
+    for _ in range(60):
         if wanted.evaluate("element => element === document.activeElement"):
             return
         person.page.keyboard.press("Tab")
+        assert person.page.evaluate("document.activeElement !== document.body")
     raise AssertionError(f"Tab does not reach {wanted}; it stands at {focused(person)}")
 
 
@@ -70,63 +71,58 @@ def test_facts_rounds_and_the_grid_by_keyboard_alone(person: Person) -> None:
     press, type_ = person.page.keyboard.press, person.page.keyboard.type
     cells = person.page.locator(".jp-Notebook:visible .jp-Cell")
     count = cells.count()
-    person.field("facts", "Prompt").focus()
-    type_("The {} is located in the city of")
+    person.field("facts", "Prompt of the fact").focus()
+    type_("The Eiffel Tower is located in the city of", delay=60)
     press("Tab")
-    type_("Eiffel Tower")
+    type_("Eiffel Tower", delay=60)
     press("Tab")
     expect(person.panel("facts")).to_contain_text(re.compile("last token.*Tower"))
-    person.page.keyboard.insert_text("Rome")
-    tab_to(person, person.button("facts", "Stage"))
+    type_("Berlin", delay=60)
+    tab_to(person, person.button("facts", "Apply now"))
     press("Enter")
-    person.staged(1)
-
-    # what is staged, as a table to type into
-    tab_to(person, person.button("facts", "More"))
-    press("Space")
-    table = person.grid("facts", "staged facts as a table")
-    tab_to(person, table.get_by_role("gridcell").first)
-    press("End")
-    expect(focused(person)).to_have_text("Rome")
-    press("F2")
-    focused(person).fill("Berlin")
-    press("Enter")
-    expect(table.get_by_role("gridcell").last).to_have_text("Berlin")
-    expect(table.get_by_role("gridcell").last).to_be_focused()
-    press("F2")
-    focused(person).fill("Oslo")
-    press("Escape")
-    expect(table.get_by_role("gridcell").last).to_have_text("Berlin")
-
-    tab_to(person, person.button("rounds", "Apply"))
-    press("Enter")
-    person.says("round 1 of 1")
+    person.after(1, of=1)
+    expect(person.button("facts", "Apply now")).to_be_focused()  # it rests, and keeps the focus
     person.answers("Berlin")
 
     # back and forth along the timeline, a way that notebooks use for other things
-    tab_to(person, person.button("rounds", "Undo"))
+    tab_to(person, person.bar.get_by_role("button", name="Undo"))
     press("Space")
-    person.says("round 0 of 1")
-    line = person.grid("rounds", "rounds in force")
+    person.after(0, of=1)
+    line = person.bar.get_by_role("grid", name="rounds in force")
     line.get_by_role("gridcell").first.focus()
     press("End")
     press("Enter")
-    person.says("round 1 of 1", "1 fact")
+    person.after(1, of=1)
     for key in ("a", "b", "m", "d", "d", "x"):
         press(key)
         expect(cells).to_have_count(count)
     expect(line.get_by_role("gridcell").last).to_be_focused()
 
-    # the token grid
+    # the list of facts, and what is done with a fact
+    row = person.fact("Eiffel Tower")
+    tab_to(person, row)
+    press("Enter")
+    expect(row).to_have_attribute("aria-selected", "true")
+    tab_to(person, person.button("facts", "Mute"))
+    press("Space")
+    person.answers("Paris")
+    press("Space")
+    person.answers("Berlin")
+
+    # the lenses, and the token grid
     person.settled()
+    tab_to(person, person.root.get_by_role("tab", name="Scope"))
+    press("ArrowRight")
+    expect(person.root.get_by_role("tab", name="Drift")).to_be_focused()
+    expect(person.root.get_by_role("tab", name="Drift")).to_have_attribute("aria-selected", "true")
+    press("Home")
     cell = person.cell("Tower", 0)
     cell.focus()
     press("ArrowDown")
     expect(person.cell("Tower", 1)).to_be_focused()
     press("Home")
-    expect(
-        person.grid("scope", "scope").get_by_role("row").nth(2).get_by_role("gridcell").first
-    ).to_be_focused()
+    grid = person.grid("scope", "scope")
+    expect(grid.get_by_role("row").nth(2).get_by_role("gridcell").first).to_be_focused()
     press("PageDown")
     press("PageUp")
     press("End")
@@ -135,113 +131,178 @@ def test_facts_rounds_and_the_grid_by_keyboard_alone(person: Person) -> None:
     expect(focused(person)).to_have_attribute("aria-selected", "true")
     expect(person.panel("scope")).to_contain_text(re.compile("“.*” at layer 4 is reached by"))
     press("Tab")
-    expect(
-        person.grid("scope", "scope").get_by_role("gridcell").and_(focused(person))
-    ).to_have_count(0)
+    expect(grid.get_by_role("gridcell").and_(focused(person))).to_have_count(0)
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080)])
-def test_two_columns_beside_the_side_bar_and_no_clipped_text(
-    person: Person, width: int, height: int
-) -> None:
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1280, 720)])
+def test_apply_answer_and_reason_on_one_screen(person: Person, width: int, height: int) -> None:
     size = person.page.viewport_size
     person.page.set_viewport_size({"width": width, "height": height})
-    expect(person.page.locator(".jp-FileBrowser")).to_be_visible()
-    for panel in TABS:
-        person.panel(panel)  # brings it to the front
-        facts, ask = (person.panel(name).bounding_box() for name in ("facts", "ask"))
-        assert facts is not None
-        assert ask is not None
-        assert ask["x"] >= facts["x"] + facts["width"]
-        assert person.root.evaluate(CLIPPED) == []
+    person.show_bench()
+    person.fact("Eiffel Tower").click()
+    person.answers("Berlin")
+    inside = person.cell("Tower", 3)  # brings Scope to the front
+    seen = [
+        person.bar,
+        person.button("facts", "Apply now"),
+        person.panel("ask").locator(".cv-said").last,
+        person.grid("scope", "scope"),
+        inside,
+    ]
+    for one in seen:
+        box = one.bounding_box()
+        assert box is not None
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= height
+        expect(one).to_be_in_viewport(ratio=0.98)
+    for lens in LENSES:
+        person.panel(lens)
+        assert check(person.root, "clipped") == []
+        person.shoot(f"keyboard-{lens}-{width}")
+    if size is not None:
+        person.page.set_viewport_size(size)
+
+
+def test_facts_beside_ask_at_150_percent(person: Person) -> None:
+    size = person.page.viewport_size
+    person.page.set_viewport_size({"width": 853, "height": 480})  # 1280×720, zoomed
+    person.show_bench()
+    for one in (person.field("facts", "Prompt of the fact"), person.field("ask", "Prompt to")):
+        expect(one).to_be_in_viewport(ratio=0.98)
+    facts, ask = (person.panel(name).bounding_box() for name in ("facts", "ask"))
+    assert facts is not None
+    assert ask is not None
+    assert ask["x"] >= facts["x"] + facts["width"]
+    person.shoot("zoomed")
     if size is not None:
         person.page.set_viewport_size(size)
 
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
-def test_axe_finds_nothing_serious(person: Person, theme: str) -> None:
+def test_every_button_can_be_read_in_every_state(person: Person, theme: str) -> None:
     person.theme(theme)
-    person.field("facts", "Prompt").fill("a prompt without a slot")
+    unfold(person)
+    seen, poor = 0, []
+    for lens in LENSES:
+        person.panel(lens)
+        for button in person.root.locator("button:visible").all():
+            name = button.inner_text()
+            states: dict[str, Any] = {"rest": check(button, "contrast")}
+            button.hover()
+            states["hover"] = check(button, "contrast")
+            button.focus()
+            states["focus"] = check(button, "contrast")
+            was = button.get_attribute("aria-disabled")
+            if was is not None:
+                button.evaluate("one => one.setAttribute('aria-disabled', 'true')")
+                states["disabled, hover"] = check(button, "contrast")
+                person.page.mouse.move(0, 0)
+                states["disabled"] = check(button, "contrast")
+                button.evaluate("(one, was) => one.setAttribute('aria-disabled', was)", was)
+            seen += len(states)
+            poor += [
+                f"{name} {state}: {ratio:.2f}"
+                for state, (ratio, opacity) in states.items()
+                if ratio < 4.5 or opacity < 1
+            ]
+    assert seen > 100
+    assert poor == []
+    unfold(person, open_=False)
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+def test_axe_finds_nothing_and_every_control_has_a_name(person: Person, theme: str) -> None:
+    person.theme(theme)
+    unfold(person)
+    person.field("facts", "Prompt of the fact").fill("a prompt without a slot")
     person.button("facts", "Stage").click()
     expect(wrong(person).first).to_be_visible()
-    person.fact_row("Eiffel Tower").get_by_role("gridcell").nth(1).click()
+    person.fact("Eiffel Tower").click()
     person.button("scope", "Prompts of the selected").click()
     table = person.grid("scope", "prompts, fired or missed")
     expect(table.get_by_role("gridcell").first).to_be_visible()
     person.settled()
-    context = {"include": [[".cv-playground"]], "exclude": [[part] for part in THEIRS]}
     found = []
-    for panel in TABS:
-        person.panel(panel)  # brings it to the front
-        found += Axe().run(person.page, context).response["violations"]
-    serious = {
+    for lens in LENSES:
+        person.panel(lens)
+        found += Axe().run(person.page, {"include": [[".cv-playground"]]}).response["violations"]
+        assert check(person.root, "unnamed") == []
+    said = {
         f"{one['id']}: {node['target']}: {node['failureSummary']}"
         for one in found
-        if one["impact"] in ("serious", "critical")
         for node in one["nodes"]
     }
-    assert not serious, "\n\n".join(sorted(serious))
+    assert not said, "\n\n".join(sorted(said))
+    expect(person.root.locator("[title=null]")).to_have_count(0)
+    for region in ("coachhook", "Facts", "Ask", "Scope"):
+        named = person.root.get_by_role("region", name=region, exact=True)
+        if region == "Scope":
+            person.panel("scope")
+        expect(named.locator("h3")).to_have_text(region)
+    for toggle in person.root.locator("button[aria-expanded], button[aria-pressed]").all():
+        states = [toggle.get_attribute(f"aria-{name}") for name in ("expanded", "pressed")]
+        assert {"true", "false"} & set(states)
+    after = person.panel("ask").locator(".cv-said").last
+    expect(after).to_have_attribute("aria-live", "polite")
+    unfold(person, open_=False)
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_odd_text_is_text_in_every_field(person: Person, kind: str) -> None:
     text = HOSTILE[kind]
-    for panel in ("facts", "rounds"):
-        open_more(person, panel)
+    unfold(person)
     for panel, label in FIELDS:
         field = person.field(panel, label)
         field.fill(text)
-        assert field.input_value().split() == text.split(), label  # one line has no line breaks
+        assert field.input_value() == text, label
     for panel, button in BUTTONS:
         person.button(panel, button).click()
-    for problem in ("Prompt", "Target"):  # the slot is missing or there twice: refused, not lost
-        assert person.field("facts", problem).input_value().split() == text.split()
+    for problem in ("Prompt of the fact", "Target"):  # refused, not lost
+        assert person.field("facts", problem).input_value() == text
     expect(wrong(person).first).to_be_visible()
-    keep = person.root.locator(".cv-keep")
-    keep.get_by_label(re.compile("folder", re.IGNORECASE)).fill(text)
-    keep.get_by_role("button", name="Open").click()
-    expect(keep.locator(".cv-alert")).to_be_visible()
+    person.bar.get_by_label("Session folder").fill(text)
+    person.press("Open the session")
+    expect(person.bar.locator(".cv-alert")).not_to_be_empty()
     setting = person.grid("rounds", "settings").get_by_role("gridcell").nth(1)
     setting.dblclick()
-    person.page.keyboard.insert_text(" ".join(text.split()))
+    person.page.keyboard.insert_text(text)
     person.page.keyboard.press("Enter")
-    expect(person.panel("rounds").locator(".cv-alert")).to_be_visible()
-    person.says("round 1 of 1")
+    expect(person.panel("rounds").locator(".cv-alert")).not_to_be_empty()
+    person.after(1, of=1)
     unharmed(person)
 
 
 def test_odd_facts_are_edited_like_others_and_shown_as_text(person: Person) -> None:
-    for panel in ("ask", "scope"):
-        person.field(panel, "Prompt").fill("The Eiffel Tower")
     tag = HOSTILE["tag"]
-    person.field("facts", "Prompt").fill(f"{tag} {{}} is <b>in")
-    person.field("facts", "Subject").fill("<u>Eiffel</u> 🗼")
-    person.field("facts", "Target").fill("Oslo")
     for label in ("Truth", "Paraphrases", "Neighbours"):
         person.field("facts", label).fill("")
-    person.button("facts", "Stage").click()
-    person.staged(1)
-    target = person.grid("facts", "staged facts as a table").get_by_role("gridcell").last
-    target.dblclick()
-    person.page.keyboard.insert_text("<i>Rome</i>")
-    person.page.keyboard.press("Enter")
-    row = person.fact_row("<u>Eiffel</u> 🗼")
+    person.field("facts", "Prompt of the fact").fill(f"{tag} {{}} is <b>in")
+    person.field("facts", "Subject").fill("<u>Eiffel</u> 🗼")
+    person.field("facts", "Target").fill("<i>Rome</i>")
+    person.button("facts", "Apply now").click()
+    person.after(2, of=2)
+    row = person.fact("<u>Eiffel</u> 🗼")
     expect(row).to_contain_text(f"{tag} <u>Eiffel</u> 🗼 is <b>in")
     expect(row).to_contain_text("<i>Rome</i>")
-    person.button("rounds", "Apply").click()
-    person.says("round 2 of 2", "2 facts")
-    row.get_by_role("gridcell").nth(1).click()
-    expect(person.field("ask", "Prompt")).to_have_value(f"{tag} <u>Eiffel</u> 🗼 is <b>in")
-    for panel in TABS:
-        person.panel(panel)
+    row.click()
+    expect(person.field("ask", "Prompt to")).to_have_value(f"{tag} <u>Eiffel</u> 🗼 is <b>in")
+    for lens in LENSES:
+        person.panel(lens)
     person.settled()
     unharmed(person)
 
 
-def open_more(person: Person, panel: str) -> None:
-    more = person.button(panel, "More")
-    if "mod-active" not in (more.get_attribute("class") or ""):
-        more.click()
+def unfold(person: Person, open_: bool = True) -> None:
+    """Open, or close, all that unfolds."""
+    toggles = [
+        person.button("facts", "More fields"),
+        person.bar.get_by_role("button", name="Files and sharing"),
+        person.button("scope", "Several prompts"),
+    ]
+    for toggle in toggles:
+        if (toggle.get_attribute("aria-expanded") == "true") != open_:
+            person.panel("scope")
+            toggle.click()
 
 
 def wrong(person: Person) -> Locator:
@@ -252,5 +313,4 @@ def wrong(person: Person) -> Locator:
 def unharmed(person: Person) -> None:
     """Nothing that was typed has become a part of the page."""
     assert person.page.evaluate("window.hacked") is None
-    ours = person.root.locator(".widget-html, .cv-grid-box")  # buttons have an <i> of their own
-    expect(ours.locator("img, u, i, script")).to_have_count(0)
+    expect(person.root.locator("img, u, i, script")).to_have_count(0)

@@ -5,23 +5,18 @@ const STEPS = {
   Home: [0, -Infinity], End: [0, Infinity], PageUp: [-Infinity, 0], PageDown: [Infinity, 0],
 };
 
-function element(name, className, text) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
 function visible(text) {
   return text.replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/^ +/, (s) => "·".repeat(s.length));
 }
 
-function render({ model, el }) {
-  el.classList.add("cv", "cv-grid-box");
+KINDS.grid = ({ model, ends }) => {
+  const el = element("div", "cv-grid-whole");
+  const box = element("div", "cv-grid-box");
   const table = element("table", "cv-grid");
   const detail = element("div", "cv-grid-detail");
-  detail.setAttribute("aria-live", "polite");
-  el.append(table, detail);
+  const empty = element("p", "cv-note");
+  box.append(table);
+  el.append(box, empty, detail);
   let at = [0, 0]; // the one cell that Tab reaches
   let typing = false;
   let planned = false;
@@ -66,12 +61,9 @@ function render({ model, el }) {
       if (rows.length) tr.append(headCell("rowheader", rows[row]));
       line.forEach((cell, column) => tr.append(bodyCell(cell, row, column, name)));
     });
-    if (!cells.length && model.get("empty")) {
-      const cell = body.insertRow().insertCell();
-      cell.className = "cv-empty";
-      cell.colSpan = Math.max(columns.length, 1);
-      cell.textContent = model.get("empty");
-    }
+    box.hidden = !cells.length;
+    empty.hidden = Boolean(cells.length) || !model.get("empty");
+    empty.textContent = model.get("empty");
     at = [
       Math.min(at[0], Math.max(cells.length - 1, 0)),
       Math.min(at[1], Math.max((cells[0] || []).length - 1, 0)),
@@ -83,8 +75,21 @@ function render({ model, el }) {
     mark();
     const head = table.querySelector(".cv-marked");
     const now = [...columns, model.get("marked")].join("\n");
-    if (head && now !== seen) el.scrollLeft = head.offsetLeft - (el.clientWidth - head.offsetWidth) / 2;
+    if (head && now !== seen) box.scrollLeft = head.offsetLeft - (box.clientWidth - head.offsetWidth) / 2;
     seen = now;
+    cut();
+  }
+
+  // What is cut off on a side is seen there, and whole cells stand beside the row headers.
+  function cut() {
+    const first = table.querySelector("tbody th");
+    box.style.scrollPaddingLeft = `${first ? first.offsetWidth : 0}px`;
+    const left = box.scrollWidth - box.clientWidth - box.scrollLeft;
+    el.classList.toggle("cv-cut-right", left > 2);
+    el.classList.toggle("cv-cut-left", box.scrollLeft > 2);
+    el.classList.toggle("cv-cut-below", box.scrollHeight - box.clientHeight - box.scrollTop > 2);
+    if (box.scrollWidth > box.clientWidth) box.dataset.scrolls = "true";
+    else delete box.dataset.scrolls;
   }
 
   function headCell(role, text) {
@@ -106,6 +111,7 @@ function render({ model, el }) {
       td.style.setProperty("--shade", `${Math.round(100 * Math.min(Math.max(cell.shade, 0), 1))}%`);
       td.classList.add("cv-shaded");
       if (cell.shade > 0.55) td.classList.add("cv-dark");
+      if (cell.shade > 0.745) td.classList.add("cv-darker");
     }
     if (cell.bar !== undefined) {
       const track = element("span", "cv-bar");
@@ -140,6 +146,16 @@ function render({ model, el }) {
       const chosen = picked(Number(td.dataset.row), Number(td.dataset.column));
       td.setAttribute("aria-selected", String(chosen));
     }
+    reveal();
+  }
+
+  // A row that was picked elsewhere is scrolled to.
+  function reveal() {
+    const td = table.querySelector("[aria-selected=true]");
+    if (!td || table.contains(document.activeElement)) return;
+    const [outer, inner] = [box.getBoundingClientRect(), td.getBoundingClientRect()];
+    if (inner.top < outer.top + 30) box.scrollTop -= outer.top + 30 - inner.top;
+    else if (inner.bottom > outer.bottom) box.scrollTop += inner.bottom - outer.bottom;
   }
 
   function move(position, focus) {
@@ -227,18 +243,18 @@ function render({ model, el }) {
     if (td) move([Number(td.dataset.row), Number(td.dataset.column)], false);
   });
 
+  box.addEventListener("scroll", cut, { passive: true });
+  const watch = new ResizeObserver(cut);
+  watch.observe(box);
+  ends.push(() => watch.disconnect());
   const plan = () => {
     if (!planned) queueMicrotask(draw);
     planned = true;
   };
-  const shown = ["label", "look", "picks", "empty", "corner", "columns", "rows", "marked", "cells"];
-  for (const trait of shown) model.on(`change:${trait}`, plan);
-  model.on("change:selected", mark);
+  for (const trait of ["label", "look", "picks", "empty", "corner", "columns", "rows", "marked", "cells"]) {
+    listen(model, ends, `change:${trait}`, plan);
+  }
+  listen(model, ends, "change:selected", mark);
   draw();
-  return () => {
-    for (const trait of shown) model.off(`change:${trait}`, plan);
-    model.off("change:selected", mark);
-  };
-}
-
-export default { render };
+  return el;
+};

@@ -1,8 +1,8 @@
-"""Lines over rounds: one live plotly picture, and its numbers in a table.
+"""Curves over rounds: one live plotly picture, and its numbers in a table.
 
-Lines       both; the picture is made when there is first something to draw
-table       a frame as a table that unfolds
-PLOTS    what there is to draw, by name
+Curves    both; the picture is made when there is first something to draw
+table     a frame as a table that unfolds
+PLOTS     what there is to draw, by name
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from markupsafe import Markup
 
 from coachhook_viz.figures.style import INK, Look
 from coachhook_viz.measure.quality import forgetting
-from coachhook_viz.panels.grid import STATIC
-from coachhook_viz.panels.panel import html
+from coachhook_viz.panels.controls import Text
+from coachhook_viz.panels.view import STATIC
 
 _HEIGHT = 260  # pixels
 _FAINT = "rgba(117,117,117,0.25)"
@@ -37,20 +37,26 @@ _FEW = 15  # rounds that still get a label each
 class _Fit(anywidget.AnyWidget):
     """Nothing to be seen: it makes the plotly widget beside it as wide as their box."""
 
-    _esm = STATIC / "fit.js"
+    _esm = (STATIC / "fit.js").read_text("utf-8")
 
 
-class Lines(widgets.VBox):
-    """Lines over rounds.
+class Curves(widgets.VBox):
+    """Curves over rounds.
 
     Plotly's widget brings 5 MB of script along, so there is one, made late and updated in place.
+
+    Attributes
+    ----------
+    numbers : Text
+        Its numbers as a table: for the `View` of the panel that it stands in.
     """
 
     def __init__(self) -> None:
         self._figure: Any = None
-        self._table = html("", "cv-data")
-        super().__init__([self._table])
-        self.add_class("cv-lines")
+        self.numbers = Text(classes="cv-data", hidden=True)
+        super().__init__([])
+        self.add_class("cv-curves")
+        self.layout.display = "none"
 
     @property
     def figure(self) -> Any:
@@ -58,12 +64,12 @@ class Lines(widgets.VBox):
         return self._figure
 
     def show(self, values: pd.DataFrame, label: str, highest: float | None = None) -> None:
-        """Draw other lines.
+        """Draw other curves.
 
         Parameters
         ----------
         values : DataFrame
-            One row a round, its index; one column a line.
+            One row a round, its index; one column a curve.
         label : str
             What is measured, with its unit.
         highest : float, optional
@@ -72,7 +78,7 @@ class Lines(widgets.VBox):
         if self._figure is None:
             self._figure = go.FigureWidget(layout=_layout())
             self._figure._config = {"displayModeBar": False, "responsive": True}
-            self.children = [self._figure, _Fit(), self._table]
+            self.children = [self._figure, _Fit()]
         looks = [Look.of(i, hollow=False) for i in range(len(values.columns))]
         traces = [
             go.Scatter(
@@ -96,12 +102,22 @@ class Lines(widgets.VBox):
             self._figure.layout.yaxis.range = span
             self._figure.layout.yaxis.autorange = span is None
         self._figure.layout.xaxis.title.text = "rounds in force"
-        self._table.value = str(table(values, "round"))
-        self.layout.display = ""
+        self.numbers.say(table(values, "round"))
+        self.numbers.hidden = False
+        self.layout.display = None
 
     def clear(self) -> None:
-        """Take picture and table off the page; the widget is kept for the next lines."""
+        """Take picture and table off the page; the widget is kept for the next curves."""
+        self.numbers.hidden = True
         self.layout.display = "none"
+
+    def close(self) -> None:
+        """Take it off the page, and free the plotly widget."""
+        for child in self.children:
+            if isinstance(child.layout, widgets.Layout):  # plotly's is another thing
+                child.layout.close()
+            child.close()
+        super().close()
 
 
 def table(values: pd.DataFrame, corner: str) -> Markup:
@@ -159,11 +175,11 @@ def _perplexity(frame: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Plot:
-    """Lines that can be drawn of a session.
+    """Curves that can be drawn of a session.
 
     Attributes
     ----------
-    lines : callable
+    values : callable
         Gives the values from a frame.
     label : str
         What is measured.
@@ -173,7 +189,7 @@ class Plot:
         Whether the frame is `Session.quality`; else `Session.drift`.
     """
 
-    lines: Callable[[pd.DataFrame], pd.DataFrame]
+    values: Callable[[pd.DataFrame], pd.DataFrame]
     label: str
     highest: float | None = None
     scores: bool = False

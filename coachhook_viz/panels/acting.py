@@ -1,6 +1,7 @@
-"""Pairs of edits, in cells and in words: what the Interference panel shows.
+"""What one edit does to another's key, in cells and in words, for the Interference panel.
 
 SIDES        what is put beside each other
+key          what shades and names mean
 clustered    an order that puts facts side by side that act on each other
 matrix       cells of one side
 by_layer     cells of one pair
@@ -19,14 +20,21 @@ from markupsafe import Markup
 from coachhook_viz.facts import Fact
 from coachhook_viz.measure.interference import rank_correlation
 from coachhook_viz.panels.grid import Cell
-from coachhook_viz.panels.words import named
+from coachhook_viz.panels.words import named, short
 
 SIDES = {
     "predicted": "Predicted before editing, from keys and order",
     "actual": "Actual: effect on the other's key",
 }
-ROOM = 6  # facts up to which the numbers stand in the cells
+WIDE, ROOM = 6, 12  # facts up to which numbers have room to spare, or stand in the cells at all
 _SMALLEST = 1e-3  # drawn as none, as in `figures.interference`
+_LEAST = 0.01  # told as a number
+_KEY = Markup(
+    "<p class='cv-key'>"
+    "<span>0.001 <span class='cv-ramp'></span> 1: as strong as its own edit</span>"
+    "{}<span>row: the fact acted on</span><span>column: the edit, by number</span>"
+    "<span><span class='cv-swatch cv-none'></span> the fact itself</span></p>"
+)
 
 
 def clustered(table: pd.DataFrame) -> list[int]:
@@ -63,7 +71,7 @@ def matrix(
             Cell(detail=f"{named(facts[i])}: its own edit, which is 1", kind="none")
             if i == j
             else Cell(
-                _told(value) if len(ids) <= ROOM else "",
+                _told(value, len(ids)),
                 f"{named(facts[j])} {acts} on {named(facts[i])}: {value:.3g}",
                 shade=_shade(value),
             )
@@ -75,10 +83,15 @@ def matrix(
     ]
 
 
+def key(facts: int) -> Markup:
+    """What shades and names mean where so many facts are shown."""
+    return _KEY.format(Markup("<span>no number: below 0.01</span>") if facts <= ROOM else "")
+
+
 def by_layer(pair: pd.DataFrame) -> list[list[Cell]]:
     """One row a layer, one column a side."""
     return [
-        [Cell(_told(value), f"{value:.4g}", shade=_shade(value)) for value in line]
+        [Cell(f"{value:.2f}", f"{value:.4g}", shade=_shade(value)) for value in line]
         for line in pair[list(SIDES)].to_numpy().tolist()
     ]
 
@@ -104,5 +117,9 @@ def _shade(value: float) -> float:
     return 1 + math.log10(max(value, _SMALLEST)) / -math.log10(_SMALLEST)
 
 
-def _told(value: float) -> str:
-    return "<.01" if value < 0.01 else f"{value:.2f}"
+def _told(value: float, facts: int) -> str:
+    if facts > ROOM or value < _LEAST:
+        return ""
+    if facts <= WIDE:
+        return f"{value:.2f}"
+    return short(value) if value < 1 else f"{value:.1f}" if value < 10 else f"{value:.0f}"
