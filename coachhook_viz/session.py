@@ -249,6 +249,15 @@ class Session(Asking, Measuring):
         return self._history.labels
 
     @property
+    def folder(self) -> Path | None:
+        """Where each change is written to at once; None if nowhere."""
+        return self._folder
+
+    def snapshot(self) -> store.Saved:
+        """The session as it stands, as `store.write` takes it: a value that no change reaches."""
+        return self._saved(self._history)
+
+    @property
     def state(self) -> EditState:
         """What is in force."""
         return self._state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,14 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("default")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sessions_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test leaves a session among those of the person who runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COACHHOOK_VIZ_SESSIONS", str(tmp_path_factory.mktemp("sessions")))
+        yield
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -3,9 +3,10 @@
 from coachhook_viz.store.folder import holds as holds
 from coachhook_viz.store.folder import model_of as model_of
 from coachhook_viz.store.folder import read as read
+from coachhook_viz.store.folder import summary as summary
 from coachhook_viz.store.folder import write as write
 from coachhook_viz.store.format import Saved as Saved
 from coachhook_viz.store.format import SessionFileError as SessionFileError
 from coachhook_viz.store.format import describe as describe
 
-__all__ = ["Saved", "SessionFileError", "describe", "holds", "model_of", "read", "write"]
+__all__ = ["Saved", "SessionFileError", "describe", "holds", "model_of", "read", "summary", "write"]

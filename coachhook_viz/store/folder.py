@@ -4,6 +4,7 @@ write       make a folder hold a session: whole or not at all
 read        what a folder holds
 holds       whether it holds just that
 model_of    just which model it belongs to
+summary     just how much it holds, without its tensors
 
 Round files are written first, then `session.json` takes the place of the one before in a single
 rename. So a process may be killed at any moment: the folder holds the session before or after.
@@ -17,6 +18,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +208,54 @@ def model_of(folder: Path) -> dict[str, str]:
     if not isinstance(model, dict) or not {"name", "lead", "dtype"} <= model.keys():
         raise SessionFileError(f"{folder / _CONTENT}: it does not say which model it belongs to")
     return model
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How much a folder holds.
+
+    Attributes
+    ----------
+    model : str
+        Name of the session's model.
+    rounds, facts : int
+        Of the branch in force.
+    written : float
+        When, in seconds since the epoch.
+    """
+
+    model: str
+    rounds: int
+    facts: int
+    written: float
+
+
+def summary(folder: Path) -> Summary:
+    """What there is to be said of a session without its model and without reading its tensors.
+
+    Raises
+    ------
+    SessionFileError
+        As `read` does, but for damage within the rounds' files.
+    OSError
+        If the folder cannot be looked into.
+    """
+    _require(folder)
+    content, written = migrated(_parse(folder)), (folder / _CONTENT).stat().st_mtime
+    try:
+        facts = {entry["number"]: len(entry["facts"]) for entry in content["rounds"]}
+        lost = [number for number in facts if not (folder / _ROUND.format(number)).exists()]
+        if lost:
+            raise SessionFileError(f"{folder}: the file of round {lost[0]} is missing")
+        rounds = content["branches"][content["current"]]["rounds"]
+        held = sum(facts[number] for number in rounds)
+        return Summary(str(content["model"]["name"]), len(rounds), held, written)
+    except SessionFileError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SessionFileError(
+            f"{folder / _CONTENT}: it does not describe a session: {type(error).__name__} {error}"
+        ) from None
 
 
 def _require(folder: Path) -> None:
