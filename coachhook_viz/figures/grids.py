@@ -1,6 +1,6 @@
 """Heat maps, side by side on one colour scale: what several pictures are drawn with.
 
-Grid          what is to be seen
+HeatMap       what is to be seen
 draw_grids    draws it with either backend
 """
 
@@ -44,7 +44,7 @@ _BAR = 0.95  # inches of the colour bar and its labels
 
 
 @dataclass(frozen=True)
-class Grid:
+class HeatMap:
     """Values by rows and columns, None where there is none: such cells are hatched.
 
     Attributes
@@ -103,7 +103,7 @@ def marks_fit(rows: int) -> bool:
 def draw_grids(
     title: str,
     subtitle: str,
-    grids: Sequence[Grid],
+    grids: Sequence[HeatMap],
     scale: str,
     bounds: tuple[float, float],
     backend: Backend,
@@ -115,7 +115,7 @@ def draw_grids(
     ----------
     title, subtitle : str
         What is to be seen, and how to read it.
-    grids : sequence of Grid
+    grids : sequence of HeatMap
     scale : str
         What the colours mean.
     bounds : tuple of float
@@ -130,7 +130,7 @@ def draw_grids(
 class _Layout:
     """Sizes in inches, the same for both backends."""
 
-    def __init__(self, grids: Sequence[Grid]) -> None:
+    def __init__(self, grids: Sequence[HeatMap]) -> None:
         grid = grids[0]
         rows, columns = len(grid.rows), len(grid.columns)
         wide, tall = _CELL_WITH_TEXT if grid.few else _CELL
@@ -161,7 +161,7 @@ def _ticks(labels: Sequence[str], inches: float) -> tuple[list[int], list[str]]:
 def _plotly(
     title: str,
     subtitle: str,
-    grids: Sequence[Grid],
+    grids: Sequence[HeatMap],
     scale: str,
     bounds: tuple[float, float],
     log: bool,
@@ -279,7 +279,7 @@ def _plotly(
 def _matplotlib(
     title: str,
     subtitle: str,
-    grids: Sequence[Grid],
+    grids: Sequence[HeatMap],
     scale: str,
     bounds: tuple[float, float],
     log: bool,

@@ -1,6 +1,6 @@
-"""Lines over rounds, in panels side by side: what several pictures are drawn with.
+"""Lines over rounds, in charts side by side: what several pictures are drawn with.
 
-Line, Panel    what is to be seen
+Line, Chart    what is to be seen
 draw_lines     draws it with either backend
 """
 
@@ -26,7 +26,7 @@ from coachhook_viz.figures.style import (
     plotly_figure,
 )
 
-_TALL = 2.7  # inches of a panel with its labels
+_TALL = 2.7  # inches of a chart with its labels
 _LEFT = 0.75  # inches of its y axis
 
 
@@ -51,7 +51,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Panel:
+class Chart:
     """Lines on common axes; x counts rounds."""
 
     title: str
@@ -69,32 +69,32 @@ class Panel:
 
 
 def draw_lines(
-    title: str, subtitle: str, panels: Sequence[Panel], backend: Backend
+    title: str, subtitle: str, charts: Sequence[Chart], backend: Backend
 ) -> go.Figure | Picture:
-    """One figure of `panels`; lines of the same name look the same in each.
+    """One figure of `charts`; lines of the same name look the same in each.
 
-    The legend has the lines of panels with several; a lone one is named by its y axis.
+    The legend has the lines of charts with several; a lone one is named by its y axis.
     """
-    names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines))
+    names = list(dict.fromkeys(line.name for chart in charts for line in chart.lines))
     looks = {name: Look.of(i, hollow=True) for i, name in enumerate(names)}
-    return drawn(backend, _plotly, _matplotlib, title, subtitle, panels, looks)
+    return drawn(backend, _plotly, _matplotlib, title, subtitle, charts, looks)
 
 
-def _width(panels: Sequence[Panel]) -> float:
-    return {1: 5.6, 2: 8.2}.get(len(panels), 3.4 * len(panels))
+def _width(charts: Sequence[Chart]) -> float:
+    return {1: 5.6, 2: 8.2}.get(len(charts), 3.4 * len(charts))
 
 
-def _plotly(title: str, subtitle: str, panels: Sequence[Panel], looks: dict[str, Look]) -> Live:
-    legend = any(len(panel.lines) > 1 for panel in panels)
-    titled = any(panel.title for panel in panels)
-    width, bottom = _width(panels), 0.6 + 0.3 * legend
+def _plotly(title: str, subtitle: str, charts: Sequence[Chart], looks: dict[str, Look]) -> Live:
+    legend = any(len(chart.lines) > 1 for chart in charts)
+    titled = any(chart.title for chart in charts)
+    width, bottom = _width(charts), 0.6 + 0.3 * legend
     figure = plotly_figure(title, subtitle, width, _TALL + 0.3 * legend + 0.2 * titled, bottom)
     figure.layout.margin.update(l=PIXELS * _LEFT, t=figure.layout.margin.t + 20 * titled)
-    figure.set_subplots(1, len(panels), horizontal_spacing=_LEFT / width if panels[1:] else 0)
+    figure.set_subplots(1, len(charts), horizontal_spacing=_LEFT / width if charts[1:] else 0)
     shown: set[str] = set()
-    for column, panel in enumerate(panels, start=1):
+    for column, chart in enumerate(charts, start=1):
         place = {"row": 1, "col": column}
-        for line in panel.lines:
+        for line in chart.lines:
             if line.band is not None:
                 x, lower, upper = line.band
                 figure.add_scatter(
@@ -110,12 +110,12 @@ def _plotly(title: str, subtitle: str, panels: Sequence[Panel], looks: dict[str,
                     name=f"{line.name}, interval",
                     **place,
                 )
-        for line in panel.lines:
+        for line in chart.lines:
             look = looks[line.name]
             figure.add_scatter(
                 name=literal(line.name),
                 legendgroup=line.name,
-                showlegend=len(panel.lines) > 1 and line.name not in shown,
+                showlegend=len(chart.lines) > 1 and line.name not in shown,
                 x=line.x,
                 y=line.y,
                 mode="lines+markers",
@@ -125,17 +125,17 @@ def _plotly(title: str, subtitle: str, panels: Sequence[Panel], looks: dict[str,
                 **place,
             )
             shown.add(line.name)
-        low, high = panel.x_range
+        low, high = chart.x_range
         figure.update_xaxes(
-            title=panel.x_label,
-            range=panel.x_range,
+            title=chart.x_label,
+            range=chart.x_range,
             dtick=1 if high - low <= 15 else None,
             **place,
         )
-        figure.update_yaxes(title=panel.y_label, range=panel.y_range, nticks=7, **place)
-        if panel.title:
+        figure.update_yaxes(title=chart.y_label, range=chart.y_range, nticks=7, **place)
+        if chart.title:
             figure.add_annotation(
-                text=literal(panel.title),
+                text=literal(chart.title),
                 xref="x domain" if column == 1 else f"x{column} domain",
                 yref="paper",
                 x=0,
@@ -154,15 +154,15 @@ def _faint(colour: str) -> str:
 
 
 def _matplotlib(
-    title: str, subtitle: str, panels: Sequence[Panel], looks: dict[str, Look]
+    title: str, subtitle: str, charts: Sequence[Chart], looks: dict[str, Look]
 ) -> Picture:
-    legend = any(len(panel.lines) > 1 for panel in panels)
-    titled = any(panel.title for panel in panels)
+    legend = any(len(chart.lines) > 1 for chart in charts)
+    titled = any(chart.title for chart in charts)
     height = _TALL + 0.3 * legend + 0.2 * titled
-    picture = Picture(title, subtitle, _width(panels), height)
+    picture = Picture(title, subtitle, _width(charts), height)
     shown: dict[str, Artist] = {}
-    for axes, panel in zip(picture.row_in_ink(len(panels)), panels, strict=True):
-        for line in panel.lines:
+    for axes, chart in zip(picture.row_in_ink(len(charts)), charts, strict=True):
+        for line in chart.lines:
             look = looks[line.name]
             if line.band is not None:
                 axes.fill_between(*line.band, color=look.colour, alpha=0.12, lw=0)
@@ -176,15 +176,15 @@ def _matplotlib(
                 markerfacecolor=look.face,
                 linestyle=look.style,
             )
-            if len(panel.lines) > 1:
+            if len(chart.lines) > 1:
                 shown.setdefault(line.name, drawn)
-        axes.set_xlim(*panel.x_range)
-        if panel.y_range is not None:
-            axes.set_ylim(*panel.y_range)
+        axes.set_xlim(*chart.x_range)
+        if chart.y_range is not None:
+            axes.set_ylim(*chart.y_range)
         axes.xaxis.set_major_locator(MaxNLocator(15, integer=True, min_n_ticks=1))
-        axes.set_xlabel(panel.x_label)
-        axes.set_ylabel(panel.y_label)
-        axes.set_title(panel.title, size=9, loc="left", color=INK)
+        axes.set_xlabel(chart.x_label)
+        axes.set_ylabel(chart.y_label)
+        axes.set_title(chart.title, size=9, loc="left", color=INK)
         axes.grid(alpha=0.25, color=INK)
     if shown:
         picture.legend_in_ink(list(shown.values()), list(shown))

@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from coachhook_viz.facts import Fact
-from coachhook_viz.figures.grids import Grid, draw_grids, marks_fit
-from coachhook_viz.figures.lines import Line, Panel, draw_lines
+from coachhook_viz.figures.grids import HeatMap, draw_grids, marks_fit
+from coachhook_viz.figures.lines import Chart, Line, draw_lines
 from coachhook_viz.figures.style import Backend, Picture, check_backend, check_frame
 from coachhook_viz.measure.quality import METRICS, forgetting, readings
 
@@ -50,8 +50,8 @@ def quality(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Pic
         if len(part := means[means["metric"] == metric])
     ]
     subtitle = "All facts so far, scored again after each round; bands: 95 % interval of the mean"
-    panel = Panel("", "mean over facts", lines, _SHARE)
-    return draw_lines("How well the edits hold", subtitle, [panel], backend)
+    chart = Chart("", "mean over facts", lines, _SHARE)
+    return draw_lines("How well the edits hold", subtitle, [chart], backend)
 
 
 def retention(
@@ -97,7 +97,7 @@ def retention(
             if value is not None and own is not None and own - value >= _LESS:
                 marked.append((row, column))
     name = metric.replace("_", " ")
-    grid = Grid(
+    grid = HeatMap(
         "",
         [_name(int(fact), facts) for fact in table.index],
         [str(r) for r in rounds],
@@ -141,8 +141,8 @@ def forgetting_curve(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Fig
         f" after round {int(last['round'])}"
     )
     top = min(1.03, max(0.1, 1.25 * highest))
-    panel = Panel("", "share of facts that took", [line], (-0.03 * top, top))
-    return draw_lines("How much is forgotten", subtitle, [panel], backend)
+    chart = Chart("", "share of facts that took", [line], (-0.03 * top, top))
+    return draw_lines("How much is forgotten", subtitle, [chart], backend)
 
 
 def weights(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Picture:
@@ -165,8 +165,8 @@ def weights(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Pic
     """
     check_backend(backend)
     check_frame(frame)
-    panels = [
-        Panel(title, label, _by_layer(frame, metric))
+    charts = [
+        Chart(title, label, _by_layer(frame, metric))
         for metric, title, label in (
             ("relative_norm", "Size of the hook layers", "‖ΔW‖ / ‖W₀‖"),
             ("effective_rank", "Directions they use", "effective rank of ΔW"),
@@ -174,7 +174,7 @@ def weights(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Pic
         )
     ]
     subtitle = "ΔW: what the edits add to a layer's weight W₀; α: z-score from which it speaks"
-    return draw_lines("What is written into each hook layer", subtitle, panels, backend)
+    return draw_lines("What is written into each hook layer", subtitle, charts, backend)
 
 
 def shift(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Picture:
@@ -209,14 +209,14 @@ def shift(frame: pd.DataFrame, backend: Backend = "plotly") -> go.Figure | Pictu
     # no narrower than a tenth of the unedited value, so that noise does not look like harm
     spare = 0.05 * perplexity.iloc[0]
     range_ = perplexity.min() - spare, perplexity.max() + spare
-    panels = [
-        Panel("Hidden states", "‖h − h₀‖ / ‖h₀‖", lines),
-        Panel("Next tokens", "perplexity", [_line("perplexity", perplexity)], range_),
+    charts = [
+        Chart("Hidden states", "‖h − h₀‖ / ‖h₀‖", lines),
+        Chart("Next tokens", "perplexity", [_line("perplexity", perplexity)], range_),
     ]
     subtitle = (
         "Against the unedited model; line: the median text, band: the middle half of the texts"
     )
-    return draw_lines("How far the edits move neutral text", subtitle, panels, backend)
+    return draw_lines("How far the edits move neutral text", subtitle, charts, backend)
 
 
 def _line(name: str, values: pd.Series[float]) -> Line:

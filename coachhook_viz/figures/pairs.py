@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from coachhook_viz.editing.inspect import Scope
 from coachhook_viz.facts import Fact
-from coachhook_viz.figures.grids import Grid, draw_grids
+from coachhook_viz.figures.grids import HeatMap, draw_grids
 from coachhook_viz.figures.scope_grid import quoted, token_labels
 from coachhook_viz.figures.style import (
     INK,
@@ -79,7 +79,7 @@ def contributions(
         rows.append(f"{len(order) - _MOST_FACTS} other facts")
         values.append(terms[order[_MOST_FACTS:]].sum(0).tolist())
     highest = max(max(map(abs, row)) for row in values) or 1.0
-    grid = Grid(
+    grid = HeatMap(
         "",
         rows,
         token_labels(scope),
@@ -139,7 +139,7 @@ def interference(
         "actual": "Actual",
     }
     grids = [
-        Grid(
+        HeatMap(
             titles[side],
             names,
             [str(i) for i in ids],

@@ -7,7 +7,7 @@ from textwrap import shorten
 import plotly.graph_objects as go
 
 from coachhook_viz.editing.inspect import Scope
-from coachhook_viz.figures.grids import Grid, draw_grids
+from coachhook_viz.figures.grids import HeatMap, draw_grids
 from coachhook_viz.figures.style import IN_SCOPE, Backend, Picture, check_backend, visible
 
 _SUBJECT = "▲"
@@ -44,7 +44,7 @@ def scope(scope: Scope, backend: Backend = "plotly") -> go.Figure | Picture:
         [f"{score:.2f}" * numbers + f" {IN_SCOPE}" * hit for score, hit in zip(*row, strict=True)]
         for row in zip(scores, inside, strict=True)
     ]
-    grid = Grid(
+    grid = HeatMap(
         "",
         scope.layer_names,
         token_labels(scope),
