@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,16 @@ def session() -> cv.Session:
 
 @pytest.fixture(scope="module")
 def address(session: cv.Session, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path: Path = cv.report(session, tmp_path_factory.mktemp("report") / "report.html")
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def long_address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of a report with more rounds than a phone has room for."""
+    session = tiny_session(tiny_model(lead="He "))
+    for one, other in permutations(("Anna", "Bruno", "Carla", "Diego"), 2):
+        session.apply([cv.Fact("The city of {} is", f"{one} {other}", "Oslo")])
     path: Path = cv.report(session, tmp_path_factory.mktemp("report") / "report.html")
     return path.as_uri()
 
@@ -114,11 +125,11 @@ def test_a_click_on_a_fact_shows_its_prompts_before_and_after(
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_and_anyone_can_use_it(
-    address: str, page: Page, watch: Watch, width: str, scheme: str
+    long_address: str, page: Page, watch: Watch, width: str, scheme: str
 ) -> None:
     page.set_viewport_size(WIDTHS[width])
     page.emulate_media(color_scheme=scheme)
-    page.goto(address)
+    page.goto(long_address)
     for image in page.locator("img").all():
         assert image.evaluate("image => image.complete && image.naturalWidth > 0")
     for opened in (False, True):
