@@ -21,7 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from uuid import uuid4
@@ -70,9 +70,9 @@ class Autosave:
     folder : Path or None
         Where the session is; None before the first round, if it was given no folder.
     saved : datetime or None
-        When it was last saved, since this began.
-    error : str or None
-        Why the last change could not be saved, in a sentence.
+        When it was last saved, since this began; UTC.
+    error : str
+        Why the last change could not be saved, in a sentence; empty if it was.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Autosave:
         self._notebook = here() if notebook is None else notebook
         self.folder = session.folder or (None if folder is None else Path(folder))
         self.saved: datetime | None = None
-        self.error: str | None = None
+        self.error = ""
         self._checksum: str | None = None
         self._noted: Path | None = None
         self._callbacks: list[Callable[[], object]] = []
@@ -119,7 +119,7 @@ class Autosave:
         """Stop listening; what could not be saved is tried once more."""
         self._end()
         self.wait()
-        if self.error is not None:
+        if self.error:
             self._changed()
         self._pool.shutdown(wait=True)
 
@@ -146,12 +146,12 @@ class Autosave:
         """Do it, and say what became of it; this is where every error ends."""
         try:
             act()
-            self.saved, self.error = datetime.now().astimezone(), None
+            self.saved, self.error = datetime.now(UTC), ""
         except OSError as error:
             self.error = _told(error)
         except Exception as error:
             _log.exception("a session could not be saved")
-            self.error = f"The session could not be saved: {error}"
+            self.error = f"The session could not be saved: {error}."
         for callback in list(self._callbacks):
             try:
                 callback()
@@ -207,8 +207,9 @@ class Kept:
     model : str
         Name of its model.
     rounds, facts : int
-        Of the branch in force, undone rounds too.
+        Of the branch in force, undone rounds too; of all branches, if that one has none.
     saved : datetime
+        UTC.
     notebook : str or None
         As `here` had it.
     """
@@ -222,21 +223,21 @@ class Kept:
 
     @property
     def sentence(self) -> str:
-        """How much it is and when it was saved: "3 rounds, 11 facts, 10:42"."""
-        now = datetime.now().astimezone()
+        """How much it is and when it was saved, here: "3 rounds, 11 facts, 24 Nov 10:42"."""
+        saved, now = self.saved.astimezone(), datetime.now().astimezone()
         day = ""
-        if self.saved.date() != now.date():
-            year = "" if self.saved.year == now.year else f" {self.saved.year}"
-            day = f"{self.saved.day} {self.saved:%B}{year}, "
+        if saved.date() != now.date():
+            year = "" if saved.year == now.year else f"{saved.year} "
+            day = f"{saved.day} {saved:%b} {year}"
         counts = [
             f"{number} {name}{'s' * (number != 1)}"
             for number, name in ((self.rounds, "round"), (self.facts, "fact"))
         ]
-        return f"{', '.join(counts)}, {day}{self.saved:%H:%M}"
+        return f"{', '.join(counts)}, {day}{saved:%H:%M}"
 
 
 def recent(notebook: str | None = None) -> list[Kept]:
-    """The sessions in `sessions_folder`, the newest first; what is damaged is left out.
+    """The sessions in `sessions_folder` that have rounds, the newest first; damaged ones left out.
 
     Parameters
     ----------
@@ -253,14 +254,16 @@ def recent(notebook: str | None = None) -> list[Kept]:
 
 
 def _kept(folder: Path, wanted: str | None) -> Kept | None:
-    """What a folder holds; None if that is no session, a damaged one, or another notebook's."""
+    """What a folder holds; None if it is not to be offered: no session, damaged, no rounds."""
     try:
         made = folder / _NOTEBOOK
         notebook = made.read_text("utf-8", "replace") if made.exists() else None
         if wanted is not None and notebook != wanted:
             return None
         summary = store.summary(folder)
-        saved = datetime.fromtimestamp(summary.written).astimezone()
+        if not summary.rounds:
+            return None
+        saved = datetime.fromtimestamp(summary.written, UTC)
         return Kept(folder, summary.model, summary.rounds, summary.facts, saved, notebook)
     except (OSError, store.SessionFileError):
         return None

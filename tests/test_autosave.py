@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -43,7 +43,7 @@ def test_every_change_is_kept_from_the_first_round_on(kept_in: Path) -> None:
     session.configure(steps=5)
     assert saver.wait(60)
     assert not kept_in.exists()
-    assert (saver.folder, saver.saved, saver.error) == (None, None, None)
+    assert (saver.folder, saver.saved, saver.error) == (None, None, "")
     changes = [
         lambda: session.apply(tiny_facts()[:2]),
         lambda: session.mute(1),
@@ -57,7 +57,7 @@ def test_every_change_is_kept_from_the_first_round_on(kept_in: Path) -> None:
     for change in changes:
         change()
         same(session, reopened(folder_of(saver), journal=False))
-        assert saver.error is None
+        assert saver.error == ""
         assert saver.saved is not None
     assert [path.name for path in kept_in.iterdir()] == [folder_of(saver).name]
     saver.close()
@@ -106,7 +106,7 @@ def test_of_a_session_with_a_folder_it_only_reports(tmp_path: Path, kept_in: Pat
 def test_a_disk_that_takes_nothing_stops_nobody(kept_in, monkeypatch, number, words) -> None:
     session = new_session()
     saver = Autosave(session)
-    heard: list[str | None] = []
+    heard: list[str] = []
     saver.on_saved(lambda: heard.append(saver.error))
     saver.on_saved(lambda: 1 / 0)  # nor does a callback
     session.apply(tiny_facts()[:1])
@@ -121,7 +121,7 @@ def test_a_disk_that_takes_nothing_stops_nobody(kept_in, monkeypatch, number, wo
     session.apply(tiny_facts()[1:2])
     session.mute(0)
     assert saver.wait(60)
-    assert words in (saver.error or "")
+    assert words in saver.error
     assert saver.saved == saved
     assert (session.muted, len(session.rounds)) == ({0}, 2)
     same(before, reopened(folder, journal=False))
@@ -131,11 +131,11 @@ def test_a_disk_that_takes_nothing_stops_nobody(kept_in, monkeypatch, number, wo
     else:
         session.unmute(0)
         assert saver.wait(60)
-    assert saver.error is None
+    assert saver.error == ""
     assert folder_of(saver) == folder
     same(session, reopened(folder, journal=False))
-    assert heard[0] is None
-    assert words in (heard[1] or "")
+    assert heard[0] == ""
+    assert words in heard[1]
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, monkeypatch) -> None:
@@ -162,7 +162,7 @@ def test_two_that_keep_one_session_part_and_lose_nothing(kept_in: Path) -> None:
     assert folder_of(saver) != folder
     session.mute(0)
     other.mute(0)
-    assert saver.error is second.error is None
+    assert saver.error == second.error == ""
     same(other, reopened(folder_of(second), journal=False))
     same(session, reopened(folder_of(saver), journal=False))
     assert len(recent()) == 2
@@ -224,6 +224,7 @@ def test_recent_sessions_of_a_notebook(kept_in: Path, monkeypatch) -> None:
     theirs = folder_of(second)
     (kept_in / "a file").write_text("")
     (kept_in / "foreign").mkdir()
+    new_session().save(kept_in / "no rounds")
     os.utime(theirs / "session.json", (0, 0))
     found = recent()
     assert [kept.folder for kept in found] == [mine, theirs]
@@ -233,6 +234,16 @@ def test_recent_sessions_of_a_notebook(kept_in: Path, monkeypatch) -> None:
     assert [kept.notebook for kept in found] == ["/home/me/a notebook.ipynb", None]
     assert [kept.folder for kept in recent("/home/me/a notebook.ipynb")] == [mine]
     assert recent("another.ipynb") == []
+
+
+def test_a_session_on_an_empty_branch_is_offered_too() -> None:
+    session = new_session()
+    saver = Autosave(session)
+    session.apply(tiny_facts()[:2])
+    session.go_to(0)
+    session.branch("what if")
+    folder_of(saver)
+    assert [(kept.rounds, kept.facts) for kept in recent()] == [(1, 2)]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "emptied", "newer", "lost", "binary"])
@@ -264,12 +275,12 @@ def test_damaged_sessions_are_not_offered(kept_in: Path, damage: str) -> None:
     ("ago", "format"),
     [
         (timedelta(), "3 rounds, 11 facts, {0:%H:%M}"),
-        (timedelta(days=400), "3 rounds, 11 facts, {0.day} {0:%B} {0.year}, {0:%H:%M}"),
+        (timedelta(days=400), "3 rounds, 11 facts, {0.day} {0:%b} {0.year} {0:%H:%M}"),
     ],
 )
 def test_what_is_kept_reads_as_a_sentence(ago: timedelta, format: str) -> None:
     saved = datetime.now().astimezone() - ago
-    assert Kept(Path(), "m", 3, 11, saved, None).sentence == format.format(saved)
+    assert Kept(Path(), "m", 3, 11, saved.astimezone(UTC), None).sentence == format.format(saved)
     assert Kept(Path(), "m", 1, 1, saved, None).sentence.startswith("1 round, 1 fact, ")
 
 

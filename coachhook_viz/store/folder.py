@@ -219,7 +219,7 @@ class Summary:
     model : str
         Name of the session's model.
     rounds, facts : int
-        Of the branch in force.
+        Of the branch in force; of all branches, if that one has none.
     written : float
         When, in seconds since the epoch.
     """
@@ -247,7 +247,7 @@ def summary(folder: Path) -> Summary:
         lost = [number for number in facts if not (folder / _ROUND.format(number)).exists()]
         if lost:
             raise SessionFileError(f"{folder}: the file of round {lost[0]} is missing")
-        rounds = content["branches"][content["current"]]["rounds"]
+        rounds = content["branches"][content["current"]]["rounds"] or list(facts)
         held = sum(facts[number] for number in rounds)
         return Summary(str(content["model"]["name"]), len(rounds), held, written)
     except SessionFileError:
