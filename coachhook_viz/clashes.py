@@ -1,19 +1,26 @@
 """Facts about to be applied that meet edits in force: the same again, or something else.
 
-Clash          one fact and the edit that it meets
-find_clashes   all of them
+Clash                  one fact and the edit that it meets
+find_clashes           all of them
+warn_of_repeats        what `Session.apply` says of those that are the same again
+RepeatedFactWarning    as a warning
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from coachhook_viz.editing.state import Round
-from coachhook_viz.facts import Fact, alike
+from coachhook_viz.facts import Fact, alike, find_problems
 
 Kind = Literal["same", "target", "subject"]
+
+
+class RepeatedFactWarning(UserWarning):
+    """Some facts of a batch are in force already, with the same target."""
 
 
 @dataclass(frozen=True)
@@ -84,3 +91,34 @@ def find_clashes(facts: Sequence[Fact], rounds: Iterable[Round]) -> list[Clash]:
         for index, found in first
         if found is not None
     ]
+
+
+def warn_of_repeats(facts: Sequence[Fact], rounds: Iterable[Round], stacklevel: int = 1) -> None:
+    """Warn if some of `facts` are in force already: editing them again adds to the edit.
+
+    Parameters
+    ----------
+    facts : sequence of Fact
+    rounds : iterable of Round
+        Those in force without their muted facts, the first one first.
+    stacklevel : int
+        As in `warnings.warn`, from the caller.
+
+    Warns
+    -----
+    RepeatedFactWarning
+    """
+    if find_problems(facts):
+        return  # they are going to be refused
+    same = [clash for clash in find_clashes(facts, rounds) if clash.kind == "same"]
+    if same:
+        places = sorted({clash.round for clash in same})
+        where = f"round{'s' * (len(places) > 1)} {', '.join(map(str, places))}"
+        one = len(same) == 1
+        warnings.warn(
+            f"{len(same)} of {len(facts)} fact{'s' * (len(facts) != 1)}"
+            f" {'is' if one else 'are'} in force already, with the same target ({where}):"
+            f" {'it is' if one else 'they are'} edited again.",
+            RepeatedFactWarning,
+            stacklevel=stacklevel + 1,
+        )

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from coachhook_viz import store
 from coachhook_viz.asking import Asking
+from coachhook_viz.clashes import warn_of_repeats
 from coachhook_viz.editing.config import OPTIMISATION, EditConfig
 from coachhook_viz.editing.editor import check, edit_round
 from coachhook_viz.editing.moments import cached_moments, check_moments
@@ -116,7 +117,7 @@ class Session(Asking, Measuring):
         self._id = uuid4().hex
         self._traces = {layer: float(torch.trace(moment)) for layer, moment in moments.items()}
         self._preserved = PreservedKeys(moments, config.covariance_weight)
-        self._measured = OverRounds(lm, config, self._preserved.base)
+        self._measured = OverRounds(lm, config, self._preserved)
         self._emitter = Emitter()
         self._history = History()
         self._state = EditState.of(lm, config)
@@ -342,9 +343,15 @@ class Session(Asking, Measuring):
             If the session's folder cannot be written to.
         RuntimeError
             If a callback or another thread changed the session meanwhile.
+
+        Warns
+        -----
+        RepeatedFactWarning
+            If a fact is in force already, with the same target.
         """
         history, state, watch = self._history, self._state, Watch(progress, cancel)
         self._keep(history, state)  # fail now rather than after the work
+        warn_of_repeats(facts, state.rounds, stacklevel=2)
         preserved = self._preserved.after(self.rounds[: self.position])
         round_ = edit_round(self.lm, state, facts, preserved, watch)
         if self._history is not history:

@@ -203,6 +203,7 @@ def test_delta_weight_is_the_sum_of_the_factors() -> None:
         torch.testing.assert_close(session.delta_weight(layer), sum(parts))
 
 
+@pytest.mark.filterwarnings("ignore::coachhook_viz.clashes.RepeatedFactWarning")
 def test_history_costs_its_factors_and_no_more() -> None:
     session = new_session()
     lm = session.lm
@@ -214,6 +215,7 @@ def test_history_costs_its_factors_and_no_more() -> None:
         assert round_.targets.numel() == size * lm.d_model
 
 
+@pytest.mark.filterwarnings("ignore::coachhook_viz.clashes.RepeatedFactWarning")
 def test_150_rounds_cost_the_same_from_first_to_last() -> None:
     """Not a timing: the same kernels on the same shapes, counted."""
     session = tiny_session(tiny_model(lead="He "), steps=2, context_templates=(("{}",),))
