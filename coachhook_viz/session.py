@@ -117,7 +117,7 @@ class Session(Asking, Measuring):
         self._id = uuid4().hex
         self._traces = {layer: float(torch.trace(moment)) for layer, moment in moments.items()}
         self._preserved = PreservedKeys(moments, config.covariance_weight)
-        self._measured = OverRounds(lm, config, self._preserved)
+        self._measured = OverRounds(lm, config, self._preserved.base)
         self._emitter = Emitter()
         self._history = History()
         self._state = EditState.of(lm, config)

@@ -162,12 +162,21 @@ def test_default_model_is_fetched_once(fetches: list[Path]) -> None:
     assert bundled.folder() == folder
     assert len(fetches) == 1
     assert sorted(f.name for f in folder.iterdir()) == [
-        "config.json", "manifest.json", "model.safetensors",
+        "checked.json", "config.json", "manifest.json", "model.safetensors",
     ]  # fmt: skip
     assert [f.name for f in folder.parent.iterdir() if f.is_dir()] == [bundled.NAME]
 
 
-@pytest.mark.parametrize("harm", ["cut", "change", "remove", "manifest"])
+def test_a_checked_model_is_not_read_again(fetches: list[Path], monkeypatch) -> None:
+    folder = bundled.folder()
+    bundled.folder()
+    read: list[Path] = []
+    monkeypatch.setattr(bundled, "_sha256", read.append)
+    assert bundled.folder() == folder
+    assert read == []
+
+
+@pytest.mark.parametrize("harm", ["cut", "change", "same size", "remove", "manifest"])
 def test_broken_cache_is_noticed_said_and_rebuilt(fetches: list[Path], harm: str) -> None:
     weights = bundled.folder() / "model.safetensors"
     if harm == "manifest":
@@ -175,7 +184,9 @@ def test_broken_cache_is_noticed_said_and_rebuilt(fetches: list[Path], harm: str
     elif harm == "remove":
         weights.unlink()
     else:
-        weights.write_bytes(b"weigh" if harm == "cut" else b"weights!")
+        bundled.folder()  # checked, so that the next time only sizes and times are compared
+        changed = {"cut": b"weigh", "change": b"weights!", "same size": b"WEIGHTS"}
+        weights.write_bytes(changed[harm])
     with pytest.warns(UserWarning, match="is broken; making it anew"):
         bundled.folder()
     assert len(fetches) == 2

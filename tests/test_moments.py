@@ -69,6 +69,8 @@ def test_moments_of_another_model_are_refused() -> None:
         check_moments({1: torch.eye(64)}, lm, (1, 2))
     with pytest.raises(ValueError, match=r"\(3, 3\), the model needs \(64, 64\)"):
         check_moments({1: torch.eye(3)}, lm, (1,))
+    with pytest.raises(ValueError, match=r"moments\[1\] holds values that are not finite"):
+        check_moments({1: torch.full((64, 64), torch.inf)}, lm, (1,))
 
 
 def test_cache_is_used_mended_and_told_apart_by_model(tmp_path, monkeypatch) -> None:

@@ -3,8 +3,10 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import tiny_facts, tiny_model, tiny_moments, tiny_session
+from tiny import LAYERS, tiny_facts, tiny_model, tiny_moments, tiny_session
 
+from coachhook_viz.editing import update
+from coachhook_viz.editing.moments import inverse
 from coachhook_viz.editing.update import PreservedKeys, woodbury
 
 
@@ -51,3 +53,19 @@ def test_preserved_keys_of_any_prefix_have_the_same_bits() -> None:
     narrow.after(rounds)
     assert torch.equal(narrow.after(rounds[:1])[1], first)
     assert fresh.after(())[1].shape == (64, 64)
+
+
+def test_a_session_starts_without_inverting(monkeypatch) -> None:
+    inverted: list[float] = []
+
+    def counting(moment: torch.Tensor, weight: float) -> torch.Tensor:
+        inverted.append(weight)
+        return inverse(moment, weight)
+
+    monkeypatch.setattr(update, "inverse", counting)
+    session = tiny_session(tiny_model(lead="He "))
+    assert inverted == []
+    session.apply(tiny_facts()[:1])
+    session.undo()
+    session.apply(tiny_facts()[1:2])
+    assert len(inverted) == len(LAYERS)

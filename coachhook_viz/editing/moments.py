@@ -137,8 +137,13 @@ def _read(lm: LanguageModel, file: Path) -> Tensor | None:
         moment = load_file(file)["moment"]
     except Exception:  # absent, cut short or not ours: collected anew either way
         return None
-    usable = moment.shape == (lm.d_key, lm.d_key) and bool(moment.isfinite().all())
+    usable = moment.shape == (lm.d_key, lm.d_key) and _usable(moment)
     return moment.to(lm.device) if usable else None
+
+
+def _usable(moment: Tensor) -> bool:
+    """Whether all values are finite, which their sum shows fast, and the diagonal is not zero."""
+    return bool(moment.sum().isfinite()) and bool(moment.diagonal().sum() > 0)
 
 
 def inverse(moment: Tensor, covariance_weight: float) -> Tensor:
@@ -158,7 +163,7 @@ def inverse(moment: Tensor, covariance_weight: float) -> Tensor:
         raise ValueError(f"C0 must be (d_key, d_key), not {tuple(moment.shape)}")
     weighted = covariance_weight * moment.double()
     scale = weighted.diagonal().mean()
-    if not torch.isfinite(weighted).all() or scale <= 0:
+    if not _usable(weighted):
         raise ValueError("C0 holds values that are not finite, or is zero")
     factor, failed = torch.linalg.cholesky_ex(weighted)
     pivots = factor.diagonal().square()
@@ -175,7 +180,7 @@ def inverse(moment: Tensor, covariance_weight: float) -> Tensor:
 
 
 def check_moments(moments: Mapping[int, Tensor], lm: LanguageModel, layers: Sequence[int]) -> None:
-    """Raise ValueError if `moments` lacks a hooked layer or has another width than the model."""
+    """Raise ValueError if `moments` lacks a hooked layer, or one's does not fit or is no moment."""
     for layer in layers:
         if layer not in moments:
             raise ValueError(f"moments has no C0 for layer {layer}; it has {sorted(moments)}")
@@ -184,3 +189,5 @@ def check_moments(moments: Mapping[int, Tensor], lm: LanguageModel, layers: Sequ
                 f"moments[{layer}] is {tuple(moments[layer].shape)}, the model needs"
                 f" {(lm.d_key, lm.d_key)}"
             )
+        if not _usable(moments[layer]):
+            raise ValueError(f"moments[{layer}] holds values that are not finite, or is zero")

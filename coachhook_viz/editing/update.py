@@ -6,7 +6,7 @@ PreservedKeys    P_t of every hooked layer, for any prefix of rounds
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -41,6 +41,26 @@ def woodbury(preserved: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     return directions, torch.addmm(preserved, directions, pk.T, alpha=-1)
 
 
+class _Inverses(Mapping[int, Tensor]):
+    """``(λ C0)⁻¹`` by layer, inverted when it is first asked for: a session starts without."""
+
+    def __init__(self, moments: Mapping[int, Tensor], covariance_weight: float) -> None:
+        self._moments = moments
+        self._covariance_weight = covariance_weight
+        self._known: dict[int, Tensor] = {}
+
+    def __getitem__(self, layer: int) -> Tensor:
+        if layer not in self._known:
+            self._known[layer] = inverse(self._moments[layer], self._covariance_weight)
+        return self._known[layer]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._moments)
+
+    def __len__(self) -> int:
+        return len(self._moments)
+
+
 class PreservedKeys:
     """``P_t = (λ C0 + Σ K Kᵀ)⁻¹`` of every hooked layer, derived from the rounds in force.
 
@@ -53,15 +73,15 @@ class PreservedKeys:
 
     Attributes
     ----------
-    base : dict of int to Tensor
+    base : mapping of int to Tensor
         ``P0 = (λ C0)⁻¹`` by layer, before any round.
     """
 
     def __init__(self, moments: Mapping[int, Tensor], covariance_weight: float) -> None:
-        self.base = {layer: inverse(moment, covariance_weight) for layer, moment in moments.items()}
-        self._latest: tuple[tuple[Round, ...], dict[int, Tensor]] = ((), self.base)
+        self.base: Mapping[int, Tensor] = _Inverses(moments, covariance_weight)
+        self._latest: tuple[tuple[Round, ...], Mapping[int, Tensor]] = ((), self.base)
 
-    def after(self, rounds: tuple[Round, ...]) -> dict[int, Tensor]:
+    def after(self, rounds: tuple[Round, ...]) -> Mapping[int, Tensor]:
         """P of each layer after `rounds`.
 
         Rounds added since the last call cost O(d_key² b) each; other rounds start over from C0,

