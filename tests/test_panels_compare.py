@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_panels_drift import HOSTILE, calls, settle, two_rounds
+from test_panels_drift import HOSTILE, calls, settle, titles, two_rounds
 from tiny import tiny_model, tiny_session
 
 import coachhook_viz as cv
@@ -52,8 +52,8 @@ def test_each_setting_is_one_rerun_beside_the_session_as_it_is(
     ]
     drift = session.drift()
     unedited = drift[(drift["metric"] == "perplexity") & (drift["round"] == 0)]["value"].iloc[0]
-    assert f"{unedited:.2f} before any edit" in panel._note.value
-    assert "6 facts" in panel._note.value
+    assert f"{unedited:.2f} before any edit" in panel._note.html
+    assert "6 facts" in panel._note.html
 
 
 def test_results_are_kept_until_the_rounds_change(session: Session, monkeypatch: Any) -> None:
@@ -70,41 +70,46 @@ def test_results_are_kept_until_the_rounds_change(session: Session, monkeypatch:
     session.undo()
     settle(panel)
     assert panel._grid.cells == []
-    assert panel._note.value == ""
+    assert panel._note.hidden
 
 
 def test_fields_take_other_numbers(session: Session) -> None:
     panel = Compare(session)
     assert panel._weight.placeholder == "3 as it is"
     panel._weight.value, panel._layers.value = " 90 ", "1, 2"
-    assert panel.choices == {
-        "λ 90": {"covariance_weight": 90.0},
+    assert panel._chosen() == {
+        "covariance weight λ 90": {"covariance_weight": 90.0},
         "layers 1, 2": {"layers": (1, 2)},
     }
     panel._running.button.click()
     settle(panel)
-    assert [line[0] for line in told(panel)] == ["as it is", "λ 90", "layers 1, 2"]
+    assert [line[0] for line in told(panel)] == [
+        "as it is",
+        "covariance weight λ 90",
+        "layers 1, 2",
+    ]
     assert "session.rerun(layers=(1, 2))" in panel.code()
 
 
 @pytest.mark.parametrize(
     ("field", "text", "said"),
     [
-        ("_weight", "much", "Other λ: &#39;much&#39; is not a number"),
-        ("_layers", "1 to 3", "Other layers: write numbers"),
-        ("_weight", HOSTILE, "&lt;img"),
+        ("_weight", "much", "'much' is not a number"),
+        ("_layers", "1 to 3", "'1 to 3' are no layers: write numbers"),
+        ("_weight", HOSTILE, "<img"),  # a field's error is set as text
     ],
 )
-def test_a_field_without_numbers_is_said(
+def test_a_field_without_numbers_is_said_below_it(
     session: Session, field: str, text: str, said: str
 ) -> None:
     panel = Compare(session)
     getattr(panel, field).value = text
     panel._running.button.click()
-    assert said in panel._alert.value
-    assert "<img" not in panel._alert.value
-    assert panel._running.jobs == []
+    assert said in getattr(panel, field).error
+    assert panel._running.job is None
     assert panel._grid.cells == []
+    getattr(panel, field).value = ""
+    assert getattr(panel, field).error == ""
 
 
 def test_a_setting_that_does_not_fit_says_so_in_its_row(session: Session) -> None:
@@ -188,15 +193,105 @@ def test_static_and_code_stand_for_what_is_shown(session: Session) -> None:
     assert names["other"].config.scope == "off"
 
 
-def test_the_playground_composes_them_under_tabs(session: Session) -> None:
+def test_the_playground_shows_one_lens_at_a_time_and_the_others_catch_up(
+    session: Session,
+) -> None:
     playground = cv.playground(session)
+    playground.look_through("drift")
     assert playground.wait(60)
-    assert playground.drift._lines.figure is None
+    assert playground.drift._curves.figure is None
     assert len(playground.drift._grid.cells) == 6
-    playground.interference._grids["actual"].selected = [4, 0]
+    playground.look_through("interference")
     assert playground.wait(60)
-    assert playground.ask._prompt.value == session.facts[4].text
+    playground.interference._grids["actual"].selected = [4, 0]
+    assert playground.desk.selection.prompt == session.facts[4].text
     playground.desk.select(None, round=2)
+    assert playground.drift._grid.selected == []
+    playground.look_through("drift")
     assert playground.drift._grid.selected == [4, 1]
-    assert "# Compare" in playground.code()
     playground.close()
+
+
+def test_a_comparison_makes_way_for_a_question(session: Session, monkeypatch: Any) -> None:
+    panel = Compare(session)
+    panel._boxes["match scope"].value = True
+    rerun, seen = session.rerun, []
+
+    def slow(**kwargs: Any) -> Session:
+        seen.append("edit")
+        if seen == ["edit"]:
+            panel.desk.worker.submit("asking", lambda job: seen.append("ask"))
+            assert kwargs["cancel"]()
+            assert told(panel)[1][1] == "waiting"
+        return rerun(**kwargs)
+
+    monkeypatch.setattr(session, "rerun", slow)
+    panel._running.button.click()
+    settle(panel)
+    assert seen == ["edit", "ask", "edit"]
+    assert told(panel)[1] == expected("match scope", rerun(scope="match"))
+
+
+def test_results_are_kept_by_state_and_settings(session: Session, monkeypatch: Any) -> None:
+    panel = Compare(session)
+    panel._boxes["no scope"].value = True
+    panel._running.button.click()
+    settle(panel)
+    before, note = told(panel), panel._note.html
+    asked = titles(panel, monkeypatch)
+    session.undo()
+    assert panel._grid.cells == []
+    session.redo()
+    assert told(panel) == before
+    session.configure(steps=4)
+    assert panel._grid.cells == []
+    session.configure(steps=3)
+    assert told(panel) == before
+    other = Compare(session)
+    other._boxes["no scope"].value = True
+    other._running.button.click()
+    assert told(other) == before
+    assert other._note.html == note
+    assert asked == []
+
+
+def test_a_hidden_lens_reads_afterwards_what_has_changed(
+    session: Session, monkeypatch: Any
+) -> None:
+    panel = Compare(session)
+    panel._boxes["no scope"].value = True
+    panel._running.button.click()
+    settle(panel)
+    panel.visible = False
+    asked = titles(panel, monkeypatch)
+    session.undo()
+    settle(panel)
+    assert len(panel._grid.cells) == 2
+    panel.visible = True
+    settle(panel)
+    assert panel._grid.cells == []
+    assert asked == []
+
+
+def test_a_comparison_goes_on_unseen(session: Session, monkeypatch: Any) -> None:
+    panel = Compare(session)
+    panel._boxes["match scope"].value = True
+    rerun = session.rerun
+
+    def slow(**kwargs: Any) -> Session:
+        panel.visible = False
+        return rerun(**kwargs)
+
+    monkeypatch.setattr(session, "rerun", slow)
+    panel._running.button.click()
+    settle(panel)
+    assert len(panel._found) == 2
+
+
+def test_an_empty_place_says_what_will_stand_there_and_why_it_is_empty(session: Session) -> None:
+    panel = Compare(tiny_session(tiny_model(lead="He ")))
+    assert "After you apply facts, each row here is a setting" in panel._grid.empty
+    panel = Compare(session)
+    assert "Choose settings and press Run" in panel._grid.empty
+    session.go_to(0)
+    assert "Before round 1: nothing to measure" in panel._grid.empty

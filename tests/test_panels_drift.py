@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from html import unescape
 from typing import Any
@@ -13,7 +14,7 @@ from tiny import tiny_facts, tiny_model, tiny_session
 import coachhook_viz as cv
 from coachhook_viz import Session
 from coachhook_viz.measure.quality import forgetting, readings
-from coachhook_viz.panels.lines import PLOTS, table
+from coachhook_viz.panels.curves import PLOTS, table
 from coachhook_viz.panels.retention import Retention
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -38,7 +39,21 @@ def shown(session: Session) -> cv.panels.Drift:
 
 def settle(panel: Any) -> None:
     assert panel.desk.worker.wait(30)
-    assert not panel._alert.value
+    assert not panel._alert.html
+
+
+def titles(panel: Any, monkeypatch: Any) -> list[str]:
+    """What the worker is asked for from now on, but for the desk's own scoring."""
+    asked: list[str] = []
+    submit = panel.desk.worker.submit
+
+    def recorded(title: str, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("key") != "score":
+            asked.append(title)
+        return submit(title, *args, **kwargs)
+
+    monkeypatch.setattr(panel.desk.worker, "submit", recorded)
+    return asked
 
 
 def calls(session: Session, monkeypatch: Any, *names: str) -> list[str]:
@@ -92,7 +107,7 @@ def test_marks_say_without_colour_whether_a_fact_holds(session: Session) -> None
 
 def test_boxes_are_the_means_at_the_end(session: Session) -> None:
     means = readings(session.quality()).set_index(["metric", "reading"])
-    boxes = shown(session)._boxes.value
+    boxes = shown(session)._boxes.html
     for metric in ("reliability", "generality", "locality"):
         line = means.loc[metric, "end"]
         assert f"<span>{metric}</span><b>{line['mean']:.2f}</b>" in boxes
@@ -126,25 +141,26 @@ def test_measure_is_the_public_calls_and_makes_the_one_plotly_widget(
     session: Session, monkeypatch: Any
 ) -> None:
     panel = shown(session)
-    assert panel._lines.figure is None
-    assert "takes some seconds" in panel._hint.value
+    assert panel._curves.figure is None
+    assert "takes some seconds" in panel._hint.html
     made = calls(session, monkeypatch, "quality", "forgotten", "drift")
     panel._running.button.click()
-    assert not panel._running.cancel.disabled
+    assert not panel._running.cancel.hidden
     settle(panel)
     assert sorted(set(made)) == ["drift", "forgotten", "quality"]
-    assert panel._running.cancel.disabled
-    figure, drift = panel._lines.figure, session.drift()
+    assert panel._running.cancel.hidden
+    assert panel._running.button.disabled  # nothing is left to measure
+    figure, drift = panel._curves.figure, session.drift()
     assert list(figure.data[0].y) == forgetting(session.quality())["share"].tolist()
     for name in PLOTS:
         panel._picture.value = name
-        assert panel._lines.figure is figure
+        assert panel._curves.figure is figure
         assert figure.layout.yaxis.title.text == PLOTS[name].label
     panel._picture.value = "size of ΔW"
     norms = drift[(drift["metric"] == "relative_norm") & (drift["layer"] == 2)]
     assert [trace.name for trace in figure.data] == ["layer 1", "layer 2", "layer 3"]
     assert list(figure.data[1].y) == norms["value"].tolist()
-    assert f"{norms['value'].iloc[-1]:.4g}" in panel._lines._table.value
+    assert f"{norms['value'].iloc[-1]:.4g}" in panel._curves.numbers.html
 
 
 def test_what_was_measured_of_other_rounds_is_not_shown(session: Session) -> None:
@@ -153,13 +169,13 @@ def test_what_was_measured_of_other_rounds_is_not_shown(session: Session) -> Non
     settle(panel)
     session.undo()
     settle(panel)
-    assert panel._lines.layout.display == "none"
+    assert panel._curves.layout.display == "none"
     assert len(panel._grid.cells) == 3
     assert panel._grid.columns == ["r1"]
     session.undo()
     settle(panel)
     assert panel._grid.cells == []
-    assert panel._boxes.value == panel._story.value == ""
+    assert panel._boxes.html == panel._story.html == ""
     assert panel._running.button.disabled
 
 
@@ -170,9 +186,9 @@ def test_a_click_says_what_the_model_says_at_that_round(session: Session) -> Non
     says = session.predict(tiny_facts()[0].text, top=3, state=session.state_at(1))
     here = session.quality()
     here = here[(here["fact"] == 0) & (here["round"] == 1)].set_index("metric")["value"]
-    assert says["token"].iloc[0].strip() in panel._said.value
-    assert "after round 1" in panel._said.value
-    assert f"{here['target_probability']:.3f}, rank {here['target_rank']:.0f}" in panel._said.value
+    assert says["token"].iloc[0].strip() in panel._said.html
+    assert "after round 1" in panel._said.html
+    assert f"{here['target_probability']:.3f}, rank {here['target_rank']:.0f}" in panel._said.html
     assert panel.desk.selection.fact == 0
     assert panel.desk.selection.round == 1
     assert panel.desk.selection.prompt == tiny_facts()[0].text
@@ -214,7 +230,7 @@ def test_cancel_keeps_what_was_shown(session: Session, monkeypatch: Any) -> None
     assert panel._drift is None
     assert panel._grid.cells == before
     assert not panel._running.button.disabled
-    assert panel._running.said.value == ""
+    assert panel._running.said.html == ""
 
 
 def test_an_error_is_said_in_the_panel(session: Session, monkeypatch: Any) -> None:
@@ -226,7 +242,7 @@ def test_an_error_is_said_in_the_panel(session: Session, monkeypatch: Any) -> No
     monkeypatch.setattr(session, "drift", drift)
     panel._running.button.click()
     assert panel.desk.worker.wait(30)
-    assert "No room for &lt;img" in panel._alert.value
+    assert "No room for &lt;img" in panel._alert.html
 
 
 def test_hostile_text_is_text() -> None:
@@ -235,9 +251,9 @@ def test_hostile_text_is_text() -> None:
     panel._grid.selected = [0, 0]
     settle(panel)
     assert HOSTILE in panel._grid.rows[0]
-    for text in (panel._said.value, panel._story.value, panel.static()._repr_html_()):
+    for text in (panel._said.html, panel._story.html, panel.static()._repr_html_()):
         assert "<img src=x" not in text
-    assert "&lt;img" in panel._said.value
+    assert "&lt;img" in panel._said.html
     assert "<img" not in str(table(pd.DataFrame({HOSTILE: [1.0]}, index=[HOSTILE]), HOSTILE))
 
 
@@ -253,3 +269,163 @@ def test_static_and_code_stand_for_what_is_shown(session: Session) -> None:
     names = {"session": session, "cv": cv}
     exec(panel.code(), names)  # noqa: S102
     pd.testing.assert_frame_equal(names["drift"], session.drift())
+
+
+def test_a_hidden_lens_computes_nothing_until_it_is_shown(
+    session: Session, monkeypatch: Any
+) -> None:
+    panel = shown(session)
+    panel.visible = False
+    asked = titles(panel, monkeypatch)
+    session.undo()
+    session.mute(0)
+    panel.desk.select("another", fact=1, round=1)
+    settle(panel)
+    assert asked == []
+    assert panel._grid.columns == ["r1", "r2"]
+    panel.visible = True
+    settle(panel)
+    assert asked == ["scoring facts over the rounds", "asking"]
+    assert panel._grid.columns == ["r1"]
+    assert panel._grid.rows[0] == "Bruno Diego → red blue"
+    assert panel._grid.selected == [0, 0]
+
+
+def test_what_is_measured_unasked_stops_when_nobody_sees_it(
+    session: Session, monkeypatch: Any
+) -> None:
+    begun, hidden, stopped, quality = threading.Event(), threading.Event(), [], session.quality
+
+    def slow(budget: Any, progress: Any, cancel: Any) -> Any:
+        begun.set()
+        assert hidden.wait(10)
+        stopped.append(cancel())
+        return quality(budget, progress, cancel)
+
+    monkeypatch.setattr(session, "quality", slow)
+    panel = cv.panels.Drift(session)
+    assert begun.wait(10)
+    panel.visible = False
+    hidden.set()
+    settle(panel)
+    assert stopped[0]
+    assert panel._grid.cells == []
+    panel.visible = True
+    settle(panel)
+    assert len(panel._grid.cells) == 6
+
+
+def test_what_was_measured_while_the_rounds_changed_is_not_kept(
+    session: Session, monkeypatch: Any
+) -> None:
+    quality = session.quality
+
+    def changed(budget: Any, progress: Any, cancel: Any) -> Any:
+        monkeypatch.undo()
+        session.undo()
+        return quality(budget, progress, cancel)
+
+    monkeypatch.setattr(session, "quality", changed)
+    panel = shown(session)
+    session.redo()
+    settle(panel)
+    assert len(panel._grid.cells) == 6
+
+
+def test_a_measurement_that_was_asked_for_goes_on_unseen(
+    session: Session, monkeypatch: Any
+) -> None:
+    panel = shown(session)
+    drift = session.drift
+
+    def slow(progress: Any, cancel: Any) -> Any:
+        panel.visible = False
+        return drift(progress, cancel)
+
+    monkeypatch.setattr(session, "drift", slow)
+    panel._running.button.click()
+    settle(panel)
+    assert panel._drift is not None
+
+
+def test_a_seen_state_is_shown_at_once(session: Session, monkeypatch: Any) -> None:
+    panel = shown(session)
+    panel._running.button.click()
+    session.undo()
+    settle(panel)
+    session.redo()
+    settle(panel)
+    panel._running.button.click()
+    settle(panel)
+    asked = titles(panel, monkeypatch)
+    session.undo()
+    assert panel._grid.columns == ["r1"]
+    session.redo()
+    assert panel._grid.columns == ["r1", "r2"]
+    assert panel._curves.figure.layout.yaxis.title.text == PLOTS["share forgotten"].label
+    assert panel._curves.layout.display is None
+    assert asked == []
+    other = cv.panels.Drift(session)  # another view of the session
+    assert len(other._grid.cells) == 6
+    assert asked == []
+
+
+def test_the_mark_follows_its_fact(session: Session) -> None:
+    panel = shown(session)
+    panel.desk.select("another", fact=4, round=2)
+    assert panel._grid.selected == [4, 1]
+    session.mute(1)
+    settle(panel)
+    assert panel._grid.selected == [3, 1]
+    assert panel._grid.rows[3].startswith("Emma")
+    session.unmute(1)
+    settle(panel)
+    assert panel._grid.selected == [4, 1]
+    session.mute(4)
+    settle(panel)
+    assert panel._grid.selected == []
+    assert "Click a cell" in panel._said.html
+    assert panel.desk.selection.fact == 4
+
+
+def test_an_empty_place_says_what_will_stand_there_and_why_it_is_empty() -> None:
+    session = tiny_session(tiny_model(lead="He "))
+    panel = shown(session)
+    here = "each row here is a fact and each column a round"
+    assert panel._grid.empty == f"After you apply facts, {here}."
+    assert panel._key.hidden
+    assert panel._metric.hidden
+    assert panel._running.buttons.hidden
+    session.apply(tiny_facts(1))
+    settle(panel)
+    assert not panel._key.hidden
+    session.mute(0)
+    settle(panel)
+    assert "the only fact muted: nothing to measure" in panel._grid.empty
+    assert "no round" not in panel._grid.empty
+    session.undo()
+    settle(panel)
+    assert "Before round 1: nothing to measure" in panel._grid.empty
+    assert here in panel._grid.empty
+
+
+def test_scores_under_another_rule_than_the_one_looked_at_say_so(session: Session) -> None:
+    panel = shown(session)
+    assert panel._basis.hidden
+    panel.desk.judge(None, rule="match")
+    assert not panel._basis.hidden
+    assert "zscore scope" in panel._basis.html
+    panel.desk.judge(None, rule="zscore")
+    assert panel._basis.hidden
+    panel.desk.judge(None, hooks=False)
+    assert not panel._basis.hidden
+
+
+def test_many_rounds_are_told_shortly(session: Session) -> None:
+    known, metric = shown(session)._retention, "target_probability"
+    assert known is not None
+    last = known.scores[known.scores["round"] == 2].assign(edited=1)
+    scores = pd.concat([last.assign(round=round_) for round_ in range(1, 9)])
+    cells = replace(known, scores=scores).cells(metric)
+    value = last[(last["fact"] == 0) & (last["metric"] == metric)]["value"].item()
+    assert cells[0][7].text.lstrip("◐○") == f"{value:.2f}".removeprefix("0")

@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from test_panels_drift import HOSTILE, calls, settle, two_rounds
+from test_panels_drift import HOSTILE, calls, settle, titles, two_rounds
 from tiny import tiny_facts, tiny_model, tiny_session
 
 import coachhook_viz as cv
 from coachhook_viz import Session
 from coachhook_viz.measure.interference import rank_correlation
-from coachhook_viz.panels.pairs import clustered
+from coachhook_viz.panels.acting import clustered, key, matrix
 
 
 def shown(session: Session) -> cv.panels.Interference:
@@ -47,7 +47,7 @@ def test_cells_are_the_means_over_layers_shaded_by_magnitude(session: Session, s
 def test_it_says_how_well_the_prediction_ranks(session: Session) -> None:
     panel = shown(session)
     rho = rank_correlation(session.interference())["rho"].iloc[-1]
-    assert f"ρ is {rho:.2f}" in panel._words.value
+    assert f"ρ is {rho:.2f}" in panel._words.html
 
 
 def test_one_fact_interferes_with_nothing() -> None:
@@ -55,13 +55,13 @@ def test_one_fact_interferes_with_nothing() -> None:
     session.apply(tiny_facts(1))
     panel = shown(session)
     assert panel._grids["actual"].cells == []
-    assert "two facts" in panel._grids["actual"].empty
+    assert "two facts" in panel._nothing.html
     assert panel._running.button.disabled
     assert "Nothing measured" in panel.static()._repr_html_()
     session.apply(tiny_facts()[1:2])
     settle(panel)
     assert len(panel._grids["actual"].cells) == 2
-    assert "ρ" not in panel._words.value
+    assert "ρ" not in panel._words.html
     session.undo()
     settle(panel)
     assert panel._grids["actual"].cells == []
@@ -86,10 +86,10 @@ def test_a_click_shows_both_facts_before_and_after(session: Session) -> None:
     panel._grids["predicted"].selected = [0, 3]
     settle(panel)
     assert panel._grids["actual"].selected == [0, 3]
-    assert panel._detail.layout.display == ""
+    assert not panel._detail.hidden
     pair = session.interference()
     pair = pair[(pair["fact"] == 0) & (pair["by"] == 3)]
-    assert f"{pair['actual'].mean():.2g} times" in panel._about.value
+    assert f"{pair['actual'].mean():.2g} times" in panel._about.html
     for fact, line in zip((0, 3), panel._answers.cells, strict=True):
         text = session.facts[fact].text
         assert line[0]["text"] == text
@@ -118,7 +118,7 @@ def test_it_follows_what_others_select(session: Session) -> None:
     panel = shown(session)
     panel.desk.select("another", fact=2, prompt="The river is")
     assert panel._grids["actual"].selected == [2, 2]
-    assert panel._detail.layout.display == "none"
+    assert panel._detail.hidden
     assert panel.desk.selection.prompt == "The river is"
     session.go_to(1)
     settle(panel)
@@ -140,7 +140,7 @@ def test_many_facts_are_sampled_and_that_is_said(session: Session, monkeypatch: 
     monkeypatch.setattr("coachhook_viz.panels.interference._MOST", 4)
     panel = shown(session)
     assert len(panel._grids["actual"].cells) == 4
-    assert "4 of 6 facts" in panel._words.value
+    assert "4 of 6 facts" in panel._words.html
     assert "session.interference(4)" in panel.code()
 
 
@@ -152,12 +152,12 @@ def test_conflicts_are_named_and_hostile_text_is_text() -> None:
     panel = shown(session)
     panel._grids["actual"].selected = [0, 2]
     settle(panel)
-    assert "Conflict" in panel._words.value
-    assert "Lima" in panel._words.value
-    for text in (panel._words.value, panel._about.value, panel.static()._repr_html_()):
+    assert "Conflict" in panel._words.html
+    assert "Lima" in panel._words.html
+    for text in (panel._words.html, panel._about.html, panel.static()._repr_html_()):
         assert "<img src=x" not in text
-    assert "&lt;img" in panel._words.value
-    assert "&lt;img" in panel._about.value
+    assert "&lt;img" in panel._words.html
+    assert "&lt;img" in panel._about.html
 
 
 def test_static_and_code_stand_for_what_is_shown(session: Session) -> None:
@@ -170,3 +170,84 @@ def test_static_and_code_stand_for_what_is_shown(session: Session) -> None:
     names = {"session": session, "cv": cv}
     exec(panel.code(), names)  # noqa: S102
     pd.testing.assert_frame_equal(names["pairs"], session.interference())
+
+
+def test_a_hidden_lens_computes_nothing_until_it_is_shown(
+    session: Session, monkeypatch: Any
+) -> None:
+    panel = shown(session)
+    panel.visible = False
+    asked = titles(panel, monkeypatch)
+    session.undo()
+    panel.desk.select("another", fact=1)
+    settle(panel)
+    assert asked == []
+    assert len(panel._grids["actual"].cells) == 6
+    panel.visible = True
+    settle(panel)
+    assert asked == ["measuring interference"]
+    assert len(panel._grids["actual"].cells) == 3
+    assert panel._grids["actual"].selected == [1, 1]
+
+
+def test_a_seen_state_is_shown_at_once(session: Session, monkeypatch: Any) -> None:
+    panel = shown(session)
+    panel._grids["actual"].selected = [0, 2]
+    settle(panel)
+    session.undo()
+    settle(panel)
+    asked = titles(panel, monkeypatch)
+    session.redo()
+    assert len(panel._grids["actual"].cells) == 6
+    assert panel._grids["predicted"].selected == [0, 2]
+    assert not panel._detail.hidden
+    assert asked == []
+
+
+def test_the_mark_follows_its_pair(session: Session) -> None:
+    panel = shown(session)
+    panel._grids["actual"].selected = [2, 4]
+    settle(panel)
+    session.mute(0)
+    settle(panel)
+    assert panel._grids["actual"].selected == [1, 3]
+    assert panel._grids["actual"].rows[1] == "Carla · 2"
+    session.mute(4)
+    settle(panel)
+    assert panel._grids["actual"].selected == []
+    assert panel._detail.hidden
+    session.unmute(4)
+    settle(panel)
+    assert panel._grids["actual"].selected == [1, 3]
+
+
+def test_an_empty_place_says_what_will_stand_there_and_why_it_is_empty() -> None:
+    session = tiny_session(tiny_model(lead="He "))
+    panel = shown(session)
+    assert panel._nothing.html.startswith("After you apply facts, each row here is a fact")
+    assert panel._whole.hidden
+    assert panel._key.hidden
+    assert panel._running.buttons.hidden
+    session.apply(tiny_facts(2))
+    session.mute(0)
+    session.mute(1)
+    settle(panel)
+    assert "all 2 facts muted: nothing to measure" in panel._nothing.html
+    session.unmute(0)
+    session.unmute(1)
+    settle(panel)
+    assert panel._nothing.hidden
+    assert not panel._whole.hidden
+
+
+@pytest.mark.parametrize(
+    ("facts", "value", "said"),
+    [(6, 0.43, "0.43"), (6, 0.004, ""), (12, 0.43, ".43"), (12, 1.26, "1.3"), (13, 0.43, "")],
+)
+def test_numbers_stand_where_they_have_room(facts: int, value: float, said: str) -> None:
+    ids = list(range(facts))
+    table = pd.DataFrame(value, index=ids, columns=ids)
+    cells = matrix("actual", table, ids, dict(enumerate(tiny_facts(facts))))
+    assert cells[0][1].text == said
+    assert f"{value:.3g}" in cells[0][1].detail
+    assert ("no number" in key(facts)) == (facts < 13)
