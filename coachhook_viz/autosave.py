@@ -3,6 +3,7 @@
 Autosave           saves a session from its first round on, and never refuses a change
 Kept               a session that was saved, without its tensors
 recent             those that there are, the newest first
+kept_in            what one folder holds
 here               the notebook that this process belongs to
 sessions_folder    where sessions go that were given no folder
 
@@ -247,14 +248,21 @@ def recent(notebook: str | None = None) -> list[Kept]:
     found = []
     with suppress(OSError):  # there is no such folder, or nobody may look into it
         for folder in sessions_folder().iterdir():
-            kept = _kept(folder, notebook)
+            kept = kept_in(folder, notebook)
             if kept is not None:
                 found.append(kept)
     return sorted(found, key=lambda kept: (kept.saved, kept.folder), reverse=True)
 
 
-def _kept(folder: Path, wanted: str | None) -> Kept | None:
-    """What a folder holds; None if it is not to be offered: no session, damaged, no rounds."""
+def kept_in(folder: Path, wanted: str | None = None) -> Kept | None:
+    """What a folder holds; None if it is not to be offered: no session, damaged, no rounds.
+
+    Parameters
+    ----------
+    folder : Path
+    wanted : str, optional
+        Only if it was made in that notebook.
+    """
     try:
         made = folder / _NOTEBOOK
         notebook = made.read_text("utf-8", "replace") if made.exists() else None

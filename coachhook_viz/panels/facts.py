@@ -246,7 +246,11 @@ class Facts(Panel):
 
     def hear(self, event: Event) -> None:
         """Draw the list anew; follow the selection."""
+        if isinstance(event, Staged) and event.source is not self.desk.applying:
+            self.desk.applying.said = ""  # it was of what was staged
         if isinstance(event, (Staged, Scored, *STATE_EVENTS)):
+            if not self.desk.staged:
+                self._found.say()
             self.refresh()
             self.worked()
             if isinstance(event, STATE_EVENTS):

@@ -152,13 +152,15 @@ class Playground(widgets.VBox):
         lm, moments = self.session.lm, self.session.moments
 
         def opened(session: Session) -> None:
-            self._take(session)
+            self._take(session, path)
             if self.bar is not None:
                 self.bar.tell(f"Opened {folder}.")
 
         self.desk.worker.submit(
             "opening a session",
-            lambda job: Session.load(path, lm, moments, progress=job.progress, cancel=job.cancel),
+            lambda job: Session.load(
+                path, lm, moments, journal=False, progress=job.progress, cancel=job.cancel
+            ),
             opened,
             bar._failed,
             exclusive=True,
@@ -229,14 +231,16 @@ class Playground(widgets.VBox):
 
     def _load_model(self) -> None:
         """Load the default model; meanwhile offer the last session of this notebook."""
-        from coachhook_viz.autosave import here, recent
+        from coachhook_viz.autosave import here, kept_in, recent
 
         worker = self._loading = Worker()
         worker.listen(lambda: self._say_loading(worker.running))
         worker.submit("loading the model", _new_session, self._loaded, self._cannot_load)
-        kept = recent(here())
-        if kept and self._folder is None:
-            self._kept = kept[0]
+        if self._folder is None:
+            self._kept = next(iter(recent(here())), None)
+        else:
+            self._kept = kept_in(Path(self._folder).expanduser())
+        if self._kept is not None:
             self._offers.options = [f"Go on: {self._kept.sentence}", "Start afresh"]
 
     def _loaded(self, session: Session) -> None:
@@ -273,8 +277,8 @@ class Playground(widgets.VBox):
             self._said.say(f"Still the session of before: {rounds}, {facts}.")
             self._offers.options = ["Start afresh"]
 
-    def _take(self, session: Session) -> None:
-        """Show `session` in place of what was shown."""
+    def _take(self, session: Session, folder: str | Path | None = None) -> None:
+        """Show `session` in place of what was shown, and keep it in `folder` from now on."""
         from coachhook_viz.autosave import Autosave
         from coachhook_viz.panels.ask import Ask
         from coachhook_viz.panels.bar import Bar
@@ -290,7 +294,7 @@ class Playground(widgets.VBox):
         self.session, self.desk = session, Desk.of(session)
         desk = self.desk
         if desk.autosave is None:
-            desk.autosave = Autosave(session, self._folder)
+            desk.autosave = Autosave(session, folder or self._folder)
         if not desk.selection.prompt:
             desk.select(self, prompt=_PROMPT)
         self.bar = Bar(self, desk.autosave)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -313,7 +314,8 @@ class Scope(Panel):
         self._alpha.disabled = reading.kind == "off"
         with self._tau.together():
             self._tau.value = reading.match_threshold
-            self._alpha.max = max(reading.ceiling, 2.5, self._bound(reading))
+            beyond = math.ceil(10 * reading.ceiling + 1) / 10  # where nothing is in scope
+            self._alpha.max = max(beyond, 2.5, self._bound(reading))
             self._alpha.value = self._bound(reading)
 
     def _bound(self, reading: Reading) -> float:

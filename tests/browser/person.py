@@ -12,7 +12,7 @@ from playwright.sync_api import Locator, Page, expect
 from serving import ROOT
 
 SCREENSHOTS = ROOT / "build" / "screenshots"
-SLOW = 120_000  # milliseconds: a round, on a busy machine
+SLOW = 30_000  # milliseconds: a round, on a busy machine
 LENSES = ("scope", "drift", "interference", "compare", "rounds")
 KEY = 120  # milliseconds between two keys of somebody who types
 
@@ -93,9 +93,14 @@ class Person:
         said = self.panel("ask").locator(".cv-said").nth(("before", "after").index(side))
         expect(said).to_contain_text(re.compile(rf"^\W*{word}"))
 
+    @property
+    def facts(self) -> Locator:
+        """The rows of the list of facts."""
+        return self.panel("facts").get_by_role("listbox", name="facts").get_by_role("option")
+
     def fact(self, words: str) -> Locator:
         """A row of the list of facts that contains `words`."""
-        return self.panel("facts").get_by_role("option").filter(has_text=words).first
+        return self.facts.filter(has_text=words).first
 
     def cell(self, column: str, row: int) -> Locator:
         """A cell of the scope grid under the token that contains `column`."""

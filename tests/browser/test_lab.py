@@ -137,7 +137,7 @@ def apply_in_rounds(person: Person) -> None:
     """Five facts of the gallery, four of them in two rounds, with a pause between."""
     person.field("facts", "Gallery").select_option(label="capital")
     person.staged(5)
-    staged = person.panel("facts").get_by_role("option").filter(has_text="staged")
+    staged = person.facts.filter(has_text="staged")
     staged.last.click()
     person.button("facts", "Take back").click()
     person.staged(4)
@@ -161,7 +161,7 @@ def look_through_all_lenses(person: Person) -> None:
     expect(person.panel("drift")).to_contain_text("after round 3")
     person.button("drift", "Measure").click()
     person.settled()
-    predicted = person.grid("interference", "Predicted")
+    predicted = person.grid("interference", "predicted")
     expect(predicted.locator("tbody").get_by_role("row")).to_have_count(5)
     predicted.get_by_role("gridcell").nth(1).click()
     person.fact("Eiffel Tower").click()

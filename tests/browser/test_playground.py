@@ -238,7 +238,7 @@ def test_axe_finds_nothing_and_every_control_has_a_name(person: Person, theme: s
         named = person.root.get_by_role("region", name=region, exact=True)
         if region == "Scope":
             person.panel("scope")
-        expect(named.locator("h3")).to_have_text(region)
+        expect(named.locator("h2")).to_have_text(region)
     for toggle in person.root.locator("button[aria-expanded], button[aria-pressed]").all():
         states = [toggle.get_attribute(f"aria-{name}") for name in ("expanded", "pressed")]
         assert {"true", "false"} & set(states)

@@ -13,7 +13,7 @@ KINDS.group = ({ model, child }) => {
 
 KINDS.heading = ({ model, ends }) => {
   const el = element("div", "cv-title");
-  const title = element("h3", "", model.get("title"));
+  const title = element("h2", "", model.get("title"));
   const help = element("span");
   title.tabIndex = -1;
   el.append(title, help);

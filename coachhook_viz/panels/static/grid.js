@@ -43,7 +43,11 @@ KINDS.grid = ({ model, ends }) => {
     if (columns.length) {
       const head = table.createTHead().insertRow();
       head.setAttribute("role", "row");
-      if (rows.length) head.append(headCell("columnheader", model.get("corner")));
+      if (rows.length) {
+        const corner = headCell("columnheader", model.get("corner"));
+        if (!model.get("corner")) corner.append(element("span", "cv-unseen", "row"));
+        head.append(corner);
+      }
       columns.forEach((text, column) => {
         const cell = headCell("columnheader", name(text));
         if (column === model.get("marked")) {
