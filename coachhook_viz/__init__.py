@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from coachhook_viz.loading import collector_paused
 from coachhook_viz.threads import bound_spinning
 
 __version__ = "0.1.0"
@@ -62,7 +63,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: importing the package stays fast."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = import_module(f"{__name__}.{_HOMES[name]}")
+    with collector_paused():
+        home = import_module(f"{__name__}.{_HOMES[name]}")
     value = home if name in _MODULES else getattr(home, name)
     globals()[name] = value
     return value

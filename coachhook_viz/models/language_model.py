@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
+from coachhook_viz.loading import collector_paused
 from coachhook_viz.models import bundled
 from coachhook_viz.models.architectures import Architecture, architecture_of
 from coachhook_viz.threads import bound_spinning_of_loaded_torch
@@ -237,9 +238,10 @@ def load_model(
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=default)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype or "auto", local_files_only=default
-        )
+        with collector_paused():
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype or "auto", local_files_only=default
+            )
     except OSError as error:
         raise bundled.ModelNotFound(
             f"no model {str(name)!r}: it is neither a local folder with a model in it nor a hub id"
