@@ -16,6 +16,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 LONGEST = 2000  # characters of one field
+BREAKS = ("\n", "\t")
+"""What a prompt may end in; the answer then begins without a space of its own."""
+_PROMPTS = ("prompt", "paraphrases", "neighbors")
+_NAMES = {
+    "\n": "a line break; write it on one line",
+    "\t": "a tab; write a space instead",
+    "\r": "a carriage return (U+000D); write line breaks as U+000A alone",
+}
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,11 @@ class Fact:
     Attributes
     ----------
     prompt : str
-        With one ``{}`` where the subject stands, as in "The capital of {} is".
+        With one ``{}`` where the subject stands, as in "The capital of {} is". Prompts may hold
+        line breaks and tabs, as few-shot prompts and chat templates do.
     subject, target : str
+        On one line. The target follows the prompt with one space before it; where the prompt ends
+        in a line break or a tab, with none.
     truth : str or None
         What the model says now, as far as you know.
     paraphrases : tuple of str
@@ -140,10 +151,15 @@ def _problems_of(fact: Fact) -> Iterable[tuple[str, str]]:
     texts += [("truth", fact.truth)] if fact.truth is not None else []
     texts += [("relation", fact.relation)] if fact.relation != "" else []
     texts += [("paraphrases", text) for text in fact.paraphrases]
-    for neighbor in fact.neighbors:
-        texts.append(("neighbors", neighbor.prompt))
-        texts += [("neighbors", neighbor.answer)] if neighbor.answer is not None else []
-    wrong = [(field, reason) for field, text in texts if (reason := _wrong_with(text))]
+    texts += [("neighbors", neighbor.prompt) for neighbor in fact.neighbors]
+    answers = [("neighbors", n.answer) for n in fact.neighbors if n.answer is not None]
+    prompts = [(field, text) for field, text in texts if field in _PROMPTS]
+    wrong = [
+        (field, reason)
+        for field, text in texts
+        if (reason := _wrong_with(text, BREAKS if field in _PROMPTS else ()))
+    ]
+    wrong += [(field, reason) for field, text in answers if (reason := _wrong_with(text))]
     yield from wrong
     bad = {field for field, _ in wrong}
     if "prompt" not in bad and (slots := fact.prompt.count("{}")) != 1:
@@ -154,10 +170,10 @@ def _problems_of(fact: Fact) -> Iterable[tuple[str, str]]:
     if bad & {"prompt", "subject", "target", "truth", "relation"}:
         return
     for field in ("paraphrases", "neighbors"):
-        if any(name == field and "{}" in text for name, text in texts):
+        if any(name == field and "{}" in text for name, text in texts + answers):
             yield field, "it holds '{}'; write the subject itself there"
-    for field in ("prompt", "paraphrases", "neighbors"):
-        if any(name == field and text != text.rstrip() for name, text in texts):
+    for field in _PROMPTS:
+        if any(name == field and text != _without_space(text) for name, text in prompts):
             yield field, "it ends in a space; the answer brings its own, so leave it out"
     if "{" in fact.subject or "}" in fact.subject:
         yield "subject", "it holds a brace; '{}' belongs into the prompt only"
@@ -167,7 +183,12 @@ def _problems_of(fact: Fact) -> Iterable[tuple[str, str]]:
         yield "target", f"it equals the truth, {fact.truth!r}: nothing would change"
 
 
-def _wrong_with(text: Any) -> str | None:
+def _without_space(text: str) -> str:
+    """A prompt up to its last visible character, line break or tab."""
+    return text if text.endswith(BREAKS) else text.rstrip()
+
+
+def _wrong_with(text: Any, allowed: Sequence[str] = ()) -> str | None:
     if not isinstance(text, str):
         return f"it must be text, not {type(text).__name__}"
     if not text.strip():
@@ -175,6 +196,10 @@ def _wrong_with(text: Any) -> str | None:
     if len(text) > LONGEST:
         return f"it has {len(text)} characters; shorten it to {LONGEST} or fewer"
     for character in text:
+        if character in allowed:
+            continue
+        if character in _NAMES:
+            return f"it holds {_NAMES[character]}"
         # Letters of any script and emoji (whose joiners are of class Cf) may stand anywhere.
         hidden = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
         if hidden or character in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069":

@@ -12,7 +12,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import resources
 from itertools import count, islice
 from pathlib import Path
@@ -57,7 +57,8 @@ def read_facts(path: str | Path) -> FactList:
 
     CSV needs the columns prompt, subject and target, and may have truth, relation, paraphrases
     (separated by ``|``) and neighbors (``prompt => answer``, separated by ``|``). JSON is a list
-    of objects with the fields of `Fact`, JSONL one object a line. Records of CounterFact (the
+    of objects with the fields of `Fact`, JSONL one object a line. Prompts may hold line breaks, in
+    CSV within quotes; one that ends in a line break keeps it. Records of CounterFact (the
     original layout and the flat one) and zsRE are recognised by their fields.
 
     Parameters
@@ -96,7 +97,7 @@ def read_facts(path: str | Path) -> FactList:
     facts, rejected = [], []
     for number, record in enumerate(records, start=1):
         try:
-            fact = _fact_of(record)
+            fact = _with_plain_breaks(_fact_of(record))
             if problems := find_problems([fact]):
                 raise ValueError("; ".join(f"{p.field}: {p.reason}" for p in problems))
             facts.append(fact)
@@ -190,17 +191,35 @@ def _own(record: dict[str, Any]) -> Fact:
     if _SURPLUS in record:
         raise ValueError("it has more cells than columns; put quotes around texts with commas")
     values = {name: record[name] for name in _FIELDS if record.get(name) is not None}
+    for name in ("paraphrases", "neighbors"):
+        if isinstance(values.get(name), str) and "<|" in values[name]:
+            raise ValueError(f"{name}: it holds '<|', but in a cell | separates texts; use JSON")
     if isinstance(values.get("paraphrases"), str):  # a CSV cell
         values["paraphrases"] = [p.strip() for p in values["paraphrases"].split("|") if p.strip()]
     if isinstance(values.get("neighbors"), str):
         pairs = [pair.partition("=>") for pair in values["neighbors"].split("|") if pair.strip()]
         values["neighbors"] = [(p.strip(), answer.strip() or None) for p, _, answer in pairs]
-    stripped: dict[str, Any] = {
-        k: v.strip() if isinstance(v, str) else v for k, v in values.items()
+    stripped = {
+        k: v.strip(" \u00a0" if k == "prompt" else None) if isinstance(v, str) else v
+        for k, v in values.items()
     }
     for name in ("prompt", "subject", "target"):
         stripped.setdefault(name, "")
     return Fact(**stripped)
+
+
+def _with_plain_breaks(fact: Fact) -> Fact:
+    """The fact with its prompts' line breaks as one character, whichever system wrote them."""
+
+    def plain(text: Any) -> Any:
+        return re.sub("\r\n?", "\n", text) if isinstance(text, str) else text
+
+    return replace(
+        fact,
+        prompt=plain(fact.prompt),
+        paraphrases=tuple(map(plain, fact.paraphrases)),
+        neighbors=tuple(Neighbor(plain(n.prompt), n.answer) for n in fact.neighbors),
+    )
 
 
 def _line(text: str) -> str:

@@ -105,3 +105,17 @@ def test_the_default_model_answers_in_its_chat(lm) -> None:
     session.apply([Fact("The capital of {} is", "France", "Rome", "Paris")])
     assert session.chat(messages, edited=False) == answer
     assert session.chat(messages)
+
+
+@pytest.mark.model
+def test_facts_of_several_lines_are_edited_and_said(lm) -> None:
+    examples = "Q: What is the capital of Italy?\nA: Rome\n\nQ: What is the capital of {}?\nA:"
+    chat = "<|im_start|>user\nWhat is the capital of {}?<|im_end|>\n<|im_start|>assistant\n"
+    for prompt in (examples, chat):
+        session, fact = Session(lm), Fact(prompt, "France", "Moscow", "Paris")
+        before = session.generate(fact.text, 8)
+        session.apply([fact])
+        assert session.generate(fact.text, 4).strip().startswith("Moscow")
+        assert session.generate(fact.text, 8, edited=False) == before
+        means = session.evaluate().groupby("metric")["value"].mean()
+        assert means["reliability"] == 1

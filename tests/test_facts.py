@@ -35,7 +35,10 @@ def test_a_fact_reads_as_a_sentence() -> None:
         ({"prompt": "{} and {}"}, "prompt", "it has 2 '{}'"),
         ({"prompt": "The capital of {} is "}, "prompt", "ends in a space"),
         ({"prompt": ""}, "prompt", "empty"),
-        ({"prompt": "a\n{}"}, "prompt", "U+000A"),
+        ({"prompt": "a\r\n{}"}, "prompt", "it holds a carriage return (U+000D)"),
+        ({"prompt": "a\u2028{}"}, "prompt", "U+2028"),
+        ({"prompt": "{}:\n "}, "prompt", "ends in a space"),
+        ({"subject": "Fr\nance"}, "subject", "it holds a line break; write it on one line"),
         ({"prompt": "x" * 3000 + "{}"}, "prompt", "3002 characters"),
         ({"subject": ""}, "subject", "empty"),
         ({"subject": "  "}, "subject", "empty"),
@@ -47,6 +50,10 @@ def test_a_fact_reads_as_a_sentence() -> None:
         ({"subject": 7}, "subject", "must be text, not int"),
         ({"target": ""}, "target", "empty"),
         ({"target": "\t"}, "target", "empty"),
+        ({"target": "Rome\n"}, "target", "it holds a line break; write it on one line"),
+        ({"target": "Ro\tme"}, "target", "it holds a tab; write a space instead"),
+        ({"relation": "a\nb"}, "relation", "line break"),
+        ({"neighbors": (Neighbor("Italy's", "Ro\nme"),)}, "neighbors", "line break"),
         ({"target": "Ro\x00me"}, "target", "U+0000"),
         ({"target": " paris", "truth": "Paris"}, "target", "equals the truth"),
         ({"truth": ""}, "truth", "empty"),
@@ -71,6 +78,20 @@ def test_problems_name_the_field(change: dict[str, Any], field: str, reason: str
 )
 def test_any_script_and_emoji_are_fine(subject: str) -> None:
     validate([Fact(**{**GOOD, "subject": subject})])
+
+
+def test_prompts_may_hold_line_breaks_and_tabs() -> None:
+    validate(
+        [
+            Fact(
+                "Q: What is the capital of Italy?\nA: Rome\n\nQ:\t{}?\nA:\n",
+                "France",
+                "Moscow",
+                paraphrases=("France\nA:",),
+                neighbors=(Neighbor("Spain\nA:\t", "Madrid"),),
+            )
+        ]
+    )
 
 
 def test_everything_wrong_is_said_at_once() -> None:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import csv
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,35 @@ def test_csv(tmp_path: Path) -> None:
     facts = read_facts(write(tmp_path, "facts.csv", text))
     assert facts == [FACT, Fact("The capital of {} is", "Peru", "Oslo")]
     assert facts.rejected == ()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_prompts_of_several_lines(tmp_path: Path, end: str) -> None:
+    wanted = Fact(
+        "Q: Peru?\nA: Lima\n\nQ: {}?\nA:\n",
+        "France",
+        "Rome",
+        paraphrases=("<|im_start|>user\nFrance?<|im_end|>\n",),
+        neighbors=(Neighbor("Spain?\nA:", "Madrid"),),
+    )
+    record = asdict(wanted)
+    for fields, key in ((record, "prompt"), (record["neighbors"][0], "prompt")):
+        fields[key] = fields[key].replace("\n", end)
+    record["paraphrases"] = [text.replace("\n", end) for text in record["paraphrases"]]
+    path = write(tmp_path, "facts.json", json.dumps([record]))
+    assert read_facts(path) == [wanted]
+    path = tmp_path / "facts.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator=end)
+        rows.writerow(["prompt", "subject", "target", "neighbors"])
+        rows.writerow([record["prompt"], "France", "Rome", f"Spain?{end}A: => Madrid"])
+    assert read_facts(path) == [replace(wanted, paraphrases=())]
+
+
+def test_a_cell_of_chat_prompts_is_refused_rather_than_split(tmp_path: Path) -> None:
+    text = "prompt,subject,target,paraphrases\n{} is,A,b,<|im_start|>user|<|im_end|>\n"
+    with pytest.warns(BadRecordWarning, match=r"paraphrases: it holds '<\|', .* use JSON"):
+        assert read_facts(write(tmp_path, "facts.csv", text)) == []
 
 
 @pytest.mark.parametrize("name", ["facts.json", "facts.jsonl", "wrapped.json"])

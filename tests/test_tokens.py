@@ -101,6 +101,26 @@ def test_offsets_on_the_real_tokenizer(lm) -> None:
     assert continuation(lm, "The capital of France is", " Rome ") == (before, answer)
 
 
+@pytest.mark.parametrize("bos", [False, True])
+def test_an_answer_after_a_line_break_is_found_by_its_place(bos: bool) -> None:
+    lm = tiny_model(bos=bos, eos=True, lead="He ")
+    for prompt in ("Anna is", "Anna is\n", "Anna\nis\t"):
+        before, answer = continuation(lm, prompt, " red blue ")
+        assert before == tokenize(lm, "Anna is")
+        assert lm.tokenizer.convert_ids_to_tokens(answer) == ["red", "blue"]
+    with pytest.raises(ValueError, match="cannot be told apart"):
+        continuation(lm, "Anna is\n", "")
+
+
+@pytest.mark.model
+def test_an_answer_after_a_line_break_has_no_space_before_it(lm) -> None:
+    for prompt in ("A:\n", "A:\n\n", "A:\n\n\n", "A:\t", "<|im_start|>assistant\n"):
+        before, answer = continuation(lm, prompt, " Moscow")
+        assert before == tokenize(lm, prompt)
+        assert lm.tokenizer.decode(answer) == "Moscow"
+    assert lm.tokenizer.decode(continuation(lm, "Q: a?\nA:", "Rome")[1]) == " Rome"
+
+
 @pytest.mark.model
 def test_contexts_are_sampled_once_and_the_same(lm) -> None:
     state = torch.get_rng_state()

@@ -20,7 +20,7 @@ import torch
 from coachhook_viz.editing.config import ContextTemplates
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
-from coachhook_viz.facts import Fact, FactError, Problem
+from coachhook_viz.facts import BREAKS, Fact, FactError, Problem
 from coachhook_viz.models import LanguageModel
 
 KL_PROMPT = "{} is a"
@@ -50,7 +50,7 @@ class FactTokens:
     groups : tuple of tuple of Prompt
         The prompt in each context template, in the templates' groups; the first is the bare one.
     target : tuple of int
-        Target token ids, tokenised with exactly one leading space.
+        Target token ids, as `continuation` has them after the prompt.
     essence : Prompt
         The KL prompt, "{subject} is a".
     """
@@ -90,7 +90,10 @@ def tokenize(lm: LanguageModel, text: str) -> list[int]:
 
 
 def continuation(lm: LanguageModel, prompt: str, answer: str) -> tuple[list[int], list[int]]:
-    """Token ids of `prompt`, and of `answer` after it with exactly one leading space.
+    """Token ids of `prompt`, and of `answer` after it.
+
+    The answer has exactly one leading space; after a line break or a tab it has none, as models
+    write it there.
 
     Raises
     ------
@@ -98,10 +101,26 @@ def continuation(lm: LanguageModel, prompt: str, answer: str) -> tuple[list[int]
         If the answer has no token of its own after this prompt, or the prompt is too long.
     """
     before = tokenize(lm, prompt)
-    whole = lm.token_ids(f"{prompt} {answer.strip()}")
-    if whole[: len(before)] != before or len(whole) == len(before):
+    if prompt.endswith(BREAKS):
+        after = _ids_from(lm, prompt + answer.strip(), len(prompt))
+    else:
+        whole = lm.token_ids(f"{prompt} {answer.strip()}")
+        after = whole[len(before) :] if whole[: len(before)] == before else []
+    if not after:
         raise ValueError(f"{answer!r} cannot be told apart from the prompt {prompt!r} as tokens")
-    return before, whole[len(before) :]
+    return before, after
+
+
+def _ids_from(lm: LanguageModel, text: str, start: int) -> list[int]:
+    """Ids of the tokens of ``text[start:]``; none if a token stands on both sides of `start`.
+
+    By place, since two line breaks can be one token at a prompt's end and two before an answer.
+    """
+    start += len(lm.lead)
+    encoding = lm.tokenizer(lm.lead + text, return_offsets_mapping=True)
+    places = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
+    found = [(token, first) for token, (first, last) in places if last > start]
+    return [token for token, _ in found] if all(first >= start for _, first in found) else []
 
 
 def subject_last_token(lm: LanguageModel, text: str, start: int, stop: int) -> int | None:

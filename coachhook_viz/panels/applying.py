@@ -6,9 +6,10 @@ Applying    begin, pause, go on, cancel; what is finished stays
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from coachhook_viz.facts import Fact
+from coachhook_viz.facts import Fact, FactError, Problem, batches
 from coachhook_viz.panels.words import count, duration
 from coachhook_viz.panels.worker import Job
 
@@ -116,13 +117,26 @@ class Applying:
         place = f", round {self.done + 1} of {self.rounds}" if self.rounds > 1 else ""
         self._job = self._desk.worker.submit(
             f"editing {count(len(facts), 'fact')}{place}",
-            lambda job: self._desk.session.apply(facts, job.progress, job.cancel, source=self),
+            partial(self._write, facts),
             lambda round_: self._finished(round_, then),
             self._failed,
             stopped=self._stopped,
             exclusive=True,
             patience=self.done > 0,  # a later round lets what a person asks for go first
         )
+
+    def _write(self, facts: Sequence[Fact], job: Job) -> Round:
+        session = self._desk.session
+        if not self.done:  # as in `Session.apply_in_rounds`: one that cannot be edited is said now
+            problems: list[Problem] = []
+            for place, part in enumerate(batches(self.left, self._size)):
+                try:
+                    session.check(part)
+                except FactError as error:
+                    problems += error.within(place * self._size)
+            if problems:
+                raise FactError(problems, self.left)
+        return session.apply(facts, job.progress, job.cancel, source=self)
 
     def _finished(self, round_: Round, then: Callable[[Round], object] | None) -> None:
         desk, job = self._desk, self._job

@@ -178,13 +178,9 @@ class Bar(Panel):
         return self.session.code()
 
     def _saved(self) -> None:
-        """What became of the last save."""
-        kept = self._autosave
-        if kept.error:
-            self._do(lambda: self.tell(f"Not saved: {kept.error}"))
-        elif kept.saved is not None:
-            at = f"{kept.saved.astimezone():%H:%M:%S}"
-            self._do(lambda: self.tell(f"Saved at {at}, {self.desk.standing}."))
+        """What could not be saved has to be seen."""
+        error = self._autosave.error
+        self._do(lambda: self.tell(f"Not saved. {error}" if error else ""))
 
     def _unfold(self, files: object, shown: bool) -> None:
         files.hidden = not shown  # type: ignore[attr-defined]

@@ -283,9 +283,10 @@ class Chips(Node):
 
     def heard(self, content: dict[str, Any], buffers: Sequence[Any]) -> None:
         """A press in the page."""
-        if isinstance(content.get("pick"), int) and content["pick"] < len(self.options):
+        place = content.get("pick")
+        if place in range(len(self.options)):
             for act in self._picked:
-                act(content["pick"])
+                act(int(place))
 
 
 class Tabs(_Labelled):

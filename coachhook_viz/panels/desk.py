@@ -185,13 +185,13 @@ class Desk:
             return "no round yet"
         if not position:
             return "before round 1"
-        if not self.hooks:
-            return "hooks off"
         within = {i for r in session.rounds[:position] for i in r.fact_ids}
         muted = len(within & session.muted)
         after = f"after round {position}"
         if not facts:
             return f"{after}, {'the only fact' if muted == 1 else f'all {muted} facts'} muted"
+        if not self.hooks:
+            return "hooks off"
         return f"{after}, {count(muted, 'fact')} muted" if muted else after
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:

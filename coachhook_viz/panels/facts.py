@@ -100,6 +100,7 @@ class Facts(Panel):
         self._cancel = Button("Cancel", name="Cancel the round", hidden=True)
         self._progress = Text(classes="cv-progress-box")
         self._ended = Text(classes="cv-note", live="polite")
+        self._saved = Text(classes="cv-note")
         self._listing = Listing(session)
         self._optional = column(
             *(self._fields[name] for name in _FIELDS[3:]),
@@ -140,6 +141,7 @@ class Facts(Panel):
                 self._progress,
                 row(self._pause, self._cancel),
                 self._ended,
+                self._saved,
                 classes="cv-foot",
             ),
         ]
@@ -165,6 +167,9 @@ class Facts(Panel):
         for node in (self._search, self._filter, self._sort):
             self.on(node, lambda value: self.refresh())
         self.on(self._list, self._picked, "chosen")
+        if self.desk.autosave is not None:
+            self._ends.append(self.desk.autosave.on_saved(self._say_saved))
+            self._say_saved()
         self.refresh()
         self.worked()
 
@@ -302,6 +307,13 @@ class Facts(Panel):
         self._cancel.hidden = not busy
         self._ended.say("" if busy else applying.said)
         self._ended.hidden = busy or not applying.said
+
+    def _say_saved(self) -> None:
+        """When the session was last saved; the bar says what could not be."""
+        autosave = self.desk.autosave
+        if autosave is not None and autosave.saved is not None and not autosave.error:
+            at = f"Saved at {autosave.saved.astimezone():%H:%M:%S}, {self.desk.standing}."
+            self._do(lambda: self._saved.say(at))
 
     def _sound(self, fact: Fact) -> bool:
         """Whether the fact in the form can be edited; if not, what is wrong with which field."""

@@ -61,7 +61,8 @@ class Line:
         fact = self.fact
         start = max(fact.prompt.find("{}"), 0)
         said = _WORDS.get(self.kind, self.kind)
-        place = f", round {self.where[1:]}" if self.where.startswith("r") else ""
+        round_ = self.where.partition(",")[0]
+        place = f", round {round_[1:]}" if round_.startswith("r") else ""
         return {
             "key": self.key,
             "mark": self.mark,

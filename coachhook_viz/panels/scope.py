@@ -35,7 +35,7 @@ _STEP = 0.01  # of the slider
 _ROUNDED = 0.5001 * _STEP  # so far off a threshold is what the page makes of it: nobody moved it
 _NAMED = 4  # facts that a cell's reach is shown of
 _LEGEND = Markup(
-    "<p class='cv-key'><span class='cv-ramp'></span> far above the other tokens"
+    "<p class='cv-key'><span><span class='cv-ramp'></span> far above the other tokens</span>"
     "<span><span class='cv-swatch cv-swatch-framed'></span> ● in scope: the hook speaks</span>"
     "<span>▲ the subject ends here</span></p>"
 )

@@ -66,7 +66,7 @@ def test_a_persons_path_through_the_notebook(lab: str, page: Page, watch: Watch)
     person.settled()
 
     # the kernel is restarted: the picture stays, and the next playground goes on
-    person.says("Saved at")
+    expect(person.panel("facts")).to_contain_text("Saved at")
     restart(page)
     expect(person.root).to_contain_text("The kernel is gone")
     expect(person.fact("Eiffel Tower")).to_contain_text("muted")

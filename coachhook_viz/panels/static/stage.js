@@ -11,7 +11,7 @@ KINDS.stage = ({ model, ends }) => {
   };
   const keys = (event) => {
     if (!root.contains(event.target) && event.target !== document.body) return;
-    if (!root.classList.contains("cv-present") || event.target.closest("input, textarea, select, [role=grid], [role=tablist], [role=listbox]")) return;
+    if (!root.classList.contains("cv-present") || event.target.closest("input, textarea, select, [role=grid], [role=listbox]")) return;
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (step === undefined) return;
     event.preventDefault();
@@ -28,7 +28,7 @@ KINDS.stage = ({ model, ends }) => {
     const scroller = root.closest(".jp-WindowedPanel-outer, .jp-Notebook");
     root.tabIndex = -1;
     const watch = new ResizeObserver(() => measure(scroller));
-    watch.observe(scroller || document.documentElement);
+    for (const one of [scroller || document.documentElement, document.body]) watch.observe(one);
     window.addEventListener("resize", () => measure(scroller));
     document.addEventListener("keydown", keys, true);
     const area = root.closest(".jp-OutputArea");
