@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help lab app demo test docs bench fmt lock model
+.PHONY: help lab app demo test quick docs bench fmt lock model
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,13 @@ test: .venv/.installed ## lint, types, floors, documentation and all tests
 	$(BIN)/python tests/browser/find_chromium.py
 	$(BIN)/python -m coachhook_viz model
 	$(BIN)/python -m pytest
+
+quick: .venv/.installed ## lint, types, floors, and the tests that need neither model nor browser
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -m "not model and not browser and not notebook"
 
 docs: .venv/.installed ## build the documentation into build/docs; a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --fresh-env --quiet -d build/doctrees docs build/docs

@@ -22,6 +22,7 @@ _HOMES = {
     "LanguageModel": "models",
     "Neighbor": "facts",
     "Progress": "editing.progress",
+    "RepeatedFactWarning": "clashes",
     "Round": "editing.state",
     "Scope": "editing.inspect",
     "Session": "session",
@@ -40,6 +41,7 @@ __all__ = [*_HOMES]
 if TYPE_CHECKING:
     from coachhook_viz import figures as figures
     from coachhook_viz import panels as panels
+    from coachhook_viz.clashes import RepeatedFactWarning as RepeatedFactWarning
     from coachhook_viz.editing.config import EditConfig as EditConfig
     from coachhook_viz.editing.inspect import Scope as Scope
     from coachhook_viz.editing.progress import EditCancelled as EditCancelled
