@@ -20,7 +20,7 @@ from coachhook_viz.panels.view import View
 from coachhook_viz.panels.worker import Job, Worker
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas
 
     from coachhook_viz.autosave import Kept
     from coachhook_viz.panels.bar import Bar
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 LENSES = ("scope", "drift", "interference", "compare", "rounds")  # the tabs, from left to right
 _PROMPT = "The Eiffel Tower is located in the city of"
 _LOADING = "Loading the default model. The first time it is fetched, which takes a minute."
+_LOAD = "loading the model"
 _TWIN = 1.0  # seconds of quiet before the picture that needs no kernel is renewed
 
 
@@ -166,7 +167,7 @@ class Playground(widgets.VBox):
             exclusive=True,
         )
 
-    def data(self) -> pd.DataFrame:
+    def data(self) -> pandas.DataFrame:
         """The facts, one a row, and how well each holds now.
 
         Returns
@@ -210,7 +211,7 @@ class Playground(widgets.VBox):
         if self._timer is not None:
             self._timer.cancel()
         if self._loading is not None:
-            self._loading.stop()
+            self._loading.drop(_LOAD)  # without waiting for it
         self._top.layout.close()
         self._top.close()
         self.layout.close()
@@ -235,7 +236,7 @@ class Playground(widgets.VBox):
 
         worker = self._loading = Worker()
         worker.listen(lambda: self._say_loading(worker.running))
-        worker.submit("loading the model", _new_session, self._loaded, self._cannot_load)
+        worker.submit(_LOAD, _new_session, self._loaded, self._cannot_load, key=_LOAD)
         if self._folder is None:
             self._kept = next(iter(recent(here())), None)
         else:
@@ -263,7 +264,7 @@ class Playground(widgets.VBox):
             from coachhook_viz.session import Session
 
             old = self.session
-            self._take(Session(old.lm, moments=old.moments))
+            self._take(Session(old.lm, old.config, old.moments))
             self._said.say()
 
     def _offer_afresh(self) -> None:

@@ -1,12 +1,12 @@
 """How panels call facts and tokens, and lists of them.
 
-word     a token, in a sentence
-named    a fact, as short as it can be told
-brief    the beginning of a text
-likely   the likeliest next tokens
-count    a number of things
-duration a time
-short    a score, where there is little room
+word        a token, in a sentence
+named       a fact, as short as it can be told
+brief       the beginning of a text
+likely      the likeliest next tokens
+count       a number of things
+duration    a time
+short       a score, where there is little room
 """
 
 from __future__ import annotations
