@@ -1,24 +1,26 @@
 """Keep torch's threads from spinning for long where they wait for each other.
 
-On Linux torch's threads are OpenMP's (libgomp). At the end of each parallel piece of work they
-spin for some milliseconds before they sleep. Alone on the machine that is fast. Beside a browser
-or a video call each waits, spinning, for one that has no core, thousands of times a second: an
-edit takes minutes instead of seconds. So the spin is bounded: long enough for the gap to the
-next piece of work, far shorter than the time for which a core is taken away.
+On Linux torch's threads are OpenMP's (libgomp). After each parallel piece of work they spin for
+some milliseconds before they sleep. Alone on the machine that is fast. Beside a browser or a video
+call each waits, spinning, for one that has no core, thousands of times a second, and an edit takes
+minutes instead of seconds. So the spin is bounded: long enough for the gap to the next piece of
+work, far shorter than the time for which a core is taken away.
 
-bound_spinning                   before torch is loaded: when the package is imported
-bound_spinning_of_loaded_torch   where torch was loaded before, which is too late for that
+bound_spinning    where torch is not loaded yet: when the package is imported
+give_way          where it was: before each piece of work, while other processes need the cores
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from functools import cache
-from threading import Event, Thread
+from pathlib import Path
+from threading import Event, Lock, Thread
 
-_SPINS = "5000"  # about 0.07 ms; libgomp's own is 300000
+_SPINS = "5000"  # some 0.07 ms, which costs nothing when idle; libgomp's own is 300000
 _loaded_before = False
+_lock = Lock()
+_guest: Event | None = None  # ends the guest thread
 
 
 def bound_spinning() -> None:
@@ -30,23 +32,51 @@ def bound_spinning() -> None:
             os.environ["GOMP_SPINCOUNT"] = _SPINS
 
 
-@cache
-def bound_spinning_of_loaded_torch() -> None:
-    """Have libgomp bound the spin by itself, as it does with more threads than cores.
+def give_way() -> None:
+    """Have libgomp itself shorten the spin, as it does with more threads than cores.
 
-    A thread that has computed something in parallel keeps its workers, asleep, for as long as it
-    lives. One that lives on and does nothing so makes libgomp count more threads than cores.
+    A guest thread that has computed something in parallel keeps its workers, asleep, while it
+    lives: that makes them more than cores. So short a spin costs a third of the speed when idle;
+    so the guest leaves when the other processes do. Does nothing where `bound_spinning` did.
     """
+    global _guest
     if not _loaded_before:
         return
+    with _lock:
+        if _crowded() == (_guest is not None):
+            return
+        if _guest is not None:
+            _guest.set()
+            _guest = None
+        else:
+            _guest = _invite()
+
+
+def _crowded() -> bool:
+    """Whether other processes run on cores that torch's threads need; False where unknown."""
     import torch
 
-    computed = Event()
+    try:
+        running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
+        states = [
+            stat.read_text().rpartition(")")[2].split()[0]
+            for stat in Path("/proc/self/task").glob("*/stat")
+        ]
+    except (OSError, ValueError, IndexError):  # no Linux, or a thread that just ended
+        return False
+    return running - states.count("R") + torch.get_num_threads() > (os.cpu_count() or 1)
 
-    def compute_once_and_stay() -> None:
+
+def _invite() -> Event:
+    import torch
+
+    arrived, leave = Event(), Event()
+
+    def stay() -> None:
         torch.ones(1 << 20).add_(1)  # large enough for all threads to get a part
-        computed.set()
-        Event().wait()
+        arrived.set()
+        leave.wait()
 
-    Thread(target=compute_once_and_stay, name="coachhook_viz spin", daemon=True).start()
-    computed.wait()
+    Thread(target=stay, name="coachhook_viz guest", daemon=True).start()
+    arrived.wait()
+    return leave

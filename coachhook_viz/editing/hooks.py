@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from coachhook_viz.editing.scope import Rule, Tokens, ZScore
 from coachhook_viz.models import LanguageModel
+from coachhook_viz.threads import give_way
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,7 @@ def attached(lm: LanguageModel, hook_layers: Mapping[int, HookLayer]) -> Iterato
     ------
     Attachment
     """
+    give_way()
     attachment = Attachment(hook_layers, inspect.signature(lm.decoder.forward))
     with _lock_of(lm.decoder), ExitStack() as stack:
         outer = _IN_FORCE.get(lm.decoder)

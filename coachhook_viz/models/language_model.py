@@ -23,7 +23,6 @@ from transformers.utils import logging as transformers_logging
 from coachhook_viz.loading import collector_paused
 from coachhook_viz.models import bundled
 from coachhook_viz.models.architectures import Architecture, architecture_of
-from coachhook_viz.threads import bound_spinning_of_loaded_torch
 
 _FINGERPRINT_SAMPLES = 64  # values read of each parameter
 
@@ -68,7 +67,6 @@ class LanguageModel:
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.unk_token
         self.model.eval().requires_grad_(False)
-        bound_spinning_of_loaded_torch()
 
     def __repr__(self) -> str:
         return (
