@@ -199,7 +199,7 @@ def _own(record: dict[str, Any]) -> Fact:
     if isinstance(values.get("neighbors"), str):
         pairs = [pair.partition("=>") for pair in values["neighbors"].split("|") if pair.strip()]
         values["neighbors"] = [(p.strip(), answer.strip() or None) for p, _, answer in pairs]
-    stripped = {
+    stripped: dict[str, Any] = {
         k: v.strip(" \u00a0" if k == "prompt" else None) if isinstance(v, str) else v
         for k, v in values.items()
     }

@@ -97,12 +97,20 @@ def test_scope_grid_of_a_long_prompt_marks_without_numbers() -> None:
 
 def test_scope_grid_of_a_real_reading_and_before_any_round() -> None:
     session = tiny_session(tiny_model(lead="He "))
-    for _ in range(2):
+    for fact in tiny_facts()[:2]:
         reading = session.scope(tiny_facts()[0].text)
         for backend in ("plotly", "matplotlib"):
             assert figures.scope(reading, backend=backend) is not None
-        session.apply(tiny_facts()[:1])
+        session.apply([fact])
     assert len(reading.layers) == len(LAYERS)
+
+
+def test_line_breaks_of_a_prompt_are_marked() -> None:
+    prompt = " Anna lives in\nOslo .\nBruno\tlives in\n"
+    figure = figures.answers(BEFORE, AFTER, prompt)
+    assert "“Anna lives in↵Oslo .↵Bruno⇥lives in↵”" in figure.layout.title.subtitle.text
+    reading = tiny_session(tiny_model(lead="He ")).scope(prompt)
+    assert "lives in↵Oslo .↵Bruno⇥" in figures.scope(reading).layout.title.subtitle.text
 
 
 BEFORE = pd.DataFrame({"token": [" Paris", " Lyon"], "probability": [0.5, 0.2]})

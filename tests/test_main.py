@@ -92,6 +92,20 @@ def test_edit_runs_a_whole_session_and_report_tells_it(tiny, facts_file, tmp_pat
     assert "What 5 edits did" in path.read_text("utf-8")
 
 
+def test_facts_of_several_lines_pass_through_file_session_and_report(tiny, tmp_path) -> None:
+    asked = "Anna lives in\nOslo\n\n{} lives in"
+    facts = [
+        cv.Fact(asked, "Bruno", "Quito", paraphrases=("Bruno\nlives in\n",)),
+        cv.Fact(f"{asked}\n", "Carla", "Lima", neighbors=(cv.Neighbor("Anna\tis\n", "Oslo"),)),
+    ]
+    path, folder = tmp_path / "facts.json", tmp_path / "session"
+    path.write_text(json.dumps([asdict(fact) for fact in facts]))
+    assert main(["edit", str(path), "--out", str(folder)]) == 0
+    session = cv.Session.load(folder, tiny, tiny_moments(tiny))
+    assert list(session.state.facts) == facts
+    assert main(["report", str(folder)]) == 0
+
+
 def test_edit_goes_on_where_it_was_interrupted(
     tiny, facts_file, tmp_path, monkeypatch, capsys
 ) -> None:

@@ -60,7 +60,7 @@ def answers(
         key=lambda token: -max(side.get(token, 0.0) for side in sides),
     )
     shares = [[side.get(token) for token in tokens] for side in sides]
-    prompt = shorten(" ".join(map(visible, prompt.split())), 120, placeholder=" …")
+    prompt = shorten(visible(prompt.strip(" ")), 120, placeholder=" …")
     names = [visible(token) for token in tokens]
     return drawn(backend, _plotly, _matplotlib, names, shares, f"“{prompt}”")
 

@@ -72,7 +72,7 @@ def token_labels(scope: Scope) -> list[str]:
 
 def quoted(scope: Scope) -> str:
     """The prompt for a subtitle."""
-    prompt = shorten(" ".join(map(visible, scope.prompt.split())), 120, placeholder=" …")
+    prompt = shorten(visible(scope.prompt.strip(" ")), 120, placeholder=" …")
     return f"“{prompt}”"
 
 
