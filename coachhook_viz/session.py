@@ -284,7 +284,7 @@ class Session(Asking, Measuring):
             raise ValueError(f"there is no position {position}: {len(found.rounds)} rounds")
         return self._after(found.in_force(position))
 
-    def check(self, facts: Sequence[Fact]) -> None:
+    def check(self, facts: Sequence[Fact], size: int | None = None) -> None:
         """Raise what `apply` would refuse a batch of facts for, and edit nothing.
 
         It takes milliseconds a fact: for a form that is being filled in, or before a long run.
@@ -292,18 +292,29 @@ class Session(Asking, Measuring):
         Parameters
         ----------
         facts : sequence of Fact
-            To be edited as one round.
+        size : int, optional
+            How many are edited as one round, as in `apply_in_rounds`. None: all of them.
 
         Raises
         ------
         FactError
-            If they cannot be edited: an empty batch, a malformed field, two facts that ask the
-            same, or, where all fields are sound, a text whose tokens this model cannot edit or
-            measure. Its `problems` name all facts and fields in the order of the facts.
+            If they cannot be edited: an empty batch, a malformed field, two facts of a round that
+            ask the same, or, where all fields are sound, a text whose tokens this model cannot
+            edit or measure. Its `problems` name all facts and fields in the order of the facts.
+        ValueError
+            If `size` is not a whole number from 1.
         """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FirstTokenWarning)
-            check(self.lm, self.config, facts)
+        problems: list[Problem] = []
+        parts = [list(facts)] if size is None else batches(facts, size)
+        for number, part in enumerate(parts or [[]]):  # no fact at all is an empty batch
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FirstTokenWarning)
+                    check(self.lm, self.config, part)
+            except FactError as error:
+                problems += error.within(number * (size or 0))
+        if problems:
+            raise FactError(problems, facts)
 
     def apply(
         self,
@@ -402,15 +413,8 @@ class Session(Asking, Measuring):
         SessionFileError, OSError, RuntimeError
             As in `apply`.
         """
-        parts = batches(facts, size) or [[]]  # none at all: as `apply` refuses it
-        problems: list[Problem] = []
-        for number, part in enumerate(parts):
-            try:
-                self.check(part)
-            except FactError as error:
-                problems += error.within(number * size)
-        if problems:
-            raise FactError(problems, facts)
+        self.check(facts, size)
+        parts = batches(facts, size)
         done: list[Round] = []
         for number, part in enumerate(parts):
             tell = None if progress is None else _placed(progress, number + 1, len(parts))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from coachhook_viz.facts import Fact, FactError, Problem, batches
+from coachhook_viz.facts import Fact
 from coachhook_viz.panels.words import count, duration
 from coachhook_viz.panels.worker import Job
 
@@ -128,14 +128,7 @@ class Applying:
     def _write(self, facts: Sequence[Fact], job: Job) -> Round:
         session = self._desk.session
         if not self.done:  # as in `Session.apply_in_rounds`: one that cannot be edited is said now
-            problems: list[Problem] = []
-            for place, part in enumerate(batches(self.left, self._size)):
-                try:
-                    session.check(part)
-                except FactError as error:
-                    problems += error.within(place * self._size)
-            if problems:
-                raise FactError(problems, self.left)
+            session.check(self.left, self._size)
         return session.apply(facts, job.progress, job.cancel, source=self)
 
     def _finished(self, round_: Round, then: Callable[[Round], object] | None) -> None:

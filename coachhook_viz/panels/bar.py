@@ -252,8 +252,10 @@ def folder_of(name: str | Path) -> Path:
     Raises
     ------
     ValueError
-        If it has no name.
+        If it has no name, or a longer one than folders can have.
     """
     if not str(name).strip():
         raise ValueError("give the folder a name")
+    if any(len(part.encode()) > 255 for part in Path(name).parts):
+        raise ValueError("the name is too long for a folder; 255 characters are the most")
     return Path(name).expanduser()

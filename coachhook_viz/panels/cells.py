@@ -6,6 +6,7 @@ predecessor   what an earlier run of this cell made, while it is still there
 
 from __future__ import annotations
 
+import threading
 from typing import Any, Protocol
 
 
@@ -46,6 +47,8 @@ def predecessor(kind: type) -> Any:
 
 def _here() -> tuple[str, str] | None:
     """The running cell, by its id or, where the front end gives none, by its code; and its run."""
+    if threading.current_thread() is not threading.main_thread():
+        return None  # it works for an earlier cell than the one that runs now
     try:
         from IPython.core.getipython import get_ipython
 

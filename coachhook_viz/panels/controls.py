@@ -284,9 +284,9 @@ class Chips(Node):
     def heard(self, content: dict[str, Any], buffers: Sequence[Any]) -> None:
         """A press in the page."""
         place = content.get("pick")
-        if place in range(len(self.options)):
+        if isinstance(place, int) and place in range(len(self.options)):
             for act in self._picked:
-                act(int(place))
+                act(place)
 
 
 class Tabs(_Labelled):

@@ -215,7 +215,7 @@ class Desk:
     ) -> None:
         """Look at the edits under another scope, or with the hooks on or off.
 
-        As long as there is no round, another scope becomes the session's own.
+        As long as there is no round, nor one on its way, another scope becomes the session's own.
         """
         before = self.rule, self.hooks
         self.rule = self.rule if rule is None else rule
@@ -223,7 +223,8 @@ class Desk:
         if (self.rule, self.hooks) == before:
             return
         session = self.session
-        if self.rule != session.config.scope and not session.rounds:
+        early = not session.rounds and self.worker.exclusive is None
+        if early and self.rule != session.config.scope:
             session.configure(source=source, scope=self.rule)
         else:
             self._emitter.emit(Judged(source))

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from coachhook_viz.editing.inspect import Scope
 from coachhook_viz.editing.state import Round
-from coachhook_viz.events import Event
+from coachhook_viz.events import Event, RoundApplied
 from coachhook_viz.facts import Fact, FactError, Neighbor, find_problems, validate
 from coachhook_viz.panels.controls import (
     Button,
@@ -39,6 +39,8 @@ from coachhook_viz.session import Session
 
 _FIELDS = ("prompt", "subject", "target", "truth", "paraphrases", "neighbors")
 _ANSWER = "=>"  # between a neighbour's prompt and its answer
+_BREAK = "↵"
+_BUSY = "a round is being edited: wait for it, or cancel it"
 _HINT = "Write {} where the subject goes. What the model says now then stands here."
 _SUGGESTED = re.compile(r"here: (['\"])(.*)\1\)", re.DOTALL)  # in the reason of a problem
 
@@ -185,7 +187,7 @@ class Facts(Panel):
             subject,
             values["target"],
             values["truth"] or None,
-            tuple(filter(str.strip, values["paraphrases"].splitlines())),
+            tuple(_broken(line) for line in values["paraphrases"].splitlines() if line.strip()),
             tuple(_neighbor(line) for line in values["neighbors"].splitlines() if line.strip()),
         )
 
@@ -196,9 +198,9 @@ class Facts(Panel):
             "subject": fact.subject,
             "target": fact.target,
             "truth": fact.truth or "",
-            "paraphrases": "\n".join(fact.paraphrases),
+            "paraphrases": "\n".join(map(_lined, fact.paraphrases)),
             "neighbors": "\n".join(
-                n.prompt if n.answer is None else f"{n.prompt} {_ANSWER} {n.answer}"
+                _lined(n.prompt) + ("" if n.answer is None else f" {_ANSWER} {n.answer}")
                 for n in fact.neighbors
             ),
         }
@@ -253,6 +255,8 @@ class Facts(Panel):
         """Draw the list anew; follow the selection."""
         if isinstance(event, Staged) and event.source is not self.desk.applying:
             self.desk.applying.said = ""  # it was of what was staged
+        if isinstance(event, RoundApplied):
+            self._meeting.forget(event.round.facts)
         if isinstance(event, (Staged, Scored, *STATE_EVENTS)):
             if not self.desk.staged:
                 self._found.say()
@@ -351,6 +355,8 @@ class Facts(Panel):
     def _check(self) -> None:
         """What can be said of the form while it is being typed into."""
         fact = self.fact
+        filled = sum(bool(self._fields[name].value.strip()) for name in _FIELDS[3:])
+        self._more.label = f"More ({filled})" if filled else "More"
         if self._about and self._about != [fact]:
             self._about = []
             self._say_meeting()
@@ -425,6 +431,8 @@ class Facts(Panel):
 
     def _settle(self, place: int) -> None:
         """What a person has chosen for facts that meet edits in force."""
+        if self.desk.worker.exclusive is not None:
+            raise ValueError(_BUSY)
         form, self._about = bool(self._about), []
         facts = self._meeting.settle(place)
         if not form:
@@ -461,7 +469,7 @@ class Facts(Panel):
     def _toggle_mute(self) -> None:
         facts = self._chosen_ids()
         if self.desk.worker.exclusive is not None:
-            raise ValueError("a round is being edited: wait for it, or cancel it")
+            raise ValueError(_BUSY)
         unmute = all(i in self.session.muted for i in facts)
         for fact_id in facts:
             (self.session.unmute if unmute else self.session.mute)(fact_id, source=self)
@@ -472,8 +480,6 @@ class Facts(Panel):
         facts = [self._listing.fact(key) for key in keys]
         if len(facts) == 1:
             self.fill(facts[0])
-            if facts[0].truth or facts[0].paraphrases or facts[0].neighbors:
-                self._more.value = True  # they stay in the form: let them be seen
         self._list.chosen = []
         staged = list(self.desk.staged)
         for fact in facts:
@@ -538,4 +544,14 @@ def _line(mark: str, kind: str, text: str) -> Markup:
 
 def _neighbor(line: str) -> Neighbor:
     prompt, arrow, answer = line.partition(_ANSWER)
-    return Neighbor(prompt.strip(), answer.strip() if arrow else None)
+    return Neighbor(_broken(prompt.strip(" ")), answer.strip() if arrow else None)
+
+
+def _lined(text: str) -> str:
+    """A text on one line: a line break within it stands there as ↵."""
+    return text.replace("\n", _BREAK)
+
+
+def _broken(line: str) -> str:
+    """The text that `_lined` made a line of."""
+    return line.replace(_BREAK, "\n")

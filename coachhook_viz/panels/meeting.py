@@ -58,9 +58,13 @@ class Meeting:
             parts.append(f"{count(same, 'staged fact')} {_are(same)} in force already")
         if other:
             parts.append(
-                f"{count(other, 'staged fact')} {_want(other)} another target than an edit"
+                f"{count(other, 'staged fact')} {_want(other)} another target than an edit in force"
             )
         return f"{', and '.join(parts)}."
+
+    def forget(self, facts: Sequence[Fact]) -> None:
+        """What has been chosen for `facts`: they are applied, and the same again is a new case."""
+        self._settled -= set(facts)
 
     def settle(self, place: int) -> list[Fact]:
         """Do what a person has chosen of `OFFERS`; what is then left to be applied."""

@@ -163,11 +163,12 @@ class View(anywidget.AnyWidget):
     @contextmanager
     def together(self) -> Iterator[None]:
         """Within the context changes of all nodes are collected into one message."""
-        with self._lock:
+        with self._lock:  # not held meanwhile: whoever draws may have to wait for another thread
             self._depth += 1
-            try:
-                yield
-            finally:
+        try:
+            yield
+        finally:
+            with self._lock:
                 self._depth -= 1
                 if not self._depth and self._pending:
                     pending, self._pending = self._pending, {}
