@@ -27,7 +27,7 @@ from coachhook_viz.panels.worker import Job
 from coachhook_viz.session import Session
 
 _MOMENT = 0.15  # seconds
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
 class Static:
@@ -165,8 +165,8 @@ class Panel(widgets.VBox):
     def run(
         self,
         title: str,
-        work: Callable[[Job], Result],
-        show: Callable[[Result], object],
+        work: Callable[[Job], _Result],
+        show: Callable[[_Result], object],
         *,
         of: Hashable = None,
         patience: int = 0,
@@ -202,7 +202,7 @@ class Panel(widgets.VBox):
         if running is not None:
             running.key = key
 
-        def done(result: Result) -> None:
+        def done(result: _Result) -> None:
             if of is not None and self.session.state is state:  # else it may be of both
                 self.desk.kept.put((self.title, name, of), result)
             self._do(lambda: show(result))
