@@ -153,7 +153,8 @@ class Applying:
             self.said = f"Paused: {count(len(self.left), 'fact')} left."
         if len(staged) != len(desk.staged):
             desk.stage(staged, self)
-        desk.select(self, round=desk.session.position, fact=round_.fact_ids[0])
+        first = round_.fact_ids[0], round_.facts[0].text
+        desk.select(self, round=desk.session.position, fact=first[0], prompt=first[1])
         if then is not None:
             then(round_)
 

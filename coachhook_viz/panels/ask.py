@@ -118,8 +118,6 @@ class Ask(Panel):
         text = self._turn.value if message is None else message
         if not text.strip():
             raise ValueError("Type a message first.")
-        if len(self._turns) > len(self._replies[1]):
-            raise ValueError("Wait for the answer.")
         self._turns.append(text)
         if message is None:
             self._turn.put("")
@@ -283,15 +281,21 @@ class Ask(Panel):
 
     def _answer(self) -> None:
         """Answer the open questions, one after the other, on both sides."""
-        turns, states = list(self._turns), self._states()
+        turns, states, known = list(self._turns), self._states(), self._replies
         self.run(
             "chatting",
-            lambda job: [self._converse(job, turns, side, s) for side, s in enumerate(states)],
+            lambda job: [
+                self._converse(job, turns, known[side], side, state)
+                for side, state in enumerate(states)
+            ],
             partial(self._answered, turns),
             of=(tuple(turns), states[1].key),
         )
 
-    def _converse(self, job: Job, turns: list[str], side: int, state: EditState) -> list[str]:
+    def _converse(
+        self, job: Job, turns: list[str], known: list[str], side: int, state: EditState
+    ) -> list[str]:
+        """The answers to all `turns`; the `known` ones are not asked for again."""
         messages: list[dict[str, str]] = []
         replies: list[str] = []
 
@@ -300,9 +304,13 @@ class Ask(Panel):
                 raise EditCancelled("something else is asked")
             self._talk[side].say(self._told(turns, [*replies, text], side))
 
-        for turn in turns:
+        for place, turn in enumerate(turns):
             messages.append({"role": "user", "content": turn})
-            replies.append(self.session.chat(messages, _TURN, state=state, stream=stream))
+            replies.append(
+                known[place]
+                if place < len(known)
+                else self.session.chat(messages, _TURN, state=state, stream=stream)
+            )
             messages.append({"role": "assistant", "content": replies[-1]})
         return replies
 

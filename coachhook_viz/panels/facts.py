@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import tempfile
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 from markupsafe import Markup
@@ -14,7 +10,7 @@ from markupsafe import Markup
 from coachhook_viz.editing.inspect import Scope
 from coachhook_viz.editing.state import Round
 from coachhook_viz.events import Event, RoundApplied
-from coachhook_viz.facts import Fact, FactError, Neighbor, find_problems, validate
+from coachhook_viz.facts import Fact, FactError, find_problems, validate
 from coachhook_viz.panels.controls import (
     Button,
     Chips,
@@ -28,21 +24,18 @@ from coachhook_viz.panels.controls import (
     row,
 )
 from coachhook_viz.panels.desk import STATE_EVENTS, Scored, Selected, Staged
+from coachhook_viz.panels.form import MAIN, MORE, Form, line, sources, told_now
 from coachhook_viz.panels.listing import FILTERS, SORTS, Listing
 from coachhook_viz.panels.meeting import Meeting
 from coachhook_viz.panels.panel import Panel, Static, told
 from coachhook_viz.panels.running import progress
-from coachhook_viz.panels.words import count, likely, word
-from coachhook_viz.reading import FactFileError, bundled_facts, read_facts
+from coachhook_viz.panels.words import count
+from coachhook_viz.reading import FactFileError, bundled_facts
 from coachhook_viz.recipe import fact_source
 from coachhook_viz.session import Session
 
-_FIELDS = ("prompt", "subject", "target", "truth", "paraphrases", "neighbors")
-_ANSWER = "=>"  # between a neighbour's prompt and its answer
-_BREAK = "↵"
 _BUSY = "a round is being edited: wait for it, or cancel it"
 _HINT = "Write {} where the subject goes. What the model says now then stands here."
-_SUGGESTED = re.compile(r"here: (['\"])(.*)\1\)", re.DOTALL)  # in the reason of a problem
 
 
 class Facts(Panel):
@@ -57,24 +50,9 @@ class Facts(Panel):
     help = "what the model should say"
 
     def __init__(self, session: Session) -> None:
-        self._fields = {
-            "prompt": Field(
-                label="Prompt of the fact", placeholder="The capital of {} is", rows=1, submits=True
-            ),
-            "subject": Field(label="Subject", placeholder="Peru"),
-            "target": Field(label="Target", placeholder="Oslo"),
-            "truth": Field(label="Truth (optional)", placeholder="Lima"),
-            "paraphrases": Field(
-                label="Paraphrases, one a line", rows=2, placeholder="Peru's capital is"
-            ),
-            "neighbors": Field(
-                label=f"Neighbours, one a line: prompt {_ANSWER} answer",
-                rows=2,
-                placeholder=f"The capital of Chile is {_ANSWER} Santiago",
-            ),
-        }
+        self._form = Form()
+        self._fields, self._hints = self._form.fields, self._form.hints
         self._feedback = Text(_HINT, "cv-note cv-feedback", live="polite", label="about the fact")
-        self._hints = Chips(label="suggestions")
         self._now = Button("Apply now", "primary", tip="one round with this fact alone")
         self._stage = Button("Stage", tip="keep it for a round with others")
         self._more = Toggle(label="More", expands=True, name="More fields of a fact")
@@ -105,7 +83,7 @@ class Facts(Panel):
         self._saved = Text(classes="cv-note")
         self._listing = Listing(session)
         self._optional = column(
-            *(self._fields[name] for name in _FIELDS[3:]),
+            *(self._fields[name] for name in MORE),
             self._pasted,
             row(self._read),
             classes="cv-optional",
@@ -150,7 +128,7 @@ class Facts(Panel):
         super().__init__(session, body)
         for field in self._fields.values():
             self.on(field, lambda value: self.later(self._check))
-        for name in ("prompt", "subject", "target"):
+        for name in MAIN:
             self._fields[name].on_enter(lambda: self._do(self.stage))
         self.click(self._now, self.apply_now)
         self.click(self._stage, self.stage)
@@ -164,10 +142,10 @@ class Facts(Panel):
         self.on(self._more, lambda shown: setattr(self._optional, "hidden", not shown))
         self.on(self._gallery, self._from_gallery)
         self._upload.on_file(lambda name, data: self._do(lambda: self._take(name, data)))
-        self._hints.on_pick(lambda place: self._do(lambda: self._take_hint(place)))
         self._offers.on_pick(lambda place: self._do(lambda: self._settle(place)))
         for node in (self._search, self._filter, self._sort):
             self.on(node, lambda value: self.refresh())
+        self.on(self._size, lambda size: setattr(self._size, "error", ""))
         self.on(self._list, self._picked, "chosen")
         if self.desk.autosave is not None:
             self._ends.append(self.desk.autosave.on_saved(self._say_saved))
@@ -178,34 +156,11 @@ class Facts(Panel):
     @property
     def fact(self) -> Fact:
         """What the form says now, whether or not it can be edited."""
-        values = {name: field.value for name, field in self._fields.items()}
-        prompt, subject = values["prompt"], values["subject"]
-        if "{}" not in prompt and subject.strip() and prompt.count(subject) == 1:
-            prompt = prompt.replace(subject, "{}")  # the sentence as one would say it
-        return Fact(
-            prompt,
-            subject,
-            values["target"],
-            values["truth"] or None,
-            tuple(_broken(line) for line in values["paraphrases"].splitlines() if line.strip()),
-            tuple(_neighbor(line) for line in values["neighbors"].splitlines() if line.strip()),
-        )
+        return self._form.fact
 
     def fill(self, fact: Fact) -> None:
         """Put a fact into the form."""
-        values = {
-            "prompt": fact.prompt,
-            "subject": fact.subject,
-            "target": fact.target,
-            "truth": fact.truth or "",
-            "paraphrases": "\n".join(map(_lined, fact.paraphrases)),
-            "neighbors": "\n".join(
-                _lined(n.prompt) + ("" if n.answer is None else f" {_ANSWER} {n.answer}")
-                for n in fact.neighbors
-            ),
-        }
-        for name, value in values.items():
-            self._fields[name].put(value)
+        self._form.fill(fact)
 
     def stage(self, facts: Sequence[Fact] | None = None) -> None:
         """Stage facts for the next round: those given, or the one in the form."""
@@ -232,8 +187,9 @@ class Facts(Panel):
     def apply(self) -> None:
         """Write the staged facts, in rounds of the size that stands beside the button."""
         facts = self.desk.staged
-        if facts:
-            self.desk.applying.begin(facts, self._rounds_of())
+        size = self._rounds_of(len(facts))
+        if size:
+            self.desk.applying.begin(facts, size)
 
     def static(self) -> Static:
         """The list as a table."""
@@ -339,12 +295,14 @@ class Facts(Panel):
         """Ask and Scope look at the first fact of a round."""
         self.desk.select(self, prompt=round_.facts[0].text)
 
-    def _rounds_of(self) -> int:
+    def _rounds_of(self, staged: int) -> int:
+        """Facts in a round; 0 where the field does not say."""
         text = self._size.value.strip()
+        if staged < 2:
+            return staged
         if not text.isdecimal() or not int(text):
             self._size.error = f"Write a whole number of facts, as 10, not {text!r}."
-            raise ValueError(self._size.error)
-        self._size.error = ""
+            return 0
         return int(text)
 
     def _toggle_pause(self) -> None:
@@ -355,12 +313,12 @@ class Facts(Panel):
     def _check(self) -> None:
         """What can be said of the form while it is being typed into."""
         fact = self.fact
-        filled = sum(bool(self._fields[name].value.strip()) for name in _FIELDS[3:])
+        given = self._form.given
+        filled = len(given.intersection(MORE))
         self._more.label = f"More ({filled})" if filled else "More"
         if self._about and self._about != [fact]:
             self._about = []
             self._say_meeting()
-        given = {name for name in _FIELDS if self._fields[name].value.strip()}
         self._say_problems({p.field: p.reason for p in find_problems([fact]) if p.field in given})
         if not {"prompt", "subject"} <= given or fact.prompt.count("{}") != 1:
             self._feedback.say(_HINT)
@@ -376,51 +334,19 @@ class Facts(Panel):
             ),
             self._say_now,
             of=(fact, state.key),
+            fail=self._cannot_read,
         )
 
-    def _failed(self, error: Exception) -> None:
-        self._do(lambda: self._feedback.say(_line("✗", "bad", told(error))))
+    def _cannot_read(self, error: Exception) -> None:
+        self._feedback.say(line("✗", "bad", told(error)))
 
     def _say_now(self, found: tuple[Fact, Scope, pd.DataFrame]) -> None:
         """What the model says now, where the subject ends, what the scope allows."""
         fact, scope, now = found
-        says = word(now["token"].iloc[0])
-        lines = [
-            Markup("<div>Now says <b>“{}”</b> ({:.2f}), then {}.</div>").format(
-                says, now["probability"].iloc[0], likely(now.iloc[1:])
-            )
-        ]
-        place = scope.subject_last
-        if place is None:
-            lines.append(_line("✗", "bad", "The subject is not in the prompt as tokens."))
-        else:
-            last = word(scope.tokens[place])
-            text = f"Subject found; last token “{last}”, {count(len(scope.tokens), 'token')}."
-            lines.append(_line("✓", "good", text))
-        alpha = float(scope.alpha.max())
-        if scope.kind == "zscore" and scope.ceiling < alpha:
-            lines.append(
-                _line(
-                    "!",
-                    "warn",
-                    f"No z-score can exceed {scope.ceiling:.2f} here, so this edit would lower α"
-                    f" from {alpha:.2f}. The match scope has no such limit.",
-                )
-            )
-        met = self._meeting.of([fact])
-        lines += [_line("!", "warn", one.sentence) for one in met]
-        self._feedback.say(Markup("").join(lines))
+        self._feedback.say(told_now(scope, now, self._meeting.of([fact])))
 
     def _say_problems(self, problems: dict[str, str]) -> None:
-        for name in _FIELDS:
-            reason = problems.get(name, "")
-            self._fields[name].error = reason[:1].upper() + reason[1:]
-        found = _SUGGESTED.search(problems.get("prompt", ""))
-        self._hints.options = [found[2]] if found else []
-        self.alert(" ".join(reason for name, reason in problems.items() if name not in _FIELDS))
-
-    def _take_hint(self, place: int) -> None:
-        self._fields["prompt"].put(self._hints.options[place])
+        self.alert(self._form.say(problems))
 
     def _say_meeting(self) -> None:
         """Facts that meet edits in force: say it, and offer what can be done."""
@@ -444,14 +370,16 @@ class Facts(Panel):
         self._say_meeting()
 
     def _picked(self, chosen: list[str]) -> None:
+        there = [key for key in chosen if key in self._listing.shown]
+        if there != chosen:  # one is gone since
+            self._list.chosen = there
+            return
         self._draw_chosen()
         if len(chosen) != 1:
             return
-        fact = self._listing.fact(chosen[0])
-        if chosen[0].startswith("f"):
-            self.desk.select(self, fact=int(chosen[0][1:]), prompt=fact.text)
-        else:
-            self.desk.select(self, fact=None, prompt=fact.text)
+        fact, ids = self._listing.fact(chosen[0]), self._chosen_ids()
+        if not ids or ids[0] != self.desk.selection.fact:  # else it was selected elsewhere
+            self.desk.select(self, fact=ids[0] if ids else None, prompt=fact.text)
 
     def _draw_chosen(self) -> None:
         """What can be done with the rows that are chosen."""
@@ -508,9 +436,9 @@ class Facts(Panel):
     def _take(self, name: str, data: bytes) -> None:
         """Stage the facts of a file; bad records are said, the good ones are taken."""
         try:
-            facts, said = _read(name, data)
+            facts, said = sources(name, data)
         except (FactFileError, OSError) as error:
-            self._found.say(_line("✗", "bad", told(error)))
+            self._found.say(line("✗", "bad", told(error)))
             return
         staged = {(fact.prompt, fact.subject, fact.target) for fact in self.desk.staged}
         kept = list({(f.prompt, f.subject, f.target): f for f in facts}.values())
@@ -519,39 +447,11 @@ class Facts(Panel):
             said.append(f"{count(left, 'fact')} left out: the same fact is staged already.")
         if kept:
             self.stage(kept)
-        lines = [_line("✓", "good", f"{count(len(kept), 'fact')} staged from {name}.")] * bool(kept)
-        lines += [_line("!", "warn", text) for text in said]
+        lines = [line("✓", "good", f"{count(len(kept), 'fact')} staged from {name}.")] * bool(kept)
+        lines += [line("!", "warn", text) for text in said]
         self._found.say(Markup("").join(lines))
-
-
-def _read(name: str, data: bytes) -> tuple[list[Fact], list[str]]:
-    """The good facts of a file's bytes, and what is to be said of the others."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        path = Path(folder, Path(name).name)
-        path.write_bytes(data)
-        return read_facts(path), [str(warning.message) for warning in caught]
 
 
 def _relations() -> list[list[str]]:
     relations = dict.fromkeys(fact.relation for fact in bundled_facts())
     return [[relation.replace("_", " "), relation] for relation in relations]
-
-
-def _line(mark: str, kind: str, text: str) -> Markup:
-    return Markup("<div class='cv-{}'>{} {}</div>").format(kind, mark, text)
-
-
-def _neighbor(line: str) -> Neighbor:
-    prompt, arrow, answer = line.partition(_ANSWER)
-    return Neighbor(_broken(prompt.strip(" ")), answer.strip() if arrow else None)
-
-
-def _lined(text: str) -> str:
-    """A text on one line: a line break within it stands there as ↵."""
-    return text.replace("\n", _BREAK)
-
-
-def _broken(line: str) -> str:
-    """The text that `_lined` made a line of."""
-    return line.replace(_BREAK, "\n")

@@ -1,0 +1,166 @@
+"""The form for one fact: its fields, what they say, and what can be said of it.
+
+Form        the fields
+sources     the facts of a file or a text, and what is to be said of the others
+told_now    what the model says now, where the subject ends, what the scope allows
+line        a marked line
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+from markupsafe import Markup
+
+from coachhook_viz.clashes import Clash
+from coachhook_viz.editing.inspect import Scope
+from coachhook_viz.facts import Fact, Neighbor
+from coachhook_viz.panels.controls import Chips, Field
+from coachhook_viz.panels.words import count, likely, word
+from coachhook_viz.reading import read_facts
+
+ANSWER = "=>"  # between a neighbour's prompt and its answer
+MAIN = ("prompt", "subject", "target")
+MORE = ("truth", "paraphrases", "neighbors")
+_BREAK = "↵"
+
+
+class Form:
+    """The fields of one fact.
+
+    Attributes
+    ----------
+    fields : dict of str to Field
+        By the name of the fact's field.
+    hints : Chips
+        Suggestions for the prompt; one that is pressed is taken.
+    """
+
+    def __init__(self) -> None:
+        self.fields = {
+            "prompt": Field(
+                label="Prompt of the fact", placeholder="The capital of {} is", rows=1, submits=True
+            ),
+            "subject": Field(label="Subject", placeholder="Peru"),
+            "target": Field(label="Target", placeholder="Oslo"),
+            "truth": Field(label="Truth (optional)", placeholder="Lima"),
+            "paraphrases": Field(
+                label="Paraphrases, one a line", rows=2, placeholder="Peru's capital is"
+            ),
+            "neighbors": Field(
+                label=f"Neighbours, one a line: prompt {ANSWER} answer",
+                rows=2,
+                placeholder=f"The capital of Chile is {ANSWER} Santiago",
+            ),
+        }
+        self.hints = Chips(label="suggestions")
+        self.hints.on_pick(lambda place: self.fields["prompt"].put(self.hints.options[place]))
+
+    @property
+    def fact(self) -> Fact:
+        """What the fields say, whether or not it can be edited."""
+        values = {name: field.value for name, field in self.fields.items()}
+        prompt, subject = values["prompt"], values["subject"]
+        if "{}" not in prompt and subject.strip() and prompt.count(subject) == 1:
+            prompt = prompt.replace(subject, "{}")  # the sentence as one would say it
+        return Fact(
+            prompt,
+            subject,
+            values["target"],
+            values["truth"] or None,
+            tuple(_broken(line) for line in values["paraphrases"].splitlines() if line.strip()),
+            tuple(_neighbor(line) for line in values["neighbors"].splitlines() if line.strip()),
+        )
+
+    @property
+    def given(self) -> set[str]:
+        """The fields that hold something."""
+        return {name for name, field in self.fields.items() if field.value.strip()}
+
+    def fill(self, fact: Fact) -> None:
+        """Put a fact into the fields."""
+        values = {
+            "prompt": fact.prompt,
+            "subject": fact.subject,
+            "target": fact.target,
+            "truth": fact.truth or "",
+            "paraphrases": "\n".join(map(_lined, fact.paraphrases)),
+            "neighbors": "\n".join(
+                _lined(n.prompt) + ("" if n.answer is None else f" {ANSWER} {n.answer}")
+                for n in fact.neighbors
+            ),
+        }
+        for name, value in values.items():
+            self.fields[name].put(value)
+
+    def say(self, problems: Mapping[str, str]) -> str:
+        """Say beside each field what is wrong with it; what belongs to none is the result."""
+        for name, field in self.fields.items():
+            reason = problems.get(name, "")
+            field.error = reason[:1].upper() + reason[1:]
+        fact, slot = self.fact, "write exactly one" in problems.get("prompt", "")
+        hint = fact.subject and "{}" not in fact.prompt and fact.subject in fact.prompt
+        self.hints.options = [fact.prompt.replace(fact.subject, "{}", 1)] if slot and hint else []
+        return " ".join(reason for name, reason in problems.items() if name not in self.fields)
+
+
+def told_now(scope: Scope, now: pd.DataFrame, met: Iterable[Clash]) -> Markup:
+    """What the model says now, where the subject ends, what the scope allows, what it meets."""
+    says = word(now["token"].iloc[0])
+    lines = [
+        Markup("<div>Now says <b>“{}”</b> ({:.2f}), then {}.</div>").format(
+            says, now["probability"].iloc[0], likely(now.iloc[1:])
+        )
+    ]
+    place = scope.subject_last
+    if place is None:
+        lines.append(line("✗", "bad", "The subject is not in the prompt as tokens."))
+    else:
+        last = word(scope.tokens[place])
+        text = f"Subject found; last token “{last}”, {count(len(scope.tokens), 'token')}."
+        lines.append(line("✓", "good", text))
+    alpha = float(scope.alpha.max())
+    if scope.kind == "zscore" and scope.ceiling < alpha:
+        lines.append(
+            line(
+                "!",
+                "warn",
+                f"No z-score can exceed {scope.ceiling:.2f} here, so this edit would lower α"
+                f" from {alpha:.2f}. The match scope has no such limit.",
+            )
+        )
+    lines += [line("!", "warn", one.sentence) for one in met]
+    return Markup("").join(lines)
+
+
+def sources(name: str, data: bytes) -> tuple[list[Fact], list[str]]:
+    """The good facts of a file's bytes, and what is to be said of the others."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        path = Path(folder, Path(name).name)
+        path.write_bytes(data)
+        return read_facts(path), [str(warning.message) for warning in caught]
+
+
+def line(mark: str, kind: str, text: str) -> Markup:
+    """A line with a mark, of a kind that the style sheet knows: good, warn or bad."""
+    return Markup("<div class='cv-{}'>{} {}</div>").format(kind, mark, text)
+
+
+def _neighbor(line: str) -> Neighbor:
+    prompt, arrow, answer = line.partition(ANSWER)
+    return Neighbor(_broken(prompt.strip(" ")), answer.strip() if arrow else None)
+
+
+def _lined(text: str) -> str:
+    """A text on one line: a line break within it stands there as ↵."""
+    return text.replace("\n", _BREAK)
+
+
+def _broken(line: str) -> str:
+    """The text that `_lined` made a line of."""
+    return line.replace(_BREAK, "\n")
