@@ -204,3 +204,90 @@ entered.wait()
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "stopped\n", "")
+
+
+def test_a_dropped_job_is_forgotten_or_stopped(worker: Worker) -> None:
+    seen: list[str] = []
+    running, waiting = Gate(seen, "running"), Gate(seen, "waiting")
+    worker.submit("running", running, seen.append, key="running")
+    assert running.entered.wait(10)
+    worker.submit("waiting", waiting, seen.append, key="waiting")
+    worker.drop("waiting")
+    assert worker.find("waiting") is None
+    worker.drop("running")
+    worker.drop("never heard of")
+    assert worker.wait(10)
+    assert seen == []
+    assert not waiting.entered.is_set()
+
+
+def test_a_job_is_found_by_its_key_the_one_that_goes_on_first(worker: Worker) -> None:
+    seen: list[str] = []
+    first, second = Gate(seen, "first"), Gate(seen, "second")
+    old = worker.submit("first", first, key="ask")
+    assert first.entered.wait(10)
+    assert worker.find("ask") is old
+    new = worker.submit("second", second, key="ask")
+    assert old.cancel()
+    assert worker.find("ask") is new
+    second.opened.set()
+    assert worker.wait(10)
+    assert worker.find("ask") is None
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_job_that_is_stopped_is_told_so(worker: Worker, begun: bool) -> None:
+    seen: list[str] = []
+    gate, other = Gate(seen, "edit"), Gate(seen, "other")
+    if not begun:
+        worker.submit("other", other)
+        assert other.entered.wait(10)
+    job = worker.submit(
+        "edit", gate, seen.append, stopped=lambda: seen.append("stopped"), exclusive=True
+    )
+    assert not begun or gate.entered.wait(10)
+    job.stop()
+    other.opened.set()
+    assert worker.wait(10)
+    assert seen == ["other", "stopped"][begun:]
+    assert gate.entered.is_set() == begun
+
+
+def test_what_a_person_watches_makes_way_for_what_a_person_waits_for(worker: Worker) -> None:
+    seen: list[str] = []
+    gate = Gate(seen, "text")
+    worker.submit("text", gate, patience=1)
+    assert gate.entered.wait(10)
+    worker.submit("scores", lambda job: seen.append("scores"), patience=2)
+    worker.submit("bars", lambda job: (seen.append("bars"), gate.opened.set()))
+    assert worker.wait(10)
+    assert seen == ["bars", "text", "scores"]
+
+
+def test_a_change_makes_way_while_it_waits_and_never_once_it_runs(worker: Worker) -> None:
+    seen: list[str] = []
+    first, edit = Gate(seen, "first"), Gate(seen, "edit")
+    worker.submit("first", first)
+    assert first.entered.wait(10)
+    worker.submit("edit", edit, exclusive=True, patience=1)
+    worker.submit("asked before", lambda job: seen.append("asked before"))
+    first.opened.set()
+    assert edit.entered.wait(10)
+    worker.submit("asked meanwhile", lambda job: seen.append("asked meanwhile"))
+    edit.opened.set()
+    assert worker.wait(10)
+    assert seen == ["first", "asked before", "edit", "asked meanwhile"]
+
+
+def test_a_listener_that_fails_stops_nobody(worker: Worker, caplog) -> None:
+    told: list[str] = []
+
+    def fail() -> None:
+        raise TypeError("a bug in a panel")
+
+    worker.listen(fail)
+    worker.listen(lambda: told.append("heard"))
+    worker.submit("look", lambda job: None)
+    assert worker.wait(10)
+    assert told
+    assert "a listener to the worker failed" in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from functools import partial
+from itertools import zip_longest
 
 import pandas as pd
 from markupsafe import Markup
@@ -143,8 +144,10 @@ class Ask(Panel):
     def code(self) -> str:
         """The calls that give the answers."""
         if self._mode.value == "chat" and self._turns:
-            talk = self._messages(1)
-            return "\n".join(f"session.chat({talk!r}{e})" for e in (", edited=False", ""))
+            return "\n".join(
+                f"session.chat({self._messages(side)!r}, {_TURN}{edited})"
+                for side, edited in enumerate((", edited=False", ""))
+            )
         prompt = self._prompt.value
         return "\n".join(
             f"session.{call}({prompt!r}{tokens}{edited})"
@@ -184,7 +187,8 @@ class Ask(Panel):
     def _examine(self, prompt: str) -> None:
         self.desk.select(self, prompt=prompt)
         self._offer_prompts()
-        self._complete()
+        if self._mode.value == "complete":
+            self._complete()
 
     def _take_prompt(self, prompt: str) -> None:
         if prompt:
@@ -271,13 +275,12 @@ class Ask(Panel):
         return self.session.generate(prompt, _TOKENS, state=state, stream=stream)
 
     def _messages(self, side: int) -> list[dict[str, str]]:
-        """The conversation of one side, up to the question that is open."""
+        """The conversation of one side, up to the last question."""
         said = []
-        for place, turn in enumerate(self._turns):
+        for turn, reply in zip_longest(self._turns, self._replies[side], fillvalue=""):
             said.append({"role": "user", "content": turn})
-            if place < len(self._replies[side]):
-                said.append({"role": "assistant", "content": self._replies[side][place]})
-        return said
+            said.append({"role": "assistant", "content": reply})
+        return said[:-1]
 
     def _answer(self) -> None:
         """Answer the open questions, one after the other, on both sides."""
@@ -290,6 +293,7 @@ class Ask(Panel):
             ],
             partial(self._answered, turns),
             of=(tuple(turns), states[1].key),
+            fail=partial(self._unanswered, turns),
         )
 
     def _converse(
@@ -318,6 +322,17 @@ class Ask(Panel):
         if turns == self._turns:
             self._replies = (list(replies[0]), list(replies[1]))
             self._draw_talk()
+
+    def _unanswered(self, turns: list[str], error: Exception) -> None:
+        """Take the last question back, into the field if nothing else stands there."""
+        if turns == self._turns:
+            self._turns = turns[:-1]
+            if not self._turn.value:
+                self._turn.put(turns[-1])
+            self._draw_talk()
+            if len(self._turns) > len(self._replies[1]):
+                self._answer()
+        self.fail(error)
 
     def _draw_talk(self) -> None:
         for side, words in enumerate(self._talk):
