@@ -137,10 +137,10 @@ class Scope(Panel):
         scope: ScopeKind | None = None,
     ) -> None:
         """Judge by other thresholds or another rule; by those in force where nothing is given."""
+        if scope is not None:
+            self._kind.value = scope  # which takes back the thresholds of another rule
         self._alphas = dict(alphas or {})
         self._threshold = match_threshold
-        if scope is not None:
-            self._kind.value = scope
         self.renew()
 
     def check(self, prompts: Sequence[str]) -> None:
