@@ -15,7 +15,7 @@ from coachhook_viz.autosave import Autosave, Kept, recent
 from coachhook_viz.events import Event
 from coachhook_viz.figures.style import Picture
 from coachhook_viz.panels.controls import Button, Choice, Field, Select, Text, Toggle, row
-from coachhook_viz.panels.desk import Selected
+from coachhook_viz.panels.desk import STATE_EVENTS, Selected
 from coachhook_viz.panels.grid import Grid
 from coachhook_viz.panels.panel import Panel, Static
 from coachhook_viz.panels.rounds import timeline
@@ -24,6 +24,8 @@ from coachhook_viz.panels.words import count, duration
 
 if TYPE_CHECKING:
     from coachhook_viz.panels.playground import Playground
+
+_UNSAVED = "Not saved."
 
 
 class Bar(Panel):
@@ -110,6 +112,8 @@ class Bar(Panel):
 
     def hear(self, event: Event) -> None:
         """Say where the session stands now."""
+        if isinstance(event, STATE_EVENTS):
+            self.tell("")  # it was of before
         if not isinstance(event, Selected):
             self.refresh()
             self.worked()
@@ -180,7 +184,8 @@ class Bar(Panel):
     def _saved(self) -> None:
         """What could not be saved has to be seen."""
         error = self._autosave.error
-        self._do(lambda: self.tell(f"Not saved. {error}" if error else ""))
+        if error or self._note.html.startswith(_UNSAVED):
+            self._do(lambda: self.tell(f"{_UNSAVED} {error}" if error else ""))
 
     def _unfold(self, files: object, shown: bool) -> None:
         files.hidden = not shown  # type: ignore[attr-defined]

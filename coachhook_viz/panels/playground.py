@@ -79,7 +79,7 @@ class Playground(widgets.VBox):
         self._ends: list[Any] = []
         self._panels: tuple[Panel, ...] = ()
         self._lenses: dict[str, Panel] = {}
-        self._tabs: View | None = None
+        self._tabs: Tabs | None = None
         self._shown = LENSES[0]
         self._twin = ""
         self._twin_id = uuid4().hex
@@ -125,6 +125,8 @@ class Playground(widgets.VBox):
         self._shown = lens
         for name, panel in self._lenses.items():
             panel.visible = name == lens
+        if self._tabs is not None:
+            self._tabs.value = lens
 
     def present(self, on: bool = True) -> None:
         """Large type, only the bar, Ask and one lens; or as it was."""
@@ -305,15 +307,14 @@ class Playground(widgets.VBox):
         self.compare = Compare(session)
         self._lenses = {name: getattr(self, name) for name in LENSES}
         self._panels = (self.bar, self.facts, self.ask, *self._lenses.values())
-        tabs = Tabs(
+        self._tabs = Tabs(
             label="lenses",
             options=[[panel.title, name, panel.help] for name, panel in self._lenses.items()],
             value=self._shown,
         )
-        tabs.observe(lambda change: self.look_through(change.new), "value")
-        self._tabs = View(tabs)
+        self._tabs.observe(lambda change: self.look_through(change.new), "value")
         self.look_through(self._shown)
-        lens = _box([self._tabs, *self._lenses.values()], "cv-lens")
+        lens = _box([View(self._tabs), *self._lenses.values()], "cv-lens")
         bench = _box([self.facts, _box([self.ask, lens], "cv-right")], "cv-bench")
         self._ends = [
             desk.subscribe(lambda event: self._renew_twin()),
