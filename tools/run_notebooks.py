@@ -2,7 +2,8 @@
 
     python tools/run_notebooks.py [NOTEBOOK …]
 
-Live widgets do not survive: their views are left out, and no state of them is saved.
+Live widgets do not survive: their views are left out, and what is shown in their place while no
+kernel runs. No state of them is saved.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ def main() -> None:
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)
             if cell.cell_type == "code":
-                cell.outputs = [one for one in cell.outputs if VIEW not in one.get("data", {})]
+                cell.outputs = [one for one in cell.outputs if not live(one.get("data", {}))]
+        title = {name: notebook.metadata[name] for name in ("title",) if name in notebook.metadata}
         notebook.metadata = {
+            **title,
             "kernelspec": {
                 "display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3",
             },
@@ -36,6 +39,11 @@ def main() -> None:
         }  # fmt: skip
         nbformat.validate(notebook)
         nbformat.write(notebook, path)
+
+
+def live(data: dict[str, str]) -> bool:
+    """Whether an output is a widget, or the picture that stands for one."""
+    return VIEW in data or "cv-twin" in data.get("text/html", "")
 
 
 if __name__ == "__main__":

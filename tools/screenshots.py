@@ -19,8 +19,7 @@ from person import open_lab, run_first  # noqa: E402
 from serving import serve_lab  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
-SIZE = {"width": 1500, "height": 1500}
-SHOWN = 1010  # pixels of the playground, from its top
+SIZE = {"width": 1440, "height": 900}
 
 
 def main() -> None:
@@ -35,14 +34,12 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport=SIZE)
         person = run_first(page, open_lab(page, address))
-        page.keyboard.press("Escape")
-        page.keyboard.press("Control+b")  # the file browser makes room
         person.field("facts", "Gallery").select_option(label="capital")
         person.staged(5)
-        person.button("rounds", "Apply").click()
+        person.button("facts", "Apply 5").click()
         person.says("5 facts")
         person.settled()
-        person.fact_row("France").get_by_role("gridcell").nth(1).click()
+        person.fact("France").click()
         person.answers("Moscow")
         person.settled()
         person.panel("scope").locator(".cv-framed").first.click()
@@ -50,12 +47,10 @@ def main() -> None:
         person.settled()
         for theme in ("Light", "Dark"):
             person.theme(theme)
+            person.show_bench()
             page.mouse.move(0, 0)
             page.wait_for_timeout(500)
-            box = person.root.bounding_box()
-            assert box is not None
-            clip = {**box, "height": min(box["height"], SHOWN)}
-            page.screenshot(path=IMAGES / f"playground-{theme.lower()}.png", clip=clip)
+            person.root.screenshot(path=IMAGES / f"playground-{theme.lower()}.png")
         browser.close()
 
 

@@ -16,7 +16,6 @@ Calibration = Literal["edited", "base"]
 ContextTemplates = tuple[tuple[str, ...], ...]
 OPTIMISATION = (
     "steps", "learning_rate", "weight_decay", "kl_weight", "clamp_factor", "stop_loss",
-    "stop_probability",
 )  # fmt: skip
 """Settings that each round may have its own of."""
 
@@ -38,9 +37,6 @@ class EditConfig:
     learning_rate, weight_decay, kl_weight, clamp_factor, stop_loss : float
         Adam's rate; weight of ‖δ‖/‖h‖²; weight of the KL term; bound of ‖δ‖ in units of ‖h‖;
         loss below which a fact stops.
-    stop_probability : float or None
-        A fact also stops once each token of its target has this probability in every context:
-        from there on steps cost time and change little. None (published): only `stop_loss` counts.
     context_templates : groups of prefixes or None
         ``(("{}",), ("He left. {}", ...))``. None: sampled from the model once, fixed seed.
     calibration : {"edited", "base"}
@@ -66,7 +62,6 @@ class EditConfig:
     kl_weight: float = 0.0625
     clamp_factor: float = 0.75
     stop_loss: float = 0.05
-    stop_probability: float | None = None
     context_templates: ContextTemplates | None = None
     calibration: Calibration = "edited"
     scope: ScopeKind = "zscore"
@@ -86,8 +81,6 @@ class EditConfig:
             self._require(name, lambda value: value > 0, "positive")
         for name in ("weight_decay", "kl_weight", "stop_loss"):
             self._require(name, lambda value: value >= 0, "zero or more")
-        if self.stop_probability is not None:
-            self._require("stop_probability", lambda value: 0 < value <= 1, "in (0, 1] or None")
         self._require("steps", lambda value: value >= 1, "1 or more")
         self._require("alpha", lambda value: True, "a number")
         self._require("match_threshold", lambda value: 0 < value <= 1, "in (0, 1]")

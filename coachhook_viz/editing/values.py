@@ -11,7 +11,7 @@ optimise_targets    z of a batch of facts, method page "One round", step 2
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,7 @@ from coachhook_viz.editing.packing import Packing, share_rows, visible
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.tokens import FactTokens, Prompt, length_batches
 from coachhook_viz.models import LanguageModel
+from coachhook_viz.threads import give_way
 
 _BATCH_OVERHEAD = 25  # tokens that one more batch costs: reading every weight once more
 _CHUNK_TOKENS = {"cpu": 320}  # suffix tokens optimised together: on 2 cores a step takes a second
@@ -90,8 +91,7 @@ def optimise_targets(
 
     Minimises, per fact, the mean target-token NLL over its contexts
     + kl_weight · KL(current ‖ initial) at the KL prompt's subject
-    + weight_decay · ‖δ‖ / ‖h‖², with ‖δ‖ ≤ clamp_factor · ‖h‖, until the loss is below stop_loss
-    or each target token has the probability stop_probability in every context.
+    + weight_decay · ‖δ‖ / ‖h‖², with ‖δ‖ ≤ clamp_factor · ‖h‖.
 
     Parameters
     ----------
@@ -155,14 +155,6 @@ def _optimise(
     adam = torch.optim.Adam(deltas, lr=config.learning_rate)
     losses = torch.zeros(count)
     active = list(range(count))
-    coasting: dict[int, int] = {}  # facts that have their probability, and since which step
-
-    def move(moving: Iterable[int]) -> None:
-        adam.step()
-        with torch.no_grad():
-            for i in moving:
-                deltas[i].mul_((config.clamp_factor * norm[i] / deltas[i].norm()).clamp(max=1))
-        adam.zero_grad(set_to_none=True)  # so that Adam leaves what stopped, momentum and all
 
     with torch.enable_grad(), problem.skipping_to_suffixes():
         for step in range(config.steps):
@@ -170,28 +162,25 @@ def _optimise(
                 watch(
                     "targets", config.steps * chunk[0] + step, total, float(losses[active].mean())
                 )
+            give_way()  # in each step: the edits of many facts take minutes
             delta = torch.stack([deltas[i] for i in active])  # (active, d_model)
-            nll, kl, sure = problem.losses(delta, active)  # (active,) each
+            nll, kl = problem.losses(delta, active)  # (active,) each
             decay = delta.norm(dim=1) / norm[active].square()
             loss = nll + config.kl_weight * kl + config.weight_decay * decay
             losses[active] = loss.detach().cpu()
             going = [i for i in active if not losses[i] < config.stop_loss]
-            if config.stop_probability is not None:
-                known = {i for i, p in zip(active, sure.tolist()) if p >= config.stop_probability}
-                coasting.update(dict.fromkeys(known.intersection(going), step))
-                going = [i for i in going if i not in known]
             if step == config.steps - 1 or not going:
                 break
             watch.stop_if_asked("targets", step, total)
+            adam.zero_grad(set_to_none=True)
             loss.sum().backward()
             for stopped in set(active) - set(going):
-                deltas[stopped].grad = None
-            move(going)
+                deltas[stopped].grad = None  # so that Adam leaves it, momentum and all
+            adam.step()
+            with torch.no_grad():
+                for i in going:
+                    deltas[i].mul_((config.clamp_factor * norm[i] / deltas[i].norm()).clamp(max=1))
             active = going
-    for i, step in coasting.items():
-        for _ in range(step, config.steps - 1):
-            deltas[i].grad = torch.zeros_like(deltas[i])
-            move([i])
     states = initial.double() + torch.stack(deltas).detach().double()
     return Targets(states, tuple(losses.tolist()))
 
@@ -325,10 +314,8 @@ class _Suffixes:
                 stack.enter_context(replaced(block, hand_on))
             yield
 
-    def losses(self, delta: Tensor, active: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean NLL, KL and lowest probability of a target token, (active,) each.
-
-        With `delta` (active, d_model) added at the subjects' last tokens.
+    def losses(self, delta: Tensor, active: list[int]) -> tuple[Tensor, Tensor]:
+        """Mean NLL and KL, (active,) each, with `delta` (active, d_model) at the subjects.
 
         To be called within `skipping_to_suffixes`, first with a zero `delta` and all facts.
         """
@@ -341,14 +328,12 @@ class _Suffixes:
         final = self._run(states.view_as(step.rows.states), step.rows, step.cache).flatten(0, 1)
         logits = self._head(final[step.read]).float()  # (targets + active, vocabulary)
         at_targets, at_subjects = logits.split([len(step.targets), len(active)])
-        nll = F.cross_entropy(at_targets, step.targets, reduction="none")  # (targets,)
+        nll = F.cross_entropy(at_targets, step.targets, reduction="none") * step.weights
         now = F.log_softmax(at_subjects, dim=-1)
         if self._before is None:
             self._before = now.detach()
         kl = (now.exp() * (now - self._before[active])).sum(-1)
-        zero = torch.zeros_like(kl)
-        worst = zero.detach().scatter_reduce(0, step.owners, nll.detach(), "amax")
-        return zero.index_add(0, step.owners, nll * step.weights), kl, (-worst).exp()
+        return torch.zeros_like(kl).index_add(0, step.owners, nll), kl
 
     def _run(self, states: Tensor, rows: _Rows, cache: DynamicCache | None) -> Tensor:
         """Final hidden states (R, S, d_model) from `states` after the last hooked block."""
