@@ -13,6 +13,7 @@ row, column                     nodes side by side, nodes below each other
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -333,12 +334,20 @@ class ListBox(Node):
 
 
 class Stage(Node):
-    """The place of a whole playground: nothing to see, but it knows its height and its keys."""
+    """The place of a whole playground: nothing to see, but it knows its height and its keys.
+
+    Attributes
+    ----------
+    made : float
+        When, in seconds since the epoch: a new one is brought into view.
+    """
 
     kind = "stage"
 
-    def __init__(self, **traits: Any) -> None:
-        super().__init__(**traits)
+    made = traitlets.Float().tag(sync=True)
+
+    def __init__(self) -> None:
+        super().__init__(made=time.time())
         self._stepped: list[Callable[[int], object]] = []
 
     def on_step(self, act: Callable[[int], object]) -> None:

@@ -1,6 +1,8 @@
 // The place of the whole playground: as high as the notebook's window, and steered by arrow keys
 // while it is presented. Its twin that needs no kernel stays away as long as it is alive.
 
+const YOUNG = 60; // seconds: a page that is loaded again later stays where it is
+
 KINDS.stage = ({ model, ends }) => {
   const el = element("span");
   let root = null;
@@ -35,8 +37,8 @@ KINDS.stage = ({ model, ends }) => {
     const more = new MutationObserver(() => hideTwins(true));
     if (area) more.observe(area, { childList: true, subtree: false });
     hideTwins(true);
-    const cell = root.closest(".jp-Cell");
-    if (scroller && cell?.contains(document.activeElement)) { // its cell has just been run
+    const young = Date.now() / 1000 - model.get("made") < YOUNG;
+    if (scroller && young) { // its cell has just been run
       const seen = new MutationObserver(() => show());
       const show = () => {
         if (!root.querySelector(".cv-bench")) return;
