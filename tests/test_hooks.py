@@ -255,7 +255,7 @@ def test_whatever_stops_a_round_leaves_the_model_and_the_session(stop: int, erro
             raise error("stopped")
 
     with pytest.raises(error):
-        session.apply(tiny_facts()[:2], progress=progress)
+        session.apply(tiny_facts()[4:6], progress=progress)
     assert fingerprint(session.lm) == before
     assert session.state is state
     assert session.rounds == rounds

@@ -53,9 +53,14 @@ def test_notebook_runs_and_says_what_was_saved(path: Path) -> None:
 
 
 def kinds(cell: nbformat.NotebookNode) -> list[str]:
-    """What it shows besides, without the views of live widgets, which are not saved."""
-    shown = [output for output in cell.get("outputs", []) if VIEW not in output.get("data", {})]
+    """What it shows besides, without live widgets and the pictures that stand for them."""
+    shown = [output for output in cell.get("outputs", []) if not live(output.get("data", {}))]
     return [kind for output in shown for kind in sorted(output.get("data", {"text": ""}))]
+
+
+def live(data: dict[str, str]) -> bool:
+    """Whether an output is a widget, or the picture that stands for one; neither is saved."""
+    return VIEW in data or "cv-twin" in data.get("text/html", "")
 
 
 def said(cell: nbformat.NotebookNode) -> str:
