@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import gc
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -248,6 +249,7 @@ def test_whatever_stops_a_round_leaves_the_model_and_the_session(stop: int, erro
     session = edited()
     before = fingerprint(session.lm)
     state, rounds, steps = session.state, session.rounds, []
+    others = [replace(fact, target="Rome") for fact in tiny_facts()[:2]]
 
     def progress(message: object) -> None:
         steps.append(message)
@@ -255,7 +257,7 @@ def test_whatever_stops_a_round_leaves_the_model_and_the_session(stop: int, erro
             raise error("stopped")
 
     with pytest.raises(error):
-        session.apply(tiny_facts()[4:6], progress=progress)
+        session.apply(others, progress=progress)
     assert fingerprint(session.lm) == before
     assert session.state is state
     assert session.rounds == rounds

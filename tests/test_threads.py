@@ -1,82 +1,84 @@
-"""How the package bounds the spin of torch's threads; benchmarks/busy.py measures what it does."""
+"""When torch's threads give way; benchmarks/busy.py measures what that does."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
+from pathlib import Path
 
 import pytest
 from tiny import tiny_facts, tiny_model, tiny_session
 
 from coachhook_viz import threads
 
-SHOW = "\nimport os; print(os.environ.get('GOMP_SPINCOUNT'), threads._loaded_before)"
+CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
-def shown(code: str, **chosen: str) -> str:
-    """The spin that libgomp reads, and whether `give_way` acts, in a fresh process."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
-    }
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code + SHOW],
-        env={**environment, **chosen},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
+@pytest.fixture(autouse=True)
+def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in CHOICES:
+        monkeypatch.delenv(name, raising=False)
 
 
-def test_the_spin_is_bounded_before_torch_is_loaded() -> None:
-    assert shown("from coachhook_viz import threads") == "5000 False"
-
-
-def test_where_torch_was_loaded_before_edits_give_way() -> None:
-    assert shown("import torch; from coachhook_viz import threads") == "None True"
-
-
-@pytest.mark.parametrize("first", ["", "import torch; "])
-def test_what_the_user_chose_stays(first: str) -> None:
-    code = first + "from coachhook_viz import threads"
-    assert shown(code, GOMP_SPINCOUNT="7") == "7 False"
-    assert shown(code, OMP_WAIT_POLICY="ACTIVE") == "None False"
-
-
-def guests() -> int:
-    return [thread.name for thread in threading.enumerate()].count("coachhook_viz guest")
+def guests() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name == "coachhook_viz guest"]
 
 
 def test_a_guest_thread_stays_while_others_need_the_cores(monkeypatch) -> None:
-    crowded = True
-    monkeypatch.setattr(threads, "_crowded", lambda: crowded)
-    threads.give_way()
-    assert guests() == 0  # the variable is set: nothing to do
-    monkeypatch.setattr(threads, "_loaded_before", True)
     session = tiny_session(tiny_model(lead="He "))
+    monkeypatch.setattr(threads, "_crowded", lambda: True)
     session.apply(tiny_facts()[:1])
-    assert guests() == 1
-    crowded = False
+    assert len(guests()) == 1
+    monkeypatch.setattr(threads, "_crowded", lambda: False)
+    leaving = guests()
     session.predict("Anna lives in")
-    left = [t for t in threading.enumerate() if t.name == "coachhook_viz guest"]
-    for thread in left:
+    for thread in leaving:
         thread.join(10)
-    assert guests() == 0
+    assert guests() == []
 
 
-def test_crowded_counts_others_only(monkeypatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 1_000_000)
-    assert not threads._crowded()
-    monkeypatch.setattr(os, "cpu_count", lambda: 0)
+def test_load_that_begins_within_a_round_is_noticed(monkeypatch) -> None:
+    session = tiny_session(tiny_model(lead="He "), stop_loss=0.0)
+    steps = 0
+
+    def progress(message: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            monkeypatch.setattr(threads, "_crowded", lambda: True)
+        if steps == 4:
+            assert len(guests()) == 1
+
+    monkeypatch.setattr(threads, "_crowded", lambda: False)
+    session.apply(tiny_facts()[:1], progress=progress)
+    assert steps >= 4
+    monkeypatch.setattr(threads, "_crowded", lambda: False)
+    leaving = guests()
+    threads.give_way()
+    for thread in leaving:
+        thread.join(10)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_what_the_user_chose_stays(name: str, monkeypatch) -> None:
+    monkeypatch.setenv(name, "ACTIVE")
+    monkeypatch.setattr(threads, "_crowded", lambda: True)
+    threads.give_way()
+    assert guests() == []
+
+
+def test_only_what_runs_in_other_processes_counts(monkeypatch, tmp_path: Path) -> None:
+    proc = {"/proc/loadavg": tmp_path / "loadavg", "/proc/self/task": tmp_path / "task"}
+    monkeypatch.setattr(threads, "Path", proc.__getitem__)
+    monkeypatch.setattr(threads.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    for number, state in enumerate("RSR"):
+        task = tmp_path / "task" / str(number)
+        task.mkdir(parents=True)
+        (task / "stat").write_text(f"{number} (a) R (name) {state} 1 2 3")
+    (tmp_path / "loadavg").write_text("0.50 0.40 0.30 4/300 999\n")
+    assert not threads._crowded()  # two others beside two threads on four cores
+    (tmp_path / "loadavg").write_text("0.50 0.40 0.30 5/300 999\n")
     assert threads._crowded()
-    monkeypatch.setattr(threads, "Path", lambda name: _Absent())
+    (tmp_path / "loadavg").unlink()
     assert not threads._crowded()
-
-
-class _Absent:
-    def read_text(self) -> str:
-        raise OSError
