@@ -6,11 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from coachhook_viz.loading import collector_paused
-from coachhook_viz.threads import bound_spinning
 
 __version__ = "0.1.0"
-
-bound_spinning()  # before anything here imports torch
 
 _HOMES = {
     "Architecture": "models",

@@ -1,46 +1,38 @@
-"""Keep torch's threads from spinning for long where they wait for each other.
+"""Let torch's threads give way while other processes need the cores.
 
 On Linux torch's threads are OpenMP's (libgomp). After each parallel piece of work they spin for
-some milliseconds before they sleep. Alone on the machine that is fast. Beside a browser or a video
-call each waits, spinning, for one that has no core, thousands of times a second, and an edit takes
-minutes instead of seconds. So the spin is bounded: long enough for the gap to the next piece of
-work, far shorter than the time for which a core is taken away.
+some milliseconds before they sleep. Alone on the machine that is fastest. Beside a browser or a
+video call each waits, spinning, for one that has no core, thousands of times a second, and an edit
+takes minutes instead of seconds. A short spin cures that and costs a seventh of the speed on a
+machine that is idle; so it is short only while others compute.
 
-bound_spinning    where torch is not loaded yet: when the package is imported
-give_way          where it was: before each piece of work, while other processes need the cores
+libgomp reads how long to spin once, when torch is loaded. But whenever a process has more OpenMP
+threads than the machine has cores, it spins shortly by itself. That is what is used here.
+
+give_way    before each piece of work: spin shortly if other processes need the cores, else long
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from threading import Event, Lock, Thread
 
-_SPINS = "5000"  # some 0.07 ms, which costs nothing when idle; libgomp's own is 300000
-_loaded_before = False
+import torch
+
+_CHOSEN = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}  # with these users choose the spin themselves
 _lock = Lock()
 _guest: Event | None = None  # ends the guest thread
 
 
-def bound_spinning() -> None:
-    """Bound the spin by libgomp's own variable, unless the user has chosen or torch is loaded."""
-    global _loaded_before
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        _loaded_before = "torch" in sys.modules  # libgomp reads its variables when it is loaded
-        if not _loaded_before:
-            os.environ["GOMP_SPINCOUNT"] = _SPINS
-
-
 def give_way() -> None:
-    """Have libgomp itself shorten the spin, as it does with more threads than cores.
+    """Have a guest thread stay while other processes need the cores, and none otherwise.
 
-    A guest thread that has computed something in parallel keeps its workers, asleep, while it
-    lives: that makes them more than cores. So short a spin costs a third of the speed when idle;
-    so the guest leaves when the other processes do. Does nothing where `bound_spinning` did.
+    A thread that has computed something in parallel keeps OpenMP threads of its own, asleep, for
+    as long as it lives. With the guest's there are more threads than cores.
     """
     global _guest
-    if not _loaded_before:
+    if _CHOSEN & os.environ.keys():
         return
     with _lock:
         if _crowded() == (_guest is not None):
@@ -54,8 +46,6 @@ def give_way() -> None:
 
 def _crowded() -> bool:
     """Whether other processes run on cores that torch's threads need; False where unknown."""
-    import torch
-
     try:
         running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
         states = [
@@ -68,8 +58,6 @@ def _crowded() -> bool:
 
 
 def _invite() -> Event:
-    import torch
-
     arrived, leave = Event(), Event()
 
     def stay() -> None:
