@@ -12,7 +12,7 @@ from playwright.sync_api import Locator, Page, expect
 from serving import ROOT
 
 SCREENSHOTS = ROOT / "build" / "screenshots"
-SLOW = 30_000  # milliseconds: a round, on a busy machine
+SLOW = 120_000  # milliseconds: a round, on a busy machine
 LENSES = ("scope", "drift", "interference", "compare", "rounds")
 KEY = 120  # milliseconds between two keys of somebody who types
 
