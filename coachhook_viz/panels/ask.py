@@ -212,6 +212,7 @@ class Ask(Panel):
         return [EditState.of(session.lm, session.config), self.desk.state]
 
     def _complete(self) -> None:
+        self.desk.worker.drop(f"{id(self)} _written")  # of whatever was asked before
         prompt, states = self._prompt.value, self._states()
         self._heads[0].say("before, with no hook")
         self._heads[1].say(self.desk.standing)

@@ -240,6 +240,8 @@ class Desk:
             return
 
         def done(scores: dict[int, dict[str, float]]) -> None:
+            if self.session.state is not state:
+                return  # it may have been scored in part under another state
             self.kept.put(of, scores)
             self.scores = scores
             self._emitter.emit(Scored(None))

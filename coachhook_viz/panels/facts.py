@@ -254,7 +254,7 @@ class Facts(Panel):
         """Nothing is staged or removed while a round is being edited; how far it has come."""
         worker, applying = self.desk.worker, self.desk.applying
         busy = worker.exclusive is not None
-        for button in (self._now, self._read, self._apply, self._mute):
+        for button in (self._now, self._read, self._apply, self._mute, self._clear, self._back):
             button.disabled = busy
         job = worker.exclusive
         said = Markup("")
