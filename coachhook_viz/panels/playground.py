@@ -420,5 +420,5 @@ def _close(widget: Any) -> None:
         _close(child)
     layout = getattr(widget, "layout", None)
     widget.close()
-    if layout is not None:
+    if isinstance(layout, widgets.Layout):  # that of a plotly figure is no widget
         layout.close()
