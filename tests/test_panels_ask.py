@@ -86,7 +86,7 @@ def test_nothing_is_written_back_to_who_types(session: Session, name: str) -> No
     hands = Hands(typed)
     for stop in range(1, len(PROMPT) + 1):
         hands.type(typed._prompt, PROMPT[:stop])
-        if stop % 4 == 0:  # the person rests, and the worker answers
+        if stop % 7 == 0:  # the person rests, and the worker answers
             settle(*panels.values())
     session.undo()
     session.redo()
