@@ -72,6 +72,8 @@ class Autosave:
         Where the session is; None before the first round, if it was given no folder.
     saved : datetime or None
         When it was last saved, since this began; UTC.
+    moved : str
+        That it goes on in another folder than it was given, and why, in a sentence.
     error : str
         Why the last change could not be saved, in a sentence; empty if it was.
     """
@@ -83,6 +85,7 @@ class Autosave:
         self._notebook = here() if notebook is None else notebook
         self.folder = session.folder or (None if folder is None else Path(folder))
         self.saved: datetime | None = None
+        self.moved = ""
         self.error = ""
         self._checksum: str | None = None
         self._noted: Path | None = None
@@ -169,7 +172,8 @@ class Autosave:
             self._checksum = store.write(self.folder, saved, self._checksum)
         except store.SessionFileError as error:  # it is somebody else's by now
             self.folder, self._checksum = _new_folder(), None
-            _log.warning("%s. The session goes on in %s", error, self.folder)
+            reason = str(error).partition(";")[0]
+            self.moved = f"{reason}. So this session is kept in {self.folder}."
             self._checksum = store.write(self.folder, saved)
         self._note()
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hands import new_session, whole
 from ipywidgets.widgets import widget
+from plotly.graph_objects import FigureWidget
 from tiny import tiny_facts
 
 import coachhook_viz as cv
@@ -126,6 +127,19 @@ def test_twenty_runs_leave_no_more_than_one(run: Run, session: Session) -> None:
     assert len(cells._MADE["playground"][1]) == 1
     assert len(views) > 1
     panel.close()
+
+
+def test_a_playground_with_a_plotly_figure_is_replaced(run: Run, session: Session) -> None:
+    run("playground")
+    first = cv.playground(session)
+    whole(first)
+    figure = FigureWidget()  # its `layout` is no widget
+    first.drift.children = (*first.drift.children, figure)
+    run("playground")
+    second = cv.playground(session)
+    whole(second)
+    assert figure.comm is None
+    second.close()
 
 
 def test_a_panel_run_again_is_one_panel(run: Run, session: Session) -> None:

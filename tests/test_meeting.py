@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hands import Hands, Held, new_session, settle
@@ -37,7 +38,7 @@ def facts(session: Session, monkeypatch) -> Iterator[Facts]:
     facts.close()
 
 
-def test_only_the_same_question_has_to_be_decided_on(session: Session) -> None:
+def test_whatever_meets_an_edit_can_be_decided_on(session: Session) -> None:
     meeting = Meeting(session)
     assert [clash.kind for clash in meeting.of([SAME, OTHER, SUBJECT, NEW])] == [
         "same",
@@ -45,8 +46,11 @@ def test_only_the_same_question_has_to_be_decided_on(session: Session) -> None:
         "subject",
     ]
     asks = meeting.asks([SAME, OTHER, SUBJECT, NEW])
-    assert [(clash.index, clash.fact_id) for clash in asks] == [(0, 0), (1, 0)]
-    assert meeting.say([SUBJECT, NEW]) == ""
+    assert [(clash.index, clash.fact_id) for clash in asks] == [(0, 0), (1, 0), (2, 0)]
+    assert meeting.say([NEW]) == ""
+    assert "Round 1 already edits Anna" in meeting.say([SUBJECT, NEW])
+    subjects = [SUBJECT, replace(SUBJECT, prompt="{} never eats")]
+    assert meeting.say(subjects) == "2 staged facts are about subjects that are edited already."
 
 
 def test_one_is_said_by_name_and_several_are_counted(session: Session) -> None:
@@ -61,7 +65,7 @@ def test_one_is_said_by_name_and_several_are_counted(session: Session) -> None:
         "2 staged facts want another target than an edit in force."
     )
     assert meeting.say([SAME, replace(second, target="Rome")]) == (
-        "1 staged fact is in force already, and 1 staged fact wants another target than an edit in"
+        "1 staged fact is in force already; 1 staged fact wants another target than an edit in"
         " force."
     )
 
@@ -71,8 +75,9 @@ def test_what_is_chosen_is_done_and_not_asked_again(session: Session, choice: st
     meeting = Meeting(session)
     meeting.say([NEW, OTHER, SUBJECT])
     left = meeting.settle(Meeting.OFFERS.index(choice))
-    assert left == ([NEW, SUBJECT] if choice == "Leave out" else [NEW, OTHER, SUBJECT])
-    assert session.muted == ({0} if choice == "Replace" else set())
+    assert left == ([NEW] if choice == "Leave out" else [NEW, OTHER, SUBJECT])
+    assert meeting.replacing == ({OTHER: 0, SUBJECT: 0} if choice == "Replace" else {})
+    assert session.muted == set()  # not before the round
     assert meeting.say(left) == ""
 
 
@@ -117,10 +122,11 @@ def test_staged_facts_are_settled(facts: Facts, choice: str) -> None:
     assert facts._met.hidden
     assert facts._offers.options == []
     assert facts.desk.staged == ((NEW,) if choice == "Leave out" else (OTHER, NEW))
-    assert session.muted == ({0} if choice == "Replace" else set())
+    assert session.muted == set()
     assert len(session.rounds) == 1
     hands.press(facts._apply)
     settle(facts)
+    assert session.muted == ({0} if choice == "Replace" else set())
     assert session.rounds[-1].facts == ((NEW,) if choice == "Leave out" else (OTHER, NEW))
 
 
@@ -166,11 +172,38 @@ def test_nothing_is_muted_while_a_round_is_written(facts: Facts, monkeypatch) ->
     hands.press(facts._apply)
     held.wait()
     hands.pick(facts._offers, "Replace")
-    assert "being edited" in facts._alert.html
+    assert "wait for it, or cancel it" in facts._alert.html
     assert facts.session.muted == set()
     held.go.set()
     settle(facts)
     assert len(facts.session.rounds) == 2
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "fails"])
+def test_what_was_to_be_replaced_speaks_again_if_the_round_is_not_finished(
+    facts: Facts, monkeypatch, ends: str
+) -> None:
+    session, hands = facts.session, Hands(facts)
+    before = session.state.key
+    facts.stage([OTHER])
+    hands.pick(facts._offers, "Replace")
+    if ends == "cancelled":
+        held = Held(session, monkeypatch)
+        hands.press(facts._apply)
+        held.wait()
+        assert session.muted == {0}
+        hands.press(facts._cancel)
+    else:
+
+        def fail(*args: Any, **kwargs: Any) -> None:
+            assert session.muted == {0}
+            raise RuntimeError("out of memory")
+
+        monkeypatch.setattr(session, "apply", fail)
+        hands.press(facts._apply)
+    settle(facts)
+    assert session.muted == set()
+    assert session.state.key == before
 
 
 def test_undo_takes_back_what_was_said(facts: Facts) -> None:

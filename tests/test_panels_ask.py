@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hands import HOSTILE, STRONG, Hands, kinds, new_session, nodes, settle, submitted, texts
+from hands import HOSTILE, STRONG, Hands, Held, kinds, new_session, nodes, settle, submitted, texts
 from markupsafe import escape
 from tiny import tiny_facts
 
@@ -385,6 +385,33 @@ def test_what_is_shown_without_a_kernel_and_as_code(ask: Ask) -> None:
     names: dict[str, Any] = {"session": ask.session}
     exec(compile(ask.code(), "ask", "exec"), names)  # noqa: S102
     assert str(ask.session.predict(tiny_facts()[0].text, 4)["token"][0]).strip() in ask.picture()
+
+
+def test_the_code_is_of_what_is_looked_at(ask: Ask) -> None:
+    assert "state=" not in ask.code()
+    ask.desk.judge(None, "match")
+    assert ask.code().count(", state=session.state.judged(scope='match')") == 2
+    names: dict[str, Any] = {"session": ask.session}
+    exec(compile(ask.code(), "ask", "exec"), names)  # noqa: S102
+    ask.desk.judge(None, hooks=False)
+    assert ask.code().count(", edited=False") == 4
+
+
+def test_an_old_answer_does_not_stand_under_another_prompt(ask: Ask, monkeypatch) -> None:
+    held = Held(ask.session, monkeypatch)
+    assert ask._bars[0].cells
+    assert all(said.html for said in ask._said)
+    ask.desk.applying.begin(tiny_facts()[2:3])
+    held.wait()
+    Hands(ask).type(ask._prompt, PROMPT)
+    ask._timer.join(5)
+    assert not any(bars.cells for bars in ask._bars)
+    assert "waits for the round" in ask._said[0].html
+    assert ask._said[1].html == ""
+    held.go.set()
+    settle(ask)
+    assert ask._bars[0].cells
+    assert "waits" not in ask._said[0].html
 
 
 def test_the_code_of_a_conversation(chat: Ask) -> None:

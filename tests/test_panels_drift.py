@@ -131,7 +131,7 @@ def test_the_forgotten_are_told_with_round_and_culprit() -> None:
         dict(enumerate(facts)), scores, readings(scores), lost, {1: "No z-score."}, "2 of 9 facts"
     )
     story = unescape(str(known.story()))
-    assert "0</b> of 1 fact that took hold now" in story
+    assert "0</b> of 1 learned fact still hold" in story
     assert "Anna → Oslo</b> was forgotten after round 2, where Bruno Diego → red blue acts" in story
     assert "Bruno Diego → red blue</b> took only in part. No z-score." in story
     assert "2 of 9 facts" in story

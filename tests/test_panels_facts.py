@@ -370,6 +370,15 @@ def test_staging_by_code_is_checked(facts: Facts) -> None:
 # The list
 
 
+def test_a_press_on_the_chosen_row_looks_at_its_fact_again(facts: Facts, hands: Hands) -> None:
+    hands.choose(facts._list, "f1")
+    facts.desk.select(None, prompt="something else")
+    hands.say(facts._list, {"again": "f0"})  # it is not chosen any more
+    assert facts.desk.selection.prompt == "something else"
+    hands.say(facts._list, {"again": "f1"})
+    assert facts.desk.selection.prompt == facts.session.facts[1].text
+
+
 def test_the_chosen_row_is_the_same_fact_whatever_is_staged_or_shown(
     facts: Facts, hands: Hands
 ) -> None:

@@ -123,6 +123,26 @@ def test_a_name_is_typed_key_by_key(rounds: Rounds) -> None:
     assert rounds._label.value == name
 
 
+def test_a_name_is_the_rounds_that_was_in_force_when_it_was_typed(rounds: Rounds) -> None:
+    hands = Hands(rounds)
+    hands.type(rounds._label, "first")
+    rounds.session.undo()  # within the moment in which keys are waited for
+    settle(rounds)
+    assert rounds.session.labels[rounds.session.rounds[0].number].name == "first"
+
+
+def test_a_name_while_a_round_is_written_harms_nobody(rounds: Rounds, monkeypatch) -> None:
+    held, hands = Held(rounds.session, monkeypatch), Hands(rounds)
+    rounds.desk.applying.begin(tiny_facts()[2:3])
+    held.wait()
+    hands.type(rounds._label, "too soon")
+    rounds._timer.join(5)
+    assert "wait for it, or cancel it" in rounds._alert.html
+    held.go.set()
+    settle(rounds)
+    assert len(rounds.session.rounds) == 2
+
+
 def test_apply_writes_what_is_staged_as_one_round_off_the_main_thread(rounds: Rounds) -> None:
     session = rounds.session
     assert rounds._apply.disabled
@@ -157,7 +177,7 @@ def test_while_a_round_runs_clashing_buttons_rest_and_cancel_works(
     assert all(node.disabled for node in resting)
     assert not rounds._cancel.disabled
     hands.at(rounds._line, 0, 0)
-    assert "being edited" in rounds._alert.html
+    assert "wait for it, or cancel it" in rounds._alert.html
     assert session.position == 1
     assert rounds._line.selected == [0, 1]  # so that the same click is heard again
     hands.press(rounds._cancel)
@@ -289,7 +309,7 @@ def test_the_bar_during_a_round(playground: Playground, bar: Bar, monkeypatch) -
     assert "editing 1 fact…" in bar._status.html
     assert bar._undo.disabled
     hands.at(bar._line, 0, 0)
-    assert "being edited" in bar._alert.html
+    assert "wait for it, or cancel it" in bar._alert.html
     assert bar._line.selected == [0, 1]
     assert not bar._cancel.hidden
     hands.press(bar._cancel)
@@ -297,6 +317,29 @@ def test_the_bar_during_a_round(playground: Playground, bar: Bar, monkeypatch) -
     assert len(bar.session.rounds) == 1
     assert bar._status.html == "idle"
     assert playground.facts._ended.html == "Cancelled: nothing changed."
+
+
+def test_nothing_is_undone_while_a_report_is_written(
+    playground: Playground, bar: Bar, monkeypatch
+) -> None:
+    reached, go = threading.Event(), threading.Event()
+
+    def render(session: Session, **told: Any) -> str:
+        reached.set()
+        assert go.wait(10)
+        return f"<html>{session.position}</html>"
+
+    monkeypatch.setattr("coachhook_viz.html_report.render", render)
+    hands = Hands(bar)
+    hands.press(bar._report)
+    assert reached.wait(10)
+    hands.press(bar._undo)
+    hands.press(bar._report)
+    playground.ask.ask("another prompt")  # nor does it begin again for that
+    assert "Writing the report: wait for it, or cancel it" in bar._alert.html
+    go.set()
+    whole(playground)
+    assert [data for _, data in hands.files] == [b"<html>1</html>"]
 
 
 def test_hooks_and_rule_change_what_all_panels_look_at(playground: Playground, bar: Bar) -> None:

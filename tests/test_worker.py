@@ -68,6 +68,31 @@ def test_a_failing_callback_stops_nothing(worker: Worker, caplog) -> None:
     assert "the job 'one' failed" in caplog.text
 
 
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize("ends", ["failed", "stopped"])
+def test_what_fails_after_a_job_stops_nothing(
+    worker: Worker, caplog, ends: str, begun: bool
+) -> None:
+    results: list[int] = []
+
+    def fail(*told: object) -> None:
+        raise TypeError("a bug in a panel")
+
+    def work(job: Job) -> None:
+        raise EditCancelled("asked for") if ends == "stopped" else ValueError("a wrong fact")
+
+    gate = Gate([], "before")
+    worker.submit("before", gate)
+    job = worker.submit("one", work, failed=fail, stopped=fail)
+    if not begun and ends == "stopped":
+        job.stop()
+    gate.opened.set()
+    worker.submit("two", lambda job: 2, results.append)
+    assert worker.wait(10)
+    assert results == [2]
+    assert "a bug in a panel" in caplog.text
+
+
 def test_cancel_ends_a_job_and_says_nothing(worker: Worker) -> None:
     seen: list[str] = []
     gate = Gate(seen, "edit")

@@ -5,7 +5,7 @@ Applying    begin, pause, go on, cancel; what is finished stays
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ class Applying:
         self._job: Job | None = None
         self._active = False
         self._each: list[float] = []  # seconds a fact, by round
+        self._replacing: dict[Fact, int] = {}
         self.left: tuple[Fact, ...] = ()
         self.done = self.rounds = 0
         self.pausing = False
@@ -54,6 +55,8 @@ class Applying:
         facts: Sequence[Fact],
         size: int | None = None,
         then: Callable[[Round], object] | None = None,
+        *,
+        replacing: Mapping[Fact, int] | None = None,
     ) -> None:
         """Write `facts` in rounds of `size`; all at once if it is None.
 
@@ -63,18 +66,21 @@ class Applying:
         size : int, optional
         then : callable, optional
             Called with each round that is finished.
+        replacing : mapping of Fact to int, optional
+            Edits, by id, that are muted when the round of such a fact begins; should that not be
+            finished, they speak again.
 
         Raises
         ------
         ValueError
             If a round is being written.
         """
-        if self.running or self._desk.worker.exclusive is not None:
-            raise ValueError("a round is being edited: wait for it, or cancel it")
+        self._desk.worker.check_free()
         self.left = tuple(facts)
         self._size = max(len(self.left) if size is None else size, 1)
         self.done, self.rounds = 0, -(-len(self.left) // self._size)
         self._each = []
+        self._replacing = dict(replacing or {})
         self.pausing, self.said = False, ""
         self._next(then)
 
@@ -129,7 +135,16 @@ class Applying:
         session = self._desk.session
         if not self.done:  # as in `Session.apply_in_rounds`: one that cannot be edited is said now
             session.check(self.left, self._size)
-        return session.apply(facts, job.progress, job.cancel, source=self)
+        replaced = {self._replacing[fact] for fact in facts if fact in self._replacing}
+        muted = sorted(replaced & set(session.state.fact_ids))
+        for fact_id in muted:
+            session.mute(fact_id, source=self)
+        try:
+            return session.apply(facts, job.progress, job.cancel, source=self)
+        except BaseException:
+            for fact_id in muted:
+                session.unmute(fact_id, source=self)
+            raise
 
     def _finished(self, round_: Round, then: Callable[[Round], object] | None) -> None:
         desk, job = self._desk, self._job

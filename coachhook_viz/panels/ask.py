@@ -29,6 +29,7 @@ _TURN = 60  # tokens of an answer in a conversation
 _SIDES: tuple[Kind, Kind] = ("before", "after")
 _ENDS = "(the model stops here)"
 _MOVED = 0.005  # a probability that differs by less is the same
+_QUEUES = Markup("<p class='cv-note'>It waits for the round that is being edited.</p>")
 _WAITS = Markup("<p class='cv-note'>Type a prompt to see what the model says.</p>")
 
 
@@ -88,6 +89,7 @@ class Ask(Panel):
         self._turns: list[str] = []
         self._replies: tuple[list[str], list[str]] = ([], [])
         self._answers: tuple[str, list[pd.DataFrame], list[str]] | None = None
+        self._answered_to = ""  # the prompt whose answers are shown
         columns = [
             column(head, bars, said)
             for head, bars, said in zip(self._heads, self._bars, self._said, strict=True)
@@ -146,13 +148,13 @@ class Ask(Panel):
         if self._mode.value == "chat" and self._turns:
             return "\n".join(
                 f"session.chat({self._messages(side)!r}, {_TURN}{edited})"
-                for side, edited in enumerate((", edited=False", ""))
+                for side, edited in enumerate((", edited=False", self.desk.source))
             )
         prompt = self._prompt.value
         return "\n".join(
             f"session.{call}({prompt!r}{tokens}{edited})"
             for call, tokens in (("predict", f", {_TOP}"), ("generate", f", {_TOKENS}"))
-            for edited in (", edited=False", "")
+            for edited in (", edited=False", self.desk.source)
         )
 
     def hear(self, event: Event) -> None:
@@ -217,12 +219,20 @@ class Ask(Panel):
         self._heads[0].say("before, with no hook")
         self._heads[1].say(self.desk.standing)
         if not prompt.strip():
+            self._answered_to = ""
             for bars in self._bars:
                 bars.show([], rows=[], empty="")
             self._said[0].say(_WAITS)
             self._said[1].say()
             self.desk.worker.drop(f"{id(self)} _show")
             return
+        if prompt != self._answered_to:
+            for said in self._said:
+                said.say()
+        if prompt != self._answered_to and self.desk.worker.exclusive is not None:
+            for bars in self._bars:
+                bars.show([], rows=[], empty="")
+            self._said[0].say(_QUEUES)
         self.run(
             "asking",
             lambda job: [self.session.predict(prompt, _TOP, state=state) for state in states],
@@ -233,6 +243,7 @@ class Ask(Panel):
     def _show(self, prompt: str, states: list[EditState], frames: list[pd.DataFrame]) -> None:
         """The bars; the texts take longer, and make way for what is asked meanwhile."""
         self.alert()
+        self._answered_to = prompt
         before, after = (dict(zip(f["token"], f["probability"], strict=True)) for f in frames)
         for bars, side, own, other in zip(
             self._bars, _SIDES, (before, after), (after, before), strict=True

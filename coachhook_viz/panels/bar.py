@@ -107,13 +107,15 @@ class Bar(Panel):
         self.click(self._open, lambda: playground.load(self._folder.value))
         self.on(self._earlier, self._open_earlier)
         self._ends.append(autosave.on_saved(self._saved))
+        self._saved()
         self.refresh()
         self.worked()
 
     def hear(self, event: Event) -> None:
         """Say where the session stands now."""
         if isinstance(event, STATE_EVENTS):
-            self.tell("")  # it was of before
+            self.tell()  # it was of before
+            self._saved()
         if not isinstance(event, Selected):
             self.refresh()
             self.worked()
@@ -133,7 +135,8 @@ class Bar(Panel):
         hold = Markup(", <span class='cv-good'>{} {}</span>").format(
             holding, "holds" if holding == 1 else "hold"
         )
-        muted = len(session.muted)
+        in_force = {i for round_ in session.rounds[: session.position] for i in round_.fact_ids}
+        muted = len(in_force & session.muted)
         said = Markup("{}{}{}").format(
             count(facts, "fact"), hold if scores else "", f", {muted} muted" if muted else ""
         )
@@ -163,7 +166,7 @@ class Bar(Panel):
         )
         self._cancel.hidden = not (job.exclusive or job.said is not None)
 
-    def tell(self, text: str) -> None:
+    def tell(self, text: str = "") -> None:
         """Say something below the bar."""
         self._note.say(text)
 
@@ -183,9 +186,13 @@ class Bar(Panel):
 
     def _saved(self) -> None:
         """What could not be saved has to be seen."""
-        error = self._autosave.error
-        if error or self._note.html.startswith(_UNSAVED):
-            self._do(lambda: self.tell(f"{_UNSAVED} {error}" if error else ""))
+        autosave = self._autosave
+        if autosave.error:
+            self._do(lambda: self.tell(f"{_UNSAVED} {autosave.error}"))
+        elif autosave.moved:
+            self._do(lambda: self.tell(autosave.moved))
+        elif self._note.html.startswith(_UNSAVED):
+            self._do(self.tell)
 
     def _unfold(self, files: object, shown: bool) -> None:
         files.hidden = not shown  # type: ignore[attr-defined]
@@ -209,10 +216,12 @@ class Bar(Panel):
             self.worked()
 
     def _change(self, act: Callable[..., object]) -> None:
-        if self.desk.worker.exclusive is not None:
+        try:
+            self.desk.worker.check_free()
+            act(source=self)
+        except Exception:
             self.refresh()  # what was picked is not what is
-            raise ValueError("a round is being edited: wait for it, or cancel it")
-        act(source=self)
+            raise
 
     def _gone_to(self, at: list[int]) -> None:
         if at and at[1] != self.session.position:
@@ -221,12 +230,13 @@ class Bar(Panel):
     def _share(self) -> None:
         from coachhook_viz.html_report import render
 
+        self.desk.worker.check_free()
         self.desk.worker.submit(
             "writing the report",
             lambda job: render(self.session, progress=job.progress, cancel=job.cancel),
             lambda page: self._report.download("report.html", page.encode(), "text/html"),
             self._failed,
-            patience=1,
+            exclusive=True,  # it goes from state to state
         )
 
     def _hand_code(self) -> None:

@@ -326,6 +326,20 @@ class ListBox(Node):
     rows: Any = traitlets.List().tag(sync=True)
     chosen: Any = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        self._again: list[Callable[[str], object]] = []
+
+    def on_again(self, act: Callable[[str], object]) -> None:
+        """Call `act` with the key of the only row that is chosen when it is pressed once more."""
+        self._again.append(act)
+
+    def heard(self, content: dict[str, Any], buffers: Sequence[Any]) -> None:
+        """A press in the page."""
+        if self.chosen == [content.get("again")]:
+            for act in self._again:
+                act(self.chosen[0])
+
     def picture(self) -> Markup:
         """The rows."""
         line = Markup("<li>{mark} {text} {target} ({where})</li>")

@@ -217,17 +217,27 @@ class Desk:
 
         As long as there is no round, nor one on its way, another scope becomes the session's own.
         """
-        before = self.rule, self.hooks
-        self.rule = self.rule if rule is None else rule
-        self.hooks = self.hooks if hooks is None else hooks
-        if (self.rule, self.hooks) == before:
+        rule = self.rule if rule is None else rule
+        hooks = self.hooks if hooks is None else hooks
+        if (rule, hooks) == (self.rule, self.hooks):
             return
         session = self.session
-        early = not session.rounds and self.worker.exclusive is None
-        if early and self.rule != session.config.scope:
-            session.configure(source=source, scope=self.rule)
-        else:
+        edited = any(branch.rounds for branch in session.branches.values())
+        if rule != session.config.scope and not edited and self.worker.exclusive is None:
+            session.configure(source=source, scope=rule)
+        told = (rule, hooks) == (self.rule, self.hooks)  # by the session's own event
+        self.rule, self.hooks = rule, hooks
+        if not told:
             self._emitter.emit(Judged(source))
+
+    @property
+    def source(self) -> str:
+        """The state under examination, as the last argument of the session's calls in code."""
+        if not self.hooks:
+            return ", edited=False"
+        if self.rule != self.session.config.scope:
+            return f", state=session.state.judged(scope={self.rule!r})"
+        return ""
 
     def score(self) -> None:
         """Score the facts in force, off the main thread, for whoever wants to show it."""

@@ -34,7 +34,6 @@ from coachhook_viz.reading import FactFileError, bundled_facts
 from coachhook_viz.recipe import fact_source
 from coachhook_viz.session import Session
 
-_BUSY = "a round is being edited: wait for it, or cancel it"
 _HINT = "Write {} where the subject goes. What the model says now then stands here."
 
 
@@ -147,6 +146,7 @@ class Facts(Panel):
             self.on(node, lambda value: self.refresh())
         self.on(self._size, lambda size: setattr(self._size, "error", ""))
         self.on(self._list, self._picked, "chosen")
+        self._list.on_again(lambda key: self._do(lambda: self._look_at(key)))
         if self.desk.autosave is not None:
             self._ends.append(self.desk.autosave.on_saved(self._say_saved))
             self._say_saved()
@@ -178,7 +178,7 @@ class Facts(Panel):
         fact = self.fact
         if not self._sound(fact):
             return
-        if self._meeting.asks([fact]):
+        if any(clash.kind != "subject" for clash in self._meeting.asks([fact])):
             self._about = [fact]
             self._say_meeting()
             return
@@ -189,7 +189,7 @@ class Facts(Panel):
         facts = self.desk.staged
         size = self._rounds_of(len(facts))
         if size:
-            self.desk.applying.begin(facts, size)
+            self.desk.applying.begin(facts, size, replacing=self._meeting.replacing)
 
     def static(self) -> Static:
         """The list as a table."""
@@ -260,6 +260,8 @@ class Facts(Panel):
         said = Markup("")
         if job is not None:
             said = progress(job, applying.seconds_left if applying.running else None)
+            if applying.pausing:
+                said += Markup("<p class='cv-note'>It pauses after this round.</p>")
         self._progress.say(said)
         self._progress.hidden = not said
         self._pause.hidden = not (applying.running and applying.rounds > 1)
@@ -288,7 +290,12 @@ class Facts(Panel):
 
     def _write(self, facts: list[Fact]) -> None:
         """Apply what the form says, and make room for the next."""
-        self.desk.applying.begin(facts, None, lambda round_: self._do(lambda: self._look(round_)))
+        self.desk.applying.begin(
+            facts,
+            None,
+            lambda round_: self._do(lambda: self._look(round_)),
+            replacing=self._meeting.replacing,
+        )
         self.fill(Fact("", "", ""))
 
     def _look(self, round_: Round) -> None:
@@ -357,8 +364,7 @@ class Facts(Panel):
 
     def _settle(self, place: int) -> None:
         """What a person has chosen for facts that meet edits in force."""
-        if self.desk.worker.exclusive is not None:
-            raise ValueError(_BUSY)
+        self.desk.worker.check_free()
         form, self._about = bool(self._about), []
         facts = self._meeting.settle(place)
         if not form:
@@ -377,9 +383,15 @@ class Facts(Panel):
         self._draw_chosen()
         if len(chosen) != 1:
             return
-        fact, ids = self._listing.fact(chosen[0]), self._chosen_ids()
+        ids = self._chosen_ids()
         if not ids or ids[0] != self.desk.selection.fact:  # else it was selected elsewhere
-            self.desk.select(self, fact=ids[0] if ids else None, prompt=fact.text)
+            self._look_at(chosen[0])
+
+    def _look_at(self, key: str) -> None:
+        """Ask and the lenses look at a fact of the list."""
+        ids = self._chosen_ids()
+        text = self._listing.fact(key).text
+        self.desk.select(self, fact=ids[0] if ids else None, prompt=text)
 
     def _draw_chosen(self) -> None:
         """What can be done with the rows that are chosen."""
@@ -395,9 +407,8 @@ class Facts(Panel):
         return [int(key[1:]) for key in self._list.chosen if key.startswith("f")]
 
     def _toggle_mute(self) -> None:
+        self.desk.worker.check_free()
         facts = self._chosen_ids()
-        if self.desk.worker.exclusive is not None:
-            raise ValueError(_BUSY)
         unmute = all(i in self.session.muted for i in facts)
         for fact_id in facts:
             (self.session.unmute if unmute else self.session.mute)(fact_id, source=self)

@@ -2,6 +2,7 @@
 
 Panel       the base of them all
 Static      a picture or table that survives saving, and needs no script
+free        closes a widget and all within it
 told        what an error says, for a person
 """
 
@@ -149,8 +150,7 @@ class Panel(widgets.VBox):
         if self._timer is not None:
             self._timer.cancel()
         for child in self.children:
-            child.layout.close()
-            child.close()
+            free(child)
         self.layout.close()
         super().close()
 
@@ -202,15 +202,21 @@ class Panel(widgets.VBox):
         if running is not None:
             running.key = key
 
+        begun: list[Job] = []
+
+        def begin(job: Job) -> _Result:
+            begun.append(job)
+            return work(job)
+
         def done(result: _Result) -> None:
             if of is not None and self.session.state is state:  # else it may be of both
                 self.desk.kept.put((self.title, name, of), result)
-            self._do(lambda: show(result))
+            self._do(lambda: None if begun[-1].cancel() else show(result))  # if overtaken meanwhile
 
         def failed(error: Exception) -> None:
             self._do(lambda: (fail or self.fail)(error))
 
-        self.desk.worker.submit(title, work, done, failed, key=key, patience=patience)
+        self.desk.worker.submit(title, begin, done, failed, key=key, patience=patience)
 
     def recall(self, show: Callable[[Any], object], of: Hashable) -> bool:
         """Show what `run` has kept for `show` of that; whether there was anything."""
@@ -290,6 +296,16 @@ class Panel(widgets.VBox):
 
 def _name(show: Any) -> str:
     return str(getattr(getattr(show, "func", show), "__name__", ""))
+
+
+def free(widget: Any) -> None:
+    """Close a widget and all within it."""
+    for child in getattr(widget, "children", ()):
+        free(child)
+    layout = getattr(widget, "layout", None)
+    widget.close()
+    if isinstance(layout, widgets.Layout):  # that of a plotly figure is no widget
+        layout.close()
 
 
 def told(error: Exception) -> str:

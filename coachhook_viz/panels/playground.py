@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -14,6 +15,7 @@ from uuid import uuid4
 import ipywidgets as widgets
 from markupsafe import Markup
 
+from coachhook_viz.loading import collector_paused
 from coachhook_viz.panels.cells import predecessor, replacing
 from coachhook_viz.panels.controls import Chips, Stage, Tabs, Text, column
 from coachhook_viz.panels.view import View
@@ -74,6 +76,7 @@ class Playground(widgets.VBox):
         self._offers = Chips(label="what to go on with")
         self._kept: Kept | None = None
         self._wanted: Path | None = None  # the session to go on with once the model is there
+        self._taking = threading.RLock()  # held while the session that was loaded is put in place
         self._stage = Stage()
         self._top = View(column(self._said, self._offers, self._stage, classes="cv-top"))
         self._ends: list[Any] = []
@@ -82,6 +85,7 @@ class Playground(widgets.VBox):
         self._tabs: Tabs | None = None
         self._shown = LENSES[0]
         self._twin = ""
+        self._displayed = False
         self._twin_id = uuid4().hex
         self._timer: threading.Timer | None = None
         super().__init__([self._top])
@@ -105,13 +109,20 @@ class Playground(widgets.VBox):
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """The widget, and beside it a picture for when there is no kernel any more."""
         bundle = super()._repr_mimebundle_(**kwargs)
+        self._displayed = True
         self._show_twin()
         return bundle
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is being computed; whether that came within `timeout` seconds."""
-        loaded = self._loading is None or self._loading.wait(timeout)
-        return loaded and (self.desk is None or self.desk.worker.wait(timeout))
+        if self._loading is not None and not self._loading.wait(timeout):
+            return False
+        while (desk := self.desk) is not None:
+            if not desk.worker.wait(timeout):
+                return False
+            if desk is self.desk:  # else another session was opened
+                break
+        return True
 
     @property
     def lens(self) -> Panel:
@@ -151,6 +162,7 @@ class Playground(widgets.VBox):
 
         if self.session is None or self.desk is None or self.bar is None:
             return
+        self.desk.worker.check_free()
         path, bar = folder_of(folder), self.bar
         lm, moments = self.session.lm, self.session.moments
 
@@ -220,48 +232,60 @@ class Playground(widgets.VBox):
         super().close()
 
     def _leave(self) -> None:
+        from coachhook_viz.panels.panel import free
+
         for end in self._ends:
             end()
         self._ends = []
         for panel in self._panels:
             panel.close()
         for widget in self.children[1:]:
-            if isinstance(widget, View):
-                widget.close()
-            else:
-                _close(widget)
+            free(widget)
         self._panels = ()
 
     def _load_model(self) -> None:
         """Load the default model; meanwhile offer the last session of this notebook."""
-        from coachhook_viz.autosave import here, kept_in, recent
-
         worker = self._loading = Worker()
         worker.listen(lambda: self._say_loading(worker.running))
+        worker.submit("looking for kept sessions", lambda job: self._find_kept(), self._offer)
         worker.submit(_LOAD, _new_session, self._loaded, self._cannot_load, key=_LOAD)
-        if self._folder is None:
-            self._kept = next(iter(recent(here())), None)
-        else:
-            self._kept = kept_in(Path(self._folder).expanduser())
-        if self._kept is not None:
-            self._offers.options = [f"Go on: {self._kept.sentence}", "Start afresh"]
+
+    def _find_kept(self) -> Kept | None:
+        """The session to offer: that of the folder, or the last one of this notebook."""
+        from coachhook_viz.autosave import here, kept_in, recent
+        from coachhook_viz.models.bundled import NAME
+
+        if self._folder is not None:
+            return kept_in(Path(self._folder).expanduser())
+        mine = (k for k in recent() if k.notebook == here() and k.model == NAME)
+        return next(mine, None)
+
+    def _offer(self, kept: Kept | None) -> None:
+        self._kept = kept
+        if kept is not None:
+            self._offers.options = [f"Go on: {kept.sentence}", "Start afresh"]
 
     def _loaded(self, session: Session) -> None:
-        folder = self._wanted
-        self._take(session)
-        if folder is not None:
-            self.load(folder)
+        with self._taking:
+            self._take(session)
+            if self._wanted is not None:
+                self.load(self._wanted)
 
     def _go_on(self, place: int) -> None:
         """Go on with the session that was offered, or begin another."""
+        if self.bar is not None and self.bar.desk.worker.exclusive is not None:
+            with self.bar.saying():
+                self.bar.desk.worker.check_free()
+            return
         offers, kept = list(self._offers.options), self._kept
         self._offers.options = []
         if offers[place].startswith("Go on") and kept is not None:
-            self._wanted = kept.folder
-            if self.session is not None:
-                self.load(kept.folder)
-            else:
-                self._said.say("Going on, once the model is loaded…")
+            with self._taking:
+                if self.session is not None:
+                    self.load(kept.folder)
+                else:
+                    self._wanted = kept.folder
+                    self._said.say("Going on, once the model is loaded…")
         elif self.session is not None and self.session.rounds:
             from coachhook_viz.session import Session
 
@@ -296,8 +320,11 @@ class Playground(widgets.VBox):
         self._leave()
         self.session, self.desk = session, Desk.of(session)
         desk = self.desk
-        if desk.autosave is None:
-            desk.autosave = Autosave(session, folder or self._folder)
+        wanted, kept = folder or self._folder, desk.autosave
+        if kept is not None and wanted is not None and kept.folder != Path(wanted):
+            kept.close()
+            kept = None
+        desk.autosave = kept or Autosave(session, wanted)
         if not desk.selection.prompt:
             desk.select(self, prompt=_PROMPT)
         self.bar = Bar(self, desk.autosave)
@@ -344,6 +371,8 @@ class Playground(widgets.VBox):
 
     def _renew_twin(self) -> None:
         """Renew the picture that needs no kernel, once all is quiet."""
+        if self.desk is None or self.desk.worker.running is not None:
+            return
         if self._timer is not None:
             self._timer.cancel()
         self._timer = threading.Timer(_TWIN, self._show_twin)
@@ -355,7 +384,7 @@ class Playground(widgets.VBox):
         from IPython.core.getipython import get_ipython
         from IPython.display import HTML, display, update_display
 
-        if get_ipython() is None:
+        if get_ipython() is None or not self._displayed:
             return
         drawn = self._drawn()
         if drawn == self._twin:
@@ -366,11 +395,13 @@ class Playground(widgets.VBox):
 
     def _drawn(self) -> str:
         """What all panels show, as HTML that needs neither kernel nor script."""
-        inside = Markup("").join(panel.picture() for panel in self._panels if panel.visible)
+        shown = [panel for panel in self._panels if panel.visible]
+        with self.desk.drawing if self.desk is not None else nullcontext():
+            inside = Markup("").join(panel.picture() for panel in shown)
         return str(
             Markup(
-                "<div class='cv-twin'><p><b>This is the last picture of a playground whose kernel"
-                " is gone.</b> Run the cell to go on; finished rounds are kept.</p>{}</div>"
+                "<div class='cv-twin'><p><b>This is the last picture of a playground.</b>"
+                " Run the cell to go on; finished rounds are kept.</p>{}</div>"
             ).format(inside)
         )
 
@@ -406,19 +437,11 @@ def _new_session(job: Job) -> Session:
     from coachhook_viz.models import load_model
     from coachhook_viz.session import Session
 
-    return Session(load_model(), progress=job.progress, cancel=job.cancel)
+    with collector_paused():
+        return Session(load_model(), progress=job.progress, cancel=job.cancel)
 
 
 def _box(children: Sequence[Any], name: str) -> widgets.Box:
     made = widgets.Box(children)
     made.add_class(name)
     return made
-
-
-def _close(widget: Any) -> None:
-    for child in getattr(widget, "children", ()):
-        _close(child)
-    layout = getattr(widget, "layout", None)
-    widget.close()
-    if isinstance(layout, widgets.Layout):  # that of a plotly figure is no widget
-        layout.close()

@@ -114,7 +114,8 @@ class Retention:
         shares = forgetting(self.scores)
         if not shares.empty:
             taken, lost = int(shares["taken"].iloc[-1]), int(shares["lost"].iloc[-1])
-            said = f" of {count(taken, 'fact')} that took hold{'s' * (taken - lost == 1)} now."
+            hold = "holds" if taken - lost == 1 else "hold"
+            said = f" of {count(taken, 'learned fact')} still {hold}."
             lines.append(_line("●", "good" if not lost else "warn", str(taken - lost), said))
         columns = (self.lost[name].tolist() for name in ("fact", "round", "by", "regained"))
         for fact_id, round_, by, regained in zip(*columns, strict=True):

@@ -83,7 +83,7 @@ class Rounds(Panel):
         self.click(self._begin, self._begin_branch)
         self._branch.on_enter(lambda: self._do(self._begin_branch))
         self.on(self._line, self._gone_to, "selected")
-        self.on(self._label, lambda name: self.later(lambda: self._labelled(name)))
+        self.on(self._label, lambda name: self._name_later(name))
         self.on(self._switch, self._switched)
         self.on(self._more, lambda shown: setattr(optional, "hidden", not shown))
         self._settings.on_type(lambda *typed: self._do(lambda: self._configured(*typed)))
@@ -175,8 +175,7 @@ class Rounds(Panel):
 
     def _change(self, act: Callable[..., object]) -> None:
         try:
-            if self.desk.worker.exclusive is not None:
-                raise ValueError("a round is being edited: wait for it, or cancel it")
+            self.desk.worker.check_free()
             act(source=self)
         except Exception:
             self.refresh()  # what was picked is not what is
@@ -199,11 +198,15 @@ class Rounds(Panel):
         self._change(partial(self.session.branch, self._branch.value))
         self._branch.put("")
 
-    def _labelled(self, name: str) -> None:
+    def _name_later(self, name: str) -> None:
+        """Name the round that is in force now, whichever is a moment later."""
+        if self.session.position:
+            number = self.session.rounds[self.session.position - 1].number
+            self.later(lambda: self._labelled(number, name))
+
+    def _labelled(self, number: int, name: str) -> None:
         session = self.session
-        if not session.position:
-            return
-        number = session.rounds[session.position - 1].number
+        self.desk.worker.check_free()
         label = session.labels.get(number)
         if name != (label.name if label is not None else ""):
             session.label(number, name, getattr(label, "note", ""), source=self)

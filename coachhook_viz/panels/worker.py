@@ -34,7 +34,7 @@ class Job:
     title : str
         What a person reads while it runs.
     exclusive : bool
-        Whether it changes the session: buttons that would clash are disabled meanwhile.
+        Whether it has the session to itself: buttons that would clash are disabled meanwhile.
     patience : int
         0: a person waits for it; 1: a person watches it come; 2: nobody waits. It makes way for
         what has less, and begins again after that.
@@ -120,6 +120,18 @@ class Worker:
             jobs = [self._running, *self._waiting]
         return next((job for job in jobs if job is not None and job.exclusive), None)
 
+    def check_free(self) -> None:
+        """Whoever wants to change the session asks this first.
+
+        Raises
+        ------
+        ValueError
+            If a job has the session to itself.
+        """
+        job = self.exclusive
+        if job is not None:
+            raise ValueError(f"{job.title}: wait for it, or cancel it")
+
     def find(self, key: str) -> Job | None:
         """The job with that key, running or waiting; one that has not been stopped, if it can."""
         with self._changed:
@@ -156,7 +168,7 @@ class Worker:
         key : str
             A newer job with the same key makes an older one needless: it is stopped.
         exclusive : bool
-            Whether it changes the session.
+            Whether it has the session to itself.
         patience : int
             See `Job`.
 
@@ -223,8 +235,9 @@ class Worker:
             if not job.cancel():
                 self._tell()
                 self._do(job)
-            elif job.stopped is not None:
-                job.stopped()
+            else:
+                _call(job.stopped)
+            del job  # and with it all that it holds on to
             with self._changed:
                 self._running = None
             self._tell()
@@ -243,13 +256,11 @@ class Worker:
             if job.done is not None and (job.exclusive or not job.cancel()):  # it has happened
                 job.done(result)
         except EditCancelled:
-            if job.stopped is not None:
-                job.stopped()
+            _call(job.stopped)
         except Exception as error:
             if job.failed is None or not isinstance(error, (ValueError, OSError, RuntimeError)):
                 _log.exception("the job %r failed", job.title)
-            if job.failed is not None:
-                job.failed(error)
+            _call(job.failed, error)
 
     def _tell(self) -> None:
         for listener in list(self._listeners):
@@ -257,3 +268,12 @@ class Worker:
                 listener()
             except Exception:
                 _log.exception("a listener to the worker failed")
+
+
+def _call(act: Callable[..., object] | None, *told: object) -> None:
+    """Call `act`, if there is one; what goes wrong in it is logged, and stops nothing."""
+    if act is not None:
+        try:
+            act(*told)
+        except Exception:
+            _log.exception("what follows a job failed")

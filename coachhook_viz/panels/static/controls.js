@@ -30,7 +30,11 @@ KINDS.text = ({ model, ends }) => {
   }
   if (model.get("label")) el.setAttribute("aria-label", model.get("label"));
   // its markup is made in Python of escaped text
-  follow(model, ends, ["html"], () => { el.innerHTML = model.get("html"); });
+  follow(model, ends, ["html"], () => {
+    const end = el.scrollHeight - el.scrollTop - el.clientHeight < 30;
+    el.innerHTML = model.get("html");
+    if (end && el.classList.contains("cv-talk")) el.scrollTop = el.scrollHeight;
+  });
   return el;
 };
 
@@ -364,7 +368,8 @@ KINDS.list = ({ model, ends }) => {
     if (event.shiftKey && at !== null) choose(span(at, key));
     else if (event.ctrlKey || event.metaKey || event.target.closest(".cv-pick")) {
       choose(chosen().includes(key) ? chosen().filter((one) => one !== key) : [...chosen(), key]);
-    } else choose([key]);
+    } else if (same(chosen(), [key])) model.send({ again: key });
+    else choose([key]);
     go(key, true);
   });
   rows.addEventListener("keydown", (event) => {
@@ -408,9 +413,10 @@ KINDS.list = ({ model, ends }) => {
       if (said.detail) one.setAttribute("aria-label", said.detail);
       const [text, [start, stop]] = [element("span", "cv-item-text"), said.strong || [0, 0]];
       text.append(said.text.slice(0, start), element("b", "", said.text.slice(start, stop)), said.text.slice(stop));
-      text.append(" ", element("span", "cv-item-target", said.target));
-      if (said.detail) text.title = said.detail;
-      one.append(element("span", "cv-item-mark", said.mark), text, element("span", "cv-item-where", said.where));
+      if (said.detail) one.title = said.detail;
+      const words = element("span", "cv-item-words");
+      words.append(text, " ", element("span", "cv-item-target", said.target));
+      one.append(element("span", "cv-item-mark", said.mark), words, element("span", "cv-item-where", said.where));
       return one;
     }));
     if (!row(at)) at = keys()[0] ?? null;

@@ -6,6 +6,7 @@ const YOUNG = 60; // seconds: a page that is loaded again later stays where it i
 KINDS.stage = ({ model, ends }) => {
   const el = element("span");
   let root = null;
+  let gone = false;
   const measure = (scroller) => {
     const above = scroller ? 0 : Math.min(root.getBoundingClientRect().top + window.scrollY, 120);
     const room = (scroller || document.documentElement).clientHeight - above;
@@ -26,12 +27,14 @@ KINDS.stage = ({ model, ends }) => {
   };
   const settle = () => {
     root = el.closest(".cv-playground");
+    if (gone) return undefined;
     if (!root) return requestAnimationFrame(settle);
     const scroller = root.closest(".jp-WindowedPanel-outer, .jp-Notebook");
     root.tabIndex = -1;
     const watch = new ResizeObserver(() => measure(scroller));
     for (const one of [scroller || document.documentElement, document.body]) watch.observe(one);
-    window.addEventListener("resize", () => measure(scroller));
+    const resized = () => measure(scroller);
+    window.addEventListener("resize", resized);
     document.addEventListener("keydown", keys, true);
     const area = root.closest(".jp-OutputArea");
     const more = new MutationObserver(() => hideTwins(true));
@@ -51,10 +54,14 @@ KINDS.stage = ({ model, ends }) => {
     ends.push(() => {
       watch.disconnect();
       more.disconnect();
+      window.removeEventListener("resize", resized);
       document.removeEventListener("keydown", keys, true);
     });
     return undefined;
   };
+  ends.push(() => {
+    gone = true;
+  });
   requestAnimationFrame(settle);
   return el;
 };

@@ -132,12 +132,13 @@ function draw(model, parent) {
   };
 }
 
-// The focus moves to what stands before `el`, never to the page's body.
+// The focus moves to what stands before `el`, never to the page's body, nor to what takes something away.
 function leave(el) {
-  const all = [...el.closest(".cv").querySelectorAll("input, textarea, select, button, [tabindex='0']")];
+  const place = el.closest(".cv-playground") || el.closest(".cv");
+  const all = [...place.querySelectorAll("input, textarea, select, button:not([data-look=quiet]), [tabindex='0']")];
   const open = all.filter((one) => !el.contains(one) && one.offsetParent !== null && one.tabIndex >= 0);
   const before = open.filter((one) => one.compareDocumentPosition(el) & Node.DOCUMENT_POSITION_FOLLOWING);
-  (before.at(-1) || open[0])?.focus({ preventScroll: true });
+  (before.at(-1) || open[0] || place).focus({ preventScroll: true });
 }
 
 // Listen for as long as the node is drawn.
