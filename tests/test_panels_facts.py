@@ -240,7 +240,7 @@ def test_apply_writes_the_staged_facts_in_rounds_of_the_size_beside_it(
         tuple(several[:2]),
         tuple(several[2:]),
     ]
-    assert facts._batch.hidden
+    assert facts._apply.hidden
 
 
 def test_pause_leaves_the_rest_and_apply_goes_on(facts: Facts, hands: Hands, monkeypatch) -> None:
@@ -291,7 +291,7 @@ def test_cancel_keeps_what_is_finished_and_clear_takes_the_rest_away(
     assert len(facts.desk.staged) == 2
     hands.press(facts._clear)
     assert facts.desk.staged == ()
-    assert facts._batch.hidden
+    assert facts._apply.hidden
     assert facts._ended.html == ""
     assert keys(facts) == ["f0", "f1", "f2", "f3"]
 

@@ -160,10 +160,8 @@ class Bar(Panel):
         left = self.desk.applying.seconds_left if self.desk.applying.running else None
         left = job.seconds_left if left is None else left
         self._status.classes = "cv-status cv-working"
-        self._status.say(
-            f"{job.title}…"
-            + (f" {duration(left)} left" if left is not None and job.said is not None else "")
-        )
+        first = f"{duration(left)} left: " if left is not None and job.said is not None else ""
+        self._status.say(f"{first}{job.title}…")
         self._cancel.hidden = not (job.exclusive or job.said is not None)
 
     def tell(self, text: str = "") -> None:

@@ -71,8 +71,8 @@ class Facts(Panel):
         )
         self._mute = Button("Mute", hidden=True)
         self._back = Button("Take back", hidden=True, tip="the staged fact, into the form")
-        self._clear = Button("Clear staged", "quiet")
-        self._apply = Button("Apply", "primary")
+        self._clear = Button("Clear staged", "quiet", hidden=True)
+        self._apply = Button("Apply", "primary", hidden=True)
         self._size = Field(label="in rounds of", value="10", classes="cv-inline")
         self._expected = Text(classes="cv-note")
         self._pause = Button("Pause", hidden=True, tip="after the round that runs")
@@ -89,11 +89,6 @@ class Facts(Panel):
             hidden=True,
         )
         self._tools = row(self._search, self._filter, self._sort, classes="cv-tools-list")
-        self._batch = column(
-            row(self._apply, self._size, self._expected, self._clear),
-            classes="cv-batch",
-            hidden=True,
-        )
         self._met = Text(classes="cv-note cv-warn", live="polite")
         self._offers = Chips(label="what to do with facts that are edited already")
         self._meeting = Meeting(session)
@@ -112,13 +107,19 @@ class Facts(Panel):
             ),
             self._tools,
             self._list,
-            row(self._mute, self._back),
             column(
+                row(self._mute, self._back),
                 self._met,
                 self._offers,
-                self._batch,
                 self._progress,
-                row(self._pause, self._cancel),
+                row(
+                    self._apply,
+                    self._size,
+                    self._expected,
+                    self._pause,
+                    self._cancel,
+                    self._clear,
+                ),
                 self._ended,
                 self._saved,
                 classes="cv-foot",
@@ -243,9 +244,8 @@ class Facts(Panel):
             " file."
         )
         staged = len(desk.staged)
-        self._batch.hidden = not staged
+        self._apply.hidden = not staged
         self._apply.label = f"Apply {staged}" if staged else "Apply"
-        self._size.hidden = staged < 2
         self._expected.say(desk.applying.expected(staged))
         self._draw_chosen()
         self._say_meeting()
@@ -253,7 +253,9 @@ class Facts(Panel):
     def worked(self) -> None:
         """Nothing is staged or removed while a round is being edited; how far it has come."""
         worker, applying = self.desk.worker, self.desk.applying
-        busy = worker.exclusive is not None
+        busy, staged = worker.exclusive is not None, len(self.desk.staged)
+        self._size.hidden = busy or staged < 2
+        self._clear.hidden = self._expected.hidden = busy or not staged
         for button in (self._now, self._read, self._apply, self._mute, self._clear, self._back):
             button.disabled = busy
         job = worker.exclusive
