@@ -8,7 +8,7 @@ from plain import plain_round
 from tiny import FAMILIES, LAYERS, tiny_config, tiny_facts, tiny_model, tiny_moments, tiny_session
 
 from coachhook_viz import Fact
-from coachhook_viz.editing import values
+from coachhook_viz.editing import suffixes, values
 from coachhook_viz.editing.forward import Batch, run_to
 from coachhook_viz.editing.progress import Progress
 from coachhook_viz.editing.tokens import prepare
@@ -50,7 +50,7 @@ def test_facts_that_stop_early_do_not_move_on() -> None:
 def test_chunks_bound_memory_and_change_nothing(monkeypatch) -> None:
     whole = tiny_session(tiny_model(lead="He ")).apply(tiny_facts())
     monkeypatch.setattr(values, "_CHUNK_TOKENS", {"cpu": 20})
-    monkeypatch.setattr(values, "_BATCH_OVERHEAD", 0)
+    monkeypatch.setattr(suffixes, "_BATCH_OVERHEAD", 0)
     steps: list[Progress] = []
     parts = tiny_session(tiny_model(lead="He ")).apply(tiny_facts(), progress=steps.append)
     assert difference(parts.targets, whole.targets) < 1e-5
