@@ -101,7 +101,9 @@ def facts_of(relations: Sequence[str], count: int) -> list[cv.Fact]:
     return [fact for fact in cv.bundled_facts() if fact.relation in relations][:count]
 
 
-def right(lm: cv.LanguageModel, state: cv.EditState, asked: Sequence[tuple[str, str]]) -> list[bool]:
+def right(
+    lm: cv.LanguageModel, state: cv.EditState, asked: Sequence[tuple[str, str]]
+) -> list[bool]:
     """Whether the model goes on from each prompt with all of the answer."""
     questions = [Question.of(lm, prompt, answer) for prompt, answer in asked]
     answers = ask(lm, state, questions)
@@ -139,7 +141,8 @@ def measure(session: cv.Session, chats: bool = True) -> dict[str, tuple[int, int
             for a, b in zip(following(lm, state, others), following(lm, base, others), strict=True)
         ],
         "near": [
-            a == b for a, b in zip(following(lm, state, near), following(lm, base, near), strict=True)
+            a == b
+            for a, b in zip(following(lm, state, near), following(lm, base, near), strict=True)
         ],
     }
     if chats:
@@ -171,7 +174,7 @@ def main() -> None:
     relations = {fact.relation for fact in cv.bundled_facts()}
     chosen = [r for r in relations if (r in TUNED_ON) == arguments.tune]
     facts = facts_of(chosen, arguments.facts)
-    for scope in ("match", "two-key"):
+    for scope in ("two-key", "match"):
         session = cv.Session(lm, cv.EditConfig.for_model(lm, scope=scope))
         started = time.perf_counter()
         session.apply_in_rounds(facts, arguments.round)

@@ -69,8 +69,8 @@ class Fact:
     Raises
     ------
     TypeError
-        If `paraphrases`, `neighbors` or `wordings` is one text instead of several. Whatever else is wrong is
-        said when the fact is used, see `find_problems`.
+        If `paraphrases`, `neighbors` or `wordings` is one text instead of several. Whatever else
+        is wrong is said when the fact is used, see `find_problems`.
     """
 
     prompt: str
@@ -183,10 +183,10 @@ def _problems_of(fact: Fact) -> Iterable[tuple[str, str]]:
         yield from _problems_of_wordings(fact)
     if bad & {"prompt", "subject", "target", "truth", "relation"}:
         return
-    for field in ("paraphrases", "neighbors"):
+    for field in (name for name in ("paraphrases", "neighbors") if name not in bad):
         if any(name == field and "{}" in text for name, text in texts + answers):
             yield field, "it holds '{}'; write the subject itself there"
-    for field in _PROMPTS:
+    for field in (name for name in _PROMPTS if name not in bad):
         if any(name == field and text != _without_space(text) for name, text in prompts):
             yield field, "it ends in a space; the answer brings its own, so leave it out"
     if "{" in fact.subject or "}" in fact.subject:

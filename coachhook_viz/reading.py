@@ -3,6 +3,7 @@
 read_facts         a file's facts; layouts are recognised by their fields
 bundled_facts      the facts written for this package
 bundled_wordings   how else one asks for what they are about, by relation
+bundled_foils      how one asks for anything else
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ class FactList(list[Fact]):
 def read_facts(path: str | Path) -> FactList:
     """Read facts from a CSV, JSON or JSONL file.
 
-    CSV needs the columns prompt, subject and target, and may have truth, relation, paraphrases
-    and wordings (separated by ``|``) and neighbors (``prompt => answer``, separated by ``|``). JSON is a list
-    of objects with the fields of `Fact`, JSONL one object a line. Prompts may hold line breaks, in
-    CSV within quotes; one that ends in a line break keeps it. Records of CounterFact (the
-    original layout and the flat one) and zsRE are recognised by their fields.
+    CSV needs the columns prompt, subject and target, and may have truth, relation, paraphrases and
+    wordings (separated by ``|``) and neighbors (``prompt => answer``, separated by ``|``). JSON is
+    a list of objects with the fields of `Fact`, JSONL one object a line. Prompts may hold line
+    breaks, in CSV within quotes; one that ends in a line break keeps it. Records of CounterFact
+    (the original layout and the flat one) and zsRE are recognised by their fields.
 
     Parameters
     ----------
@@ -165,6 +166,14 @@ def bundled_wordings() -> Mapping[str, Wordings]:
         relation: Wordings(tuple(known["prompts"]), tuple(known["questions"]))
         for relation, known in json.loads(text).items()
     }
+
+
+@cache
+def bundled_foils() -> Wordings:
+    """Prompts and questions about any subject, most of which ask for something else than a fact."""
+    text = resources.files("coachhook_viz.data").joinpath("foils.json").read_text("utf-8")
+    foils = json.loads(text)
+    return Wordings(tuple(foils["prompts"]), tuple(foils["questions"]))
 
 
 def _csv_records(text: str) -> list[dict[str, Any]]:

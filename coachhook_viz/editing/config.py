@@ -208,12 +208,11 @@ def _guess(blocks: int) -> dict[str, Any]:
 
 
 def _guess_two_key(blocks: int) -> dict[str, Any]:
-    """Subjects at a sixth of the depth, relations from three quarters, as in the bundled model."""
-    first = max(1, min(3 * blocks // 4, blocks - 3))
-    layers = tuple(range(first, max(first + 1, min(first + 2, blocks - 1))))
+    """Subjects at a tenth of the depth, relations at three quarters, as in the bundled model."""
+    layer = max(1, min(round(0.73 * blocks), blocks - 2))
     known = next(iter(_TWO_KEY.values()))
-    subject = min(blocks // 6, first - 1)
-    return {**known, "layers": layers, "covariance_weight": 15000.0, "subject_layer": subject}
+    subject = min(blocks // 10, layer - 1)
+    return {**known, "layers": (layer,), "covariance_weight": 15000.0, "subject_layer": subject}
 
 
 # Written prefixes in one group: the bare prompt weighs a sixth, not a half, and paraphrases gain.
@@ -254,8 +253,10 @@ _KNOWN: dict[str, dict[str, Any]] = {
 _TWO_KEY: dict[str, dict[str, Any]] = {
     r"smollm2-135m.*": {
         "site": "answer",
-        "layers": (22, 23),
-        "subject_layer": 5,
+        "layers": (22,),
+        "subject_layer": 3,
+        "subject_threshold": 0.58,
+        "match_threshold": 0.38,
         "covariance_weight": 300.0,
         "learning_rate": 0.8,
         "weight_decay": 0.0,

@@ -33,7 +33,7 @@ from coachhook_viz.editing.tokens import (
 )
 from coachhook_viz.editing.update import woodbury
 from coachhook_viz.editing.values import Targets, optimise_targets
-from coachhook_viz.editing.wordings import worded
+from coachhook_viz.editing.wordings import foil_keys, worded
 from coachhook_viz.facts import Fact, FactError, Problem, find_problems, validate
 from coachhook_viz.models import LanguageModel
 
@@ -93,8 +93,11 @@ def edit_round(
         targets = optimise_targets(lm, state.hook_layers(lm.dtype), tokens, config, watch)
         _check_finite(targets, tokens, facts)
         subjects = subject_keys(lm, config, tokens, preserved)
+        foils = None
+        if SCOPES[config.scope].by_fact:
+            foils = foil_keys(lm, config.layers, facts, tokens)
         factors, alphas, peaks = spread(
-            lm, state, tokens, targets.states, preserved, watch, subjects
+            lm, state, tokens, targets.states, preserved, watch, subjects, foils
         )
     _warn_of_wide_scope(state, alphas, facts, tokens)
     return Round(
@@ -204,16 +207,17 @@ def subject_keys(
 ) -> Keys | None:
     """Subject keys of a batch at the configuration's subject layer; None where it has none.
 
-    A fact's key is the mean over its columns. Its direction is ``P k``, for itself: facts of one
-    subject are to open together, not to be told apart.
+    A fact's key is the mean over all its prompts in all contexts. Its direction is ``P k``, for
+    itself: facts of one subject are to open together, not to be told apart.
     """
     layer = config.subject_layer
     if layer is None:
         return None
-    contexts = _relays(lm, [prompt for column in columns for prompt in column.contexts])
-    keys = _mean_keys(columns, contexts, layer, _subject)  # (d_key, columns)
-    owners = torch.tensor([column.fact for column in columns], device=keys.device)
-    mean = torch.stack([keys[:, owners == fact].mean(1) for fact in owners.unique()], dim=1)
+    prompts = [(column.fact, prompt) for column in columns for prompt in column.contexts]
+    relays = _relays(lm, [prompt for _, prompt in prompts])
+    keys = _in_order([(rows, _at(r.advance(layer), map(_subject, p))) for rows, p, r in relays])
+    owners = torch.tensor([fact for fact, _ in prompts], device=keys.device)
+    mean = torch.stack([keys[owners == fact].mean(0) for fact in owners.unique()], dim=1)
     return Keys(preserved[layer] @ mean, mean)
 
 
@@ -225,12 +229,13 @@ def spread(
     preserved: Mapping[int, Tensor],
     watch: Watch,
     subjects: Keys | None = None,
+    foils: Mapping[int, Sequence[Tensor]] | None = None,
 ) -> tuple[dict[int, Factors], dict[int, float], dict[int, Tensor]]:
     """Factors of every hooked layer, first to last, their thresholds, and the peaks that set them.
 
     Each layer takes its share of what is still missing to z: ``R = (z − h_L) / (n − i)``,
-    ``A = (C + K Kᵀ)⁻¹ K``, where K holds the keys of the batch or, where each fact adds only its
-    own columns, of that fact.
+    ``A = (C + K Kᵀ)⁻¹ K``. Where each fact adds only its own columns, K holds its keys, and C also
+    preserves those of its foils; else K holds the keys of the batch.
 
     With ``calibration="edited"`` its threshold is set at once, on what it sees with the hooks
     before it on. So every edit prompt of the round is in scope at every hooked layer, and the
@@ -259,14 +264,17 @@ def spread(
             keys = _mean_keys(columns, contexts, layer)  # (d_key, columns)
             reached = _edited_states(bare, layer, config.layers[-1])  # (columns, d_model)
         residuals = (targets - reached).T / (len(config.layers) - i)  # (d_model, columns)
-        together = [owners] if not scope.by_fact else [[fact] for fact in range(len(firsts))]
-        directions = torch.cat(  # (d_key, columns)
-            [
-                woodbury(preserved[layer], keys[:, [owner in group for owner in owners]])[0]
-                for group in together
-            ],
-            dim=1,
-        )
+        if foils is None:
+            directions, _ = woodbury(preserved[layer], keys)  # (d_key, columns)
+        else:
+            of_facts = keys.split([owners.count(fact) for fact in range(len(firsts))], dim=1)
+            directions = torch.cat(
+                [
+                    woodbury(woodbury(preserved[layer], foil)[1], own)[0]
+                    for foil, own in zip(foils[layer], of_facts, strict=True)
+                ],
+                dim=1,
+            )
         factors[layer] = Factors(residuals, directions, keys, owners)
         updated = layers[layer].then(factors[layer], layers[layer].alpha)
         if config.calibration == "edited":

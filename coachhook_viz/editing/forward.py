@@ -138,7 +138,6 @@ class Relay:
                 stack.enter_context(replaced(passed, partial(self._hand_on, number)))
             return run_to(self._lm, self._batch, block, keys_of)
 
-
     def _hand_on(self, number: int, *args: Any, **kwargs: Any) -> Any:
         """What a block that is passed over gives: what stands at the end of all of them."""
         if number in self._saw:

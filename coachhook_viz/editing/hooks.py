@@ -97,15 +97,16 @@ class SubjectKeys:
 class RelationKeys:
     """The second key: a token that asks for an open fact's relation gets the fact's own columns.
 
-    ``Σ_i g_i R_i A_iᵀ k`` over the facts, where g_i is 1 iff fact i is open at the token and one of
-    its columns matches the token's key. What one fact adds no other one can reach.
+    ``Σ_i g_i R_i A_iᵀ k`` over the facts, where g_i is 1 iff fact i is open at the token and its
+    relation match there, ``Σ_c a_c · k`` over its columns, reaches τ_r: what would be written of
+    the fact. What one fact adds no other one can reach.
 
     Attributes
     ----------
     residuals, directions : Tensor
         R (d_model, columns) and A (d_key, columns) of all facts in force.
     own : Tensor
-        (columns,) a_c · k_c, so that a column's match with its own key is 1.
+        (facts,) the relation match at the fact's own keys, which counts as 1.
     owners : Tensor
         (columns,) long: the fact of each column.
     threshold : float
@@ -132,9 +133,9 @@ class RelationKeys:
     def speaking(self, along: Tensor, tokens: Tokens) -> Tensor:
         """(B, T, facts) bool, g: which facts speak, from ``Aᵀ k`` (B, T, columns)."""
         is_open = tokens.is_open()
-        hits = is_open[..., self.owners] & (along / self.own >= self.threshold)
-        counts = torch.zeros_like(is_open, dtype=torch.float32)
-        return counts.index_add_(-1, self.owners, hits.float()) > 0
+        known = len(self.own)  # while a round is computed, its own facts are open and not here yet
+        match = along.new_zeros(*along.shape[:-1], known).index_add_(-1, self.owners, along)
+        return is_open[..., :known] & (match / self.own >= self.threshold)
 
 
 class Attachment:

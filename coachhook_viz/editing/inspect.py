@@ -45,8 +45,8 @@ class Scope:
     alpha : Tensor
         (L,) thresholds.
     match : Tensor
-        (L, F, T) how well each fact recognises its key, 1 at its own, the best of its columns;
-        (L, 0, T) with no facts. Under the two-key rule: how well its relation is asked for.
+        (L, F, T) how well each fact recognises its key, 1 at its own; (L, 0, T) with no facts.
+        Under the two-key rule: how well its relation is asked for; else the best of its columns.
     match_threshold : float
         τ of the match rule; τ_r of the two-key rule.
     in_scope : Tensor
@@ -340,10 +340,13 @@ def read_scope(
         in_scope.append(nowhere if ran is None else ran.spoke[layer][0])
         direction = torch.nn.functional.normalize(outputs[0].double(), dim=1).T  # (d_model, T)
         terms = along * (columns.residuals.T @ direction)  # (columns, T)
-        contributions.append(terms.new_zeros(facts, len(ids)).index_add(0, owners, terms))
-        units = columns.unit_directions.T @ key  # (columns, T)
-        best = units.new_full((facts, len(ids)), -torch.inf)
-        match.append(best.scatter_reduce(0, owners[:, None].expand_as(units), units, "amax"))
+        contributions.append(columns.by_fact(terms))
+        if speaks:
+            match.append(columns.by_fact(columns.directions.T @ key) / columns.own_matches[:, None])
+        else:
+            units = columns.unit_directions.T @ key  # (columns, T)
+            best = units.new_full((facts, len(ids)), -torch.inf)
+            match.append(best.scatter_reduce(0, owners[:, None].expand_as(units), units, "amax"))
     subject_match, opened = None, None
     if first is not None and ran is not None and ran.opened is not None:
         subjects = [round_.subjects.unit_directions for round_ in state.rounds if round_.subjects]

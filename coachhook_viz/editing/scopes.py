@@ -88,8 +88,8 @@ class TwoKeys(EditingScope):
         return RelationKeys(
             columns.residuals.to(dtype),
             columns.directions.to(dtype),
-            (columns.directions * columns.keys).sum(0).to(dtype),
-            torch.tensor(columns.owners, device=columns.keys.device),
+            columns.own_matches.to(dtype),
+            torch.tensor(columns.owners, dtype=torch.long, device=columns.keys.device),
             config.match_threshold,
         )
 

@@ -53,6 +53,21 @@ class Factors:
         """(d_key, columns): a_i / (a_i · k_i), whose product with a key is its match with it."""
         return self.directions / (self.directions * self.keys).sum(0)
 
+    def by_fact(self, terms: Tensor) -> Tensor:
+        """Sums (facts, …) over the columns of each fact, from one term a column (columns, …)."""
+        owners = torch.tensor(self.owners, dtype=torch.long, device=terms.device)
+        facts = 1 + max(self.owners, default=-1)
+        return terms.new_zeros(facts, *terms.shape[1:]).index_add(0, owners, terms)
+
+    @property
+    def own_matches(self) -> Tensor:
+        """(facts,) ``Σ_c a_c · k`` over a fact's columns c, mean over its own keys k."""
+        products = self.keys.T @ self.directions  # (keys, columns)
+        owners = torch.tensor(self.owners, device=products.device)
+        same = owners[:, None] == owners
+        counts = self.by_fact(torch.ones_like(products[:, 0]))
+        return self.by_fact((products * same).sum(1)) / counts
+
     def columns(self, kept: Sequence[int]) -> Factors:
         """Only the columns of the facts at the places `kept`, which then count from 0."""
         new = {place: number for number, place in enumerate(kept)}
@@ -185,8 +200,8 @@ class LayerState:
             first = 1 + owners[-1] if owners else 0
             owners += [first + owner for owner in factors.owners]
         parts = [none, *([f.residuals, f.directions, f.keys] for f in self.factors)]
-        whole = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
-        return Factors(*whole, tuple(owners))
+        residuals, directions, keys = (torch.cat(p, dim=1) for p in zip(*parts, strict=True))
+        return Factors(residuals, directions, keys, tuple(owners))
 
 
 @dataclass(frozen=True, eq=False)

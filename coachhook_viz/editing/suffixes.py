@@ -77,9 +77,7 @@ def suffix_tokens(columns: Sequence[FactTokens], site: Site) -> int:
     return sum(len(s.suffix) for s in _sequences(columns, [0] * len(columns), site))
 
 
-def _sequences(
-    columns: Sequence[FactTokens], owners: Sequence[int], site: Site
-) -> list[_Sequence]:
+def _sequences(columns: Sequence[FactTokens], owners: Sequence[int], site: Site) -> list[_Sequence]:
     sequences: list[_Sequence] = []
     for number, (column, owner) in enumerate(zip(columns, owners, strict=True)):
         prompts = [(prompt, column.target) for prompt in column.contexts]
