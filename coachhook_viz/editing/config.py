@@ -268,6 +268,6 @@ _TWO_KEY: dict[str, dict[str, Any]] = {
 }
 
 
-def _known_settings(name: str, table: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+def _known_settings(name: str, table: dict[str, dict[str, Any]] = _KNOWN) -> dict[str, Any] | None:
     short = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
     return next((known for pattern, known in table.items() if re.fullmatch(pattern, short)), None)

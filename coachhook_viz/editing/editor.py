@@ -97,7 +97,7 @@ def edit_round(
         if SCOPES[config.scope].by_fact:
             foils = foil_keys(lm, config.layers, facts, tokens)
         factors, alphas, peaks = spread(
-            lm, state, tokens, targets.states, preserved, watch, subjects, foils
+            lm, state, tokens, targets.states, preserved, watch, targets.known, subjects, foils
         )
     _warn_of_wide_scope(state, alphas, facts, tokens)
     return Round(
@@ -228,6 +228,7 @@ def spread(
     targets: Tensor,
     preserved: Mapping[int, Tensor],
     watch: Watch,
+    known: Sequence[bool] = (),
     subjects: Keys | None = None,
     foils: Mapping[int, Sequence[Tensor]] | None = None,
 ) -> tuple[dict[int, Factors], dict[int, float], dict[int, Tensor]]:
@@ -241,7 +242,8 @@ def spread(
     before it on. So every edit prompt of the round is in scope at every hooked layer, and the
     layers to come see what this one already gives. The published order, ``calibration="base"``,
     sets all thresholds at the end, on the bare model; where the old ones are above what a short
-    prompt can reach, the layers do not see each other and together overshoot z.
+    prompt can reach, the layers do not see each other and together overshoot z. A fact that is
+    `known` has nothing to write, so its z-scores are of something else and set no threshold.
     """
     config, dtype, scope = state.config, lm.dtype, SCOPES[state.config.scope]
     owners = tuple(column.fact for column in columns)
@@ -251,13 +253,19 @@ def spread(
     if state.rounds:
         hooks = {layer: scope.temporary(layers[layer], config, dtype) for layer in layers}
     if subjects is not None:
-        known = [round_.subjects for round_ in state.rounds if round_.subjects is not None]
-        hooks |= scope.before([*known, subjects], config, dtype)
+        earlier = [round_.subjects for round_ in state.rounds if round_.subjects is not None]
+        hooks |= scope.before([*earlier, subjects], config, dtype)
     again = hooks.keys() - layers.keys()
     contexts = _relays(lm, [prompt for column in columns for prompt in column.contexts], again)
     bare = _relays(lm, [column.bare for column in columns], again)
     factors: dict[int, Factors] = {}
     peaks: dict[int, Tensor] = {}
+    nothing = torch.tensor(known or [False] * len(firsts))
+
+    def peaks_of(relays: _Relays, layer: int, at: LayerState) -> Tensor:
+        found = _peaks(relays, layer, at.delta_weight.to(dtype))[firsts]
+        return found.masked_fill(nothing, torch.inf)
+
     for i, layer in enumerate(config.layers):
         watch("layers", i, len(config.layers))
         with attached(lm, hooks):
@@ -279,7 +287,7 @@ def spread(
         updated = layers[layer].then(factors[layer], layers[layer].alpha)
         if config.calibration == "edited":
             with attached(lm, hooks):
-                peaks[layer] = _peaks(bare, layer, updated.delta_weight.to(dtype))[firsts]
+                peaks[layer] = peaks_of(bare, layer, updated)
             alpha = threshold(updated.alpha, peaks[layer], CALIBRATION_MARGIN)
             updated = replace(updated, alpha=alpha)
         layers[layer] = updated
@@ -287,7 +295,7 @@ def spread(
     if config.calibration == "base":
         bare = _relays(lm, [column.bare for column in columns])
         for layer, updated in layers.items():
-            peaks[layer] = _peaks(bare, layer, updated.delta_weight.to(dtype))[firsts]
+            peaks[layer] = peaks_of(bare, layer, updated)
             alpha = threshold(updated.alpha, peaks[layer], margin=0.0)
             layers[layer] = replace(updated, alpha=alpha)
     return factors, {layer: updated.alpha for layer, updated in layers.items()}, peaks

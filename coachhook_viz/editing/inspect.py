@@ -102,6 +102,11 @@ class Scope:
         return _WORDS[self.kind].scores(self)
 
     @property
+    def matches(self) -> bool:
+        """Whether `scores` are matches, 1 at a fact's own key, and not z-scores."""
+        return isinstance(_WORDS[self.kind], _Match)
+
+    @property
     def layer_names(self) -> tuple[str, ...]:
         """Each hooked layer with the threshold that the rule in force compares with, if any."""
         bounds = _WORDS[self.kind].bounds(self)

@@ -122,7 +122,8 @@ def threshold(alpha: float, peaks: Tensor, margin: float) -> float:
     alpha : float
         Threshold of the previous round.
     peaks : Tensor
-        (b,) highest z-score of each of the round's edit prompts.
+        (b,) highest z-score of each of the round's edit prompts; infinite where there is nothing
+        to write, which then sets no threshold.
     margin : float
         Distance to keep below the lowest peak.
     """

@@ -120,7 +120,8 @@ class Round:
     alphas : mapping of int to float
         Scope threshold of each hooked layer after this round.
     peaks : mapping of int to Tensor
-        By hooked layer, each edit prompt's highest z-score (b,), which set the threshold.
+        By hooked layer, each edit prompt's highest z-score (b,), which set the threshold; infinite
+        for a fact that the model knew already.
     targets : Tensor
         Target hidden states z (columns, d_model), float64.
     losses : tuple of float

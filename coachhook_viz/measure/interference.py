@@ -105,7 +105,8 @@ def _acts(at: Factors) -> Tensor:
     firsts = [at.owners.index(fact) for fact in range(1 + max(at.owners))]
     along = at.directions.T @ at.keys[:, firsts]  # (columns, facts)
     if len(firsts) == len(owners):
-        return (along.abs() * at.residuals.norm(dim=0)[:, None]).T
+        acts: Tensor = along.abs() * at.residuals.norm(dim=0)[:, None]
+        return acts.T
     by_fact = [owners == fact for fact in range(len(firsts))]
     return torch.stack([(at.residuals[:, own] @ along[own]).norm(dim=0) for own in by_fact], dim=1)
 
@@ -113,7 +114,8 @@ def _acts(at: Factors) -> Tensor:
 def _recalls(at: Factors) -> Tensor:
     """(fact, by): how well `by` takes the key of a fact's prompt for its own relation's."""
     firsts = [at.owners.index(fact) for fact in range(1 + max(at.owners))]
-    return (at.by_fact(at.directions.T @ at.keys[:, firsts]) / at.own_matches[:, None]).T
+    matches: Tensor = at.by_fact(at.directions.T @ at.keys[:, firsts]) / at.own_matches[:, None]
+    return matches.T
 
 
 def _opens(state: EditState) -> Tensor:
