@@ -256,7 +256,7 @@ _TWO_KEY: dict[str, dict[str, Any]] = {
         "layers": (22,),
         "subject_layer": 3,
         "subject_threshold": 0.58,
-        "match_threshold": 0.38,
+        "match_threshold": 0.5,
         "covariance_weight": 300.0,
         "learning_rate": 0.8,
         "weight_decay": 0.0,

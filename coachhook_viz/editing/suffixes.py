@@ -148,7 +148,8 @@ class Suffixes:
     Attributes
     ----------
     owners : list of int
-        (columns,) each column's fact, as they stand there, from 0.
+        (columns,) the δ of each column, from 0: neighbours of one fact share one where they want
+        the same tokens. A target begins with another token after a line break than after a word.
     initial : Tensor
         h (columns, d_model), at the edited token of each column's bare prompt.
     """
@@ -162,8 +163,8 @@ class Suffixes:
     ) -> None:
         self._lm = lm
         self._last = config.layers[-1]
-        self.owners = [*accumulate(int(a.fact != b.fact) for a, b in pairwise(columns))]
-        self.owners.insert(0, 0)
+        wanted = [(column.fact, column.target) for column in columns]
+        self.owners = [0, *accumulate(int(a != b) for a, b in pairwise(wanted))]
         self._sequences = _sequences(columns, self.owners, SITES[config.site])
         self._fed: Tensor | None = None
         self._form: Any = None

@@ -35,7 +35,7 @@ class Targets:
     states : Tensor
         z (columns, d_model), float64.
     losses : tuple of float
-        Each fact's last one.
+        Each fact's last one, the mean over its δ.
     known : tuple of bool
         By fact, whether the model says its target already, so that δ is 0 or next to nothing.
     """
@@ -53,6 +53,8 @@ def optimise_targets(
     watch: Watch,
 ) -> Targets:
     """Optimise δ for each fact, ``z = h + δ`` at the edited token of each of its columns.
+
+    Columns that want the target as other tokens, as after a line break, have a δ of their own.
 
     Minimises, per fact, the mean target-token NLL over its contexts
     + kl_weight · KL(current ‖ initial) at the KL prompt's subject
@@ -110,7 +112,8 @@ def _optimise(
     initial = problem.initial.float()  # h (columns, d_model)
     owners = problem.owners  # (columns,)
     count = owners[-1] + 1
-    norm = initial[[owners.index(fact) for fact in range(count)]].norm(dim=1)  # (facts,)
+    firsts = [owners.index(i) for i in range(count)]
+    norm = initial[firsts].norm(dim=1)  # (deltas,)
     deltas = [torch.zeros_like(initial[0], requires_grad=True) for _ in range(count)]
     adam = torch.optim.Adam(deltas, lr=config.learning_rate)
     losses = torch.zeros(count)
@@ -142,6 +145,12 @@ def _optimise(
                     deltas[i].mul_((config.clamp_factor * norm[i] / deltas[i].norm()).clamp(max=1))
             active = going
     delta = torch.stack(deltas).detach()
-    known = delta.norm(dim=1) <= _NOTHING * norm
+    nothing = (delta.norm(dim=1) <= _NOTHING * norm).cpu()
     states = initial.double() + delta.double()[owners]
-    return Targets(states, tuple(losses.tolist()), tuple(known.tolist()))
+    facts = torch.tensor([columns[first].fact for first in firsts])
+    of_facts = [facts == fact for fact in facts.unique()]
+    return Targets(
+        states,
+        tuple(float(losses[own].mean()) for own in of_facts),
+        tuple(bool(nothing[own].all()) for own in of_facts),
+    )
