@@ -20,7 +20,12 @@ from coachhook_viz import EditConfig, Fact, FactError, LanguageModel, Session
 from coachhook_viz.editing import editor
 from coachhook_viz.editing.forward import Batch, hidden
 from coachhook_viz.editing.hooks import RelationKeys, SubjectKeys
+from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.scope import NEVER, Tokens
+from coachhook_viz.editing.sites import SITES
+from coachhook_viz.editing.suffixes import Suffixes
+from coachhook_viz.editing.tokens import prepare
+from coachhook_viz.editing.values import optimise_targets
 from coachhook_viz.editing.wordings import proposed
 
 LAYERS = (2, 3)
@@ -370,6 +375,35 @@ def test_two_facts_that_ask_the_same_in_one_batch_are_named() -> None:
     ]
     assert problems(known) == [(1, "target")]  # they share the relation's wordings
     two_key_session().check([first, replace(again, subject="Emma")])
+
+
+def test_a_shared_wording_meets_an_edit_in_force() -> None:
+    session = two_key_session()
+    session.apply([Fact("The language of {} is", "Anna", "red", wordings=("Now {} speaks",))])
+    [clash] = session.clashes([Fact("Now {} speaks", "Anna", "blue")])
+    assert clash.kind == "target"
+
+
+def test_wordings_are_read_from_files(tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text(
+        "prompt,subject,target,wordings\n{} is,Anna,red,{} was | A {}\n"
+    )
+    [fact] = cv.read_facts(tmp_path / "f.csv")
+    assert fact.wordings == ("{} was", "A {}")
+    assert fact.texts == ("Anna is", "Anna was", "A Anna")
+
+
+def test_a_target_that_begins_otherwise_has_a_delta_of_its_own() -> None:
+    """Among neighbours of one fact; those that want the same tokens share it."""
+    lm = tiny_model(lead="He ")
+    prompts = prepare(lm, [facts()[0]], (("{}",),), SITES["answer"])
+    same = Suffixes(lm, {}, prompts, tiny_config(**TWO_KEYS))
+    assert same.owners == [0, 0, 0]
+    other = [*prompts[:2], replace(prompts[2], target=(5, 6))]
+    assert Suffixes(lm, {}, other, tiny_config(**TWO_KEYS)).owners == [0, 0, 1]
+    targets = optimise_targets(lm, {}, other, tiny_config(**TWO_KEYS), Watch())
+    assert targets.states.shape == (3, lm.d_model)
+    assert len(targets.losses) == len(targets.known) == 1
 
 
 def test_settings_for_models() -> None:
