@@ -71,7 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     edit.add_argument("--out", type=Path, required=True, help="the session's folder")
     edit.add_argument("--model", help="hub id or folder, default: the bundled model")
     edit.add_argument(
-        "--scope", choices=["zscore", "match", "off"], default="zscore", help="default: %(default)s"
+        "--scope",
+        choices=["zscore", "match", "two-key", "off"],
+        default="zscore",
+        help="default: %(default)s",
     )
 
     report = commands.add_parser("report", help="write what a session did as one HTML file")

@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
@@ -139,24 +138,7 @@ class Asking(ABC):
         turns = _checked(messages)
         if turns[-1]["role"] != "user":
             raise ValueError(f"the last message must be the user's, not the {turns[-1]['role']}'s")
-        return self._templated(turns, answering=True)
-
-    def _templated(self, turns: list[dict[str, str]], answering: bool) -> str:
-        tokenizer = self.lm.tokenizer
-        try:
-            text = str(
-                tokenizer.apply_chat_template(
-                    turns, tokenize=False, add_generation_prompt=answering
-                )
-            )
-        except TemplateError as error:
-            raise ValueError(
-                f"the chat template of {self.lm.name} does not take these messages: {error}"
-            ) from None
-        first = tokenizer.bos_token
-        if first and tokenizer.bos_token_id in tokenizer("")["input_ids"]:
-            text = text.removeprefix(first)  # the tokenizer puts it there by itself
-        return text
+        return self.lm.chat_text(turns)
 
     def _ends_of_turn(self) -> list[int]:
         """Tokens that end an answer: the model's end tokens, and what its template puts there."""
@@ -165,7 +147,7 @@ class Asking(ABC):
         said = "Something"
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
         with suppress(ValueError):  # a template that wants other messages
-            after = self._templated(turns, answering=False).rpartition(said)[2].lstrip()
+            after = self.lm.chat_text(turns, answering=False).rpartition(said)[2].lstrip()
             known = tokenizer.added_tokens_decoder.items()
             found |= {token for token, text in known if after.startswith(str(text))}
         return sorted(found)

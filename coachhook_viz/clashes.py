@@ -75,11 +75,13 @@ def find_clashes(facts: Sequence[Fact], rounds: Iterable[Round]) -> list[Clash]:
     by_subject: dict[str, list[tuple[int, int, Fact]]] = {}
     for place, round_ in enumerate(rounds, start=1):
         for fact_id, fact in zip(round_.fact_ids, round_.facts, strict=True):
-            by_question[alike(fact.text)] = found = (fact_id, place, fact)
+            found = (fact_id, place, fact)
+            by_question |= {alike(text): found for text in fact.texts}
             by_subject.setdefault(alike(fact.subject), []).insert(0, found)
 
     def meets(fact: Fact) -> Iterator[tuple[Kind, tuple[int, int, Fact]]]:
-        if there := by_question.get(alike(fact.text)):
+        asked = (by_question.get(alike(text)) for text in fact.texts)
+        if there := next(filter(None, asked), None):
             yield ("same" if alike(there[2].target) == alike(fact.target) else "target"), there
         for there in by_subject.get(alike(fact.subject), ()):
             if alike(there[2].target) != alike(fact.target):

@@ -18,7 +18,7 @@ from typing import Any
 LONGEST = 2000  # characters of one field
 BREAKS = ("\n", "\t")
 """What a prompt may end in; the answer then begins without a space of its own."""
-_PROMPTS = ("prompt", "paraphrases", "neighbors")
+_PROMPTS = ("prompt", "paraphrases", "neighbors", "wordings")
 _NAMES = {
     "\n": "a line break; write it on one line",
     "\t": "a tab; write a space instead",
@@ -61,12 +61,16 @@ class Fact:
         Prompts that should not change.
     relation : str
         What kind of fact it is, to sort by.
+    wordings : tuple of str
+        Further prompts that ask the same, each with one ``{}`` where the subject stands. An edit
+        with two keys is written for each of them; none given, it takes those that the package
+        knows for the relation, or makes some of the prompt.
 
     Raises
     ------
     TypeError
-        If `paraphrases` or `neighbors` is one text instead of several. Whatever else is wrong is
-        said when the fact is used, see `find_problems`.
+        If `paraphrases`, `neighbors` or `wordings` is one text instead of several. Whatever else
+        is wrong is said when the fact is used, see `find_problems`.
     """
 
     prompt: str
@@ -76,20 +80,27 @@ class Fact:
     paraphrases: tuple[str, ...] = ()
     neighbors: tuple[Neighbor, ...] = ()
     relation: str = ""
+    wordings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("paraphrases", "neighbors"):
+        for name in ("paraphrases", "neighbors", "wordings"):
             if isinstance(getattr(self, name), str):
                 raise TypeError(
                     f"{name} is one text: give a list of them, [{getattr(self, name)!r}]"
                 )
         object.__setattr__(self, "paraphrases", tuple(self.paraphrases))
+        object.__setattr__(self, "wordings", tuple(self.wordings))
         object.__setattr__(self, "neighbors", tuple(map(_neighbor, self.neighbors)))
 
     @property
     def text(self) -> str:
         """The prompt with the subject filled in."""
         return self.prompt.replace("{}", self.subject)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The prompt and each wording, with the subject filled in."""
+        return tuple(text.replace("{}", self.subject) for text in (self.prompt, *self.wordings))
 
     def __str__(self) -> str:
         return f"{self.text} → {self.target}"
@@ -152,6 +163,7 @@ def _problems_of(fact: Fact) -> Iterable[tuple[str, str]]:
     texts += [("relation", fact.relation)] if fact.relation != "" else []
     texts += [("paraphrases", text) for text in fact.paraphrases]
     texts += [("neighbors", neighbor.prompt) for neighbor in fact.neighbors]
+    texts += [("wordings", wording) for wording in fact.wordings]
     answers = [("neighbors", n.answer) for n in fact.neighbors if n.answer is not None]
     prompts = [(field, text) for field, text in texts if field in _PROMPTS]
     wrong = [
@@ -167,12 +179,14 @@ def _problems_of(fact: Fact) -> Iterable[tuple[str, str]]:
         if not slots and "subject" not in bad and fact.subject in fact.prompt:
             hint = f" (here: {fact.prompt.replace(fact.subject, '{}', 1)!r})"
         yield "prompt", f"it has {slots} '{{}}'; write exactly one, where the subject stands{hint}"
+    if "wordings" not in bad:
+        yield from _problems_of_wordings(fact)
     if bad & {"prompt", "subject", "target", "truth", "relation"}:
         return
-    for field in ("paraphrases", "neighbors"):
+    for field in (name for name in ("paraphrases", "neighbors") if name not in bad):
         if any(name == field and "{}" in text for name, text in texts + answers):
             yield field, "it holds '{}'; write the subject itself there"
-    for field in _PROMPTS:
+    for field in (name for name in _PROMPTS if name not in bad):
         if any(name == field and text != _without_space(text) for name, text in prompts):
             yield field, "it ends in a space; the answer brings its own, so leave it out"
     if "{" in fact.subject or "}" in fact.subject:
@@ -181,6 +195,22 @@ def _problems_of(fact: Fact) -> Iterable[tuple[str, str]]:
         yield "subject", "it begins or ends with a space; leave it out"
     if fact.truth is not None and fact.target.strip().lower() == fact.truth.strip().lower():
         yield "target", f"it equals the truth, {fact.truth!r}: nothing would change"
+
+
+def _problems_of_wordings(fact: Fact) -> Iterable[tuple[str, str]]:
+    for wording in fact.wordings:
+        if (slots := wording.count("{}")) == 1:
+            continue
+        lost = not slots and isinstance(fact.subject, str) and fact.subject not in wording
+        reason = f"it has {slots} '{{}}'; write exactly one, where the subject stands"
+        if lost:
+            reason = f"it does not name the subject: {reason}"
+        yield "wordings", f"{wording!r}: {reason}"
+    asked = {alike(fact.prompt)} if isinstance(fact.prompt, str) else set()
+    for wording in fact.wordings:
+        if alike(wording) in asked:
+            yield "wordings", f"{wording!r} stands there twice; the prompt itself counts, too"
+        asked.add(alike(wording))
 
 
 def _without_space(text: str) -> str:
@@ -254,14 +284,21 @@ def validate(facts: Sequence[Fact]) -> None:
     if not problems:
         seen: dict[tuple[str, str], int] = {}
         for index, fact in enumerate(facts):
-            first = seen.setdefault((fact.prompt, fact.subject), index)
-            if first != index:
-                same = facts[first].target.strip() == fact.target.strip()
+            asked = [(prompt, fact.subject) for prompt in (fact.prompt, *fact.wordings)]
+            shared = next((key for key in asked if key in seen), None)
+            if shared is not None:
+                first = facts[seen[shared]]
+                same = first.target.strip() == fact.target.strip()
+                how = "" if shared == asked[0] == (first.prompt, first.subject) else (
+                    f", {shared[0].replace('{}', fact.subject)!r},"
+                )  # fmt: skip
                 reason = (
-                    "an earlier fact of this batch asks the same and wants"
-                    f" {'the same' if same else repr(facts[first].target)}: keep one of them"
+                    f"an earlier fact of this batch asks the same{how} and wants"
+                    f" {'the same' if same else repr(first.target)}: keep one of them"
                     f"{'' if same else ', or apply them in different rounds'}"
                 )
                 problems.append(Problem(index, "target", reason))
+            for key in asked:
+                seen.setdefault(key, index)
     if problems:
         raise FactError(problems, facts)

@@ -2,6 +2,8 @@
 
 read_facts         a file's facts; layouts are recognised by their fields
 bundled_facts      the facts written for this package
+bundled_wordings   how else one asks for what they are about, by relation
+bundled_foils      how one asks for anything else
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from importlib import resources
 from itertools import count, islice
 from pathlib import Path
@@ -55,11 +58,11 @@ class FactList(list[Fact]):
 def read_facts(path: str | Path) -> FactList:
     """Read facts from a CSV, JSON or JSONL file.
 
-    CSV needs the columns prompt, subject and target, and may have truth, relation, paraphrases
-    (separated by ``|``) and neighbors (``prompt => answer``, separated by ``|``). JSON is a list
-    of objects with the fields of `Fact`, JSONL one object a line. Prompts may hold line breaks, in
-    CSV within quotes; one that ends in a line break keeps it. Records of CounterFact (the
-    original layout and the flat one) and zsRE are recognised by their fields.
+    CSV needs the columns prompt, subject and target, and may have truth, relation, paraphrases and
+    wordings (separated by ``|``) and neighbors (``prompt => answer``, separated by ``|``). JSON is
+    a list of objects with the fields of `Fact`, JSONL one object a line. Prompts may hold line
+    breaks, in CSV within quotes; one that ends in a line break keeps it. Records of CounterFact
+    (the original layout and the flat one) and zsRE are recognised by their fields.
 
     Parameters
     ----------
@@ -139,6 +142,40 @@ def bundled_facts(relation: str | None = None) -> list[Fact]:
     return chosen
 
 
+@dataclass(frozen=True)
+class Wordings:
+    """How one asks for a relation, each text with one ``{}`` where the subject stands.
+
+    Attributes
+    ----------
+    prompts : tuple of str
+        What the answer goes on from.
+    questions : tuple of str
+        What a user of a chat asks.
+    """
+
+    prompts: tuple[str, ...]
+    questions: tuple[str, ...]
+
+
+@cache
+def bundled_wordings() -> Mapping[str, Wordings]:
+    """How else one asks for the relations of `bundled_facts`, by their names."""
+    text = resources.files("coachhook_viz.data").joinpath("wordings.json").read_text("utf-8")
+    return {
+        relation: Wordings(tuple(known["prompts"]), tuple(known["questions"]))
+        for relation, known in json.loads(text).items()
+    }
+
+
+@cache
+def bundled_foils() -> Wordings:
+    """Prompts and questions about any subject, most of which ask for something else than a fact."""
+    text = resources.files("coachhook_viz.data").joinpath("foils.json").read_text("utf-8")
+    foils = json.loads(text)
+    return Wordings(tuple(foils["prompts"]), tuple(foils["questions"]))
+
+
 def _csv_records(text: str) -> list[dict[str, Any]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), restkey=_SURPLUS, strict=True)
     columns = set(reader.fieldnames or ())
@@ -191,11 +228,12 @@ def _own(record: dict[str, Any]) -> Fact:
     if _SURPLUS in record:
         raise ValueError("it has more cells than columns; put quotes around texts with commas")
     values = {name: record[name] for name in _FIELDS if record.get(name) is not None}
-    for name in ("paraphrases", "neighbors"):
+    for name in ("paraphrases", "neighbors", "wordings"):
         if isinstance(values.get(name), str) and "<|" in values[name]:
             raise ValueError(f"{name}: it holds '<|', but in a cell | separates texts; use JSON")
-    if isinstance(values.get("paraphrases"), str):  # a CSV cell
-        values["paraphrases"] = [p.strip() for p in values["paraphrases"].split("|") if p.strip()]
+    for name in ("paraphrases", "wordings"):
+        if isinstance(values.get(name), str):  # a CSV cell
+            values[name] = [p.strip() for p in values[name].split("|") if p.strip()]
     if isinstance(values.get("neighbors"), str):
         pairs = [pair.partition("=>") for pair in values["neighbors"].split("|") if pair.strip()]
         values["neighbors"] = [(p.strip(), answer.strip() or None) for p, _, answer in pairs]
@@ -219,6 +257,7 @@ def _with_plain_breaks(fact: Fact) -> Fact:
         prompt=plain(fact.prompt),
         paraphrases=tuple(map(plain, fact.paraphrases)),
         neighbors=tuple(Neighbor(plain(n.prompt), n.answer) for n in fact.neighbors),
+        wordings=tuple(map(plain, fact.wordings)),
     )
 
 

@@ -73,6 +73,7 @@ def fact_source(fact: Fact, indent: int = 0) -> str:
             n.prompt if n.answer is None else (n.prompt, n.answer) for n in fact.neighbors
         ),
         "relation": fact.relation,
+        "wordings": fact.wordings,
     }
     parts += [(f"{name}=", value) for name, value in named.items() if value]
     return _bracketed("cv.Fact(", parts, ")", indent)
@@ -116,8 +117,9 @@ def _load(lm: LanguageModel) -> str:
 def _session(lm: LanguageModel, config: EditConfig, moments: bool) -> list[str]:
     with warnings.catch_warnings(record=True) as guesses:
         warnings.simplefilter("always")
-        known = EditConfig.for_model(lm)
-    changes = {
+        own = {"scope": config.scope} if config.scope == "two-key" else {}
+        known = EditConfig.for_model(lm, **own)
+    changes = own | {
         field.name: getattr(config, field.name)
         for field in fields(config)
         if getattr(config, field.name) != getattr(known, field.name)

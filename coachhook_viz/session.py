@@ -32,6 +32,7 @@ from coachhook_viz.editing.progress import (
     ProgressCallback,
     Watch,
 )
+from coachhook_viz.editing.scopes import SCOPES
 from coachhook_viz.editing.state import EditState, Round
 from coachhook_viz.editing.tokens import FirstTokenWarning, sample_contexts
 from coachhook_viz.editing.update import PreservedKeys
@@ -108,10 +109,10 @@ class Session(Asking, Measuring):
             if config.context_templates is None:
                 config = replace(config, context_templates=sample_contexts(lm, watch))
             if moments is None:
-                moments = cached_moments(lm, config.layers, watch)
-        check_moments(moments, lm, config.layers)
+                moments = cached_moments(lm, config.keyed_layers, watch)
+        check_moments(moments, lm, config.keyed_layers)
         self.moments = given
-        moments = {layer: moments[layer].to(lm.device) for layer in config.layers}
+        moments = {layer: moments[layer].to(lm.device) for layer in config.keyed_layers}
         self.lm = lm
         self.config = config
         self._id = uuid4().hex
@@ -363,7 +364,10 @@ class Session(Asking, Measuring):
         history, state, watch = self._history, self._state, Watch(progress, cancel)
         self._keep(history, state)  # fail now rather than after the work
         warn_of_repeats(facts, state.rounds, stacklevel=2)
-        preserved = self._preserved.after(self.rounds[: self.position])
+        if SCOPES[state.config.scope].by_fact:
+            preserved = self._preserved.base  # no edit can reach another one's keys
+        else:
+            preserved = self._preserved.after(self.rounds[: self.position])
         round_ = edit_round(self.lm, state, facts, preserved, watch)
         if self._history is not history:
             raise RuntimeError("the session was changed while a round was computed on top of it")

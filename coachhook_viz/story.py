@@ -60,7 +60,7 @@ class Seen:
     def of(cls, scope: Scope) -> Seen:
         """What is to be seen of a reading, which itself is large."""
         scores: list[list[float]] = scope.scores.tolist()
-        match = scope.kind == "match"
+        match = scope.matches
         lowest = 0.0 if match else float(scope.scores.min())
         highest = max(1.0 if match else scope.ceiling, float(scope.scores.max()), lowest + 1e-9)
         return cls(

@@ -217,7 +217,7 @@ def test_a_sessions_folder_holds_what_the_page_says(tmp_path: Path) -> None:
     rounds = section(text, f"### session.json, schema {schema()}").split("A round in it:")[1]
     assert list(table(rounds, "field")) == list(content["rounds"][0])
     tensors = load_file(tmp_path / "session" / "round-0001.safetensors")
-    shapes = {"b": 2, "d_model": lm.d_model, "d_key": lm.d_key}
+    shapes = {"b": 2, "c": 2, "d_model": lm.d_model, "d_key": lm.d_key}
     said = {
         name.replace("l.", f"{layer}."): tuple(
             shapes[axis] for axis in re.findall(r"\w+", cells[0])

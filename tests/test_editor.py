@@ -8,9 +8,10 @@ from plain import plain_round
 from tiny import FAMILIES, LAYERS, tiny_config, tiny_facts, tiny_model, tiny_moments, tiny_session
 
 from coachhook_viz import Fact
-from coachhook_viz.editing import values
+from coachhook_viz.editing import suffixes, values
 from coachhook_viz.editing.forward import Batch, run_to
 from coachhook_viz.editing.progress import Progress
+from coachhook_viz.editing.scope import CALIBRATION_MARGIN
 from coachhook_viz.editing.tokens import prepare
 
 
@@ -50,7 +51,7 @@ def test_facts_that_stop_early_do_not_move_on() -> None:
 def test_chunks_bound_memory_and_change_nothing(monkeypatch) -> None:
     whole = tiny_session(tiny_model(lead="He ")).apply(tiny_facts())
     monkeypatch.setattr(values, "_CHUNK_TOKENS", {"cpu": 20})
-    monkeypatch.setattr(values, "_BATCH_OVERHEAD", 0)
+    monkeypatch.setattr(suffixes, "_BATCH_OVERHEAD", 0)
     steps: list[Progress] = []
     parts = tiny_session(tiny_model(lead="He ")).apply(tiny_facts(), progress=steps.append)
     assert difference(parts.targets, whole.targets) < 1e-5
@@ -89,6 +90,27 @@ def test_round_closes_in_on_its_targets(family: str, scope: str) -> None:
                 session.lm, Batch.of([tokens.bare.ids], session.lm.device), LAYERS[-1]
             )
         assert difference(states[0, tokens.bare.subject_last].double(), round_.targets[i]) < 0.3
+
+
+def test_a_fact_that_is_known_already_sets_no_threshold() -> None:
+    """It has nothing to write: its z-scores are of rounding, or of the others of its round."""
+    lm = tiny_model(lead="He ")
+    started = tiny_session(lm, steps=1).apply(tiny_facts()).losses
+    session = tiny_session(lm, stop_loss=statistics.median(started), alpha=9.0)
+    round_ = session.apply(tiny_facts())
+    known = [loss < statistics.median(started) for loss in started]
+    for layer, alpha in round_.alphas.items():
+        peaks = round_.peaks[layer]
+        assert peaks.isinf().tolist() == known
+        assert alpha == pytest.approx(float(peaks.min()) - CALIBRATION_MARGIN)
+    lowered = session.drift().dropna(subset="fact")
+    assert (
+        not lowered[lowered["metric"] == "alpha"]["fact"]
+        .isin([fact_id for fact_id, holds in enumerate(known) if holds])
+        .any()
+    )
+    all_known = tiny_session(lm, stop_loss=1e3, alpha=9.0).apply(tiny_facts())
+    assert set(all_known.alphas.values()) == {9.0}
 
 
 def test_progress_counts_every_stage() -> None:

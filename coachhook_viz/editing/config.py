@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 
 from coachhook_viz.models import LanguageModel
 
-ScopeKind = Literal["zscore", "match", "off"]
+SiteKind = Literal["subject", "answer"]
+ScopeKind = Literal["zscore", "match", "two-key", "off"]
 Calibration = Literal["edited", "base"]
 ContextTemplates = tuple[tuple[str, ...], ...]
 OPTIMISATION = (
@@ -35,17 +36,25 @@ class EditConfig:
     steps : int
         Forward passes of the target optimisation, the last one without a step.
     learning_rate, weight_decay, kl_weight, clamp_factor, stop_loss : float
-        Adam's rate; weight of ‖δ‖/‖h‖²; weight of the KL term; bound of ‖δ‖ in units of ‖h‖;
-        loss below which a fact stops.
+        Adam's rate; weight of ‖δ‖/‖h‖²; weight of the KL term, which the answer site does not
+        have; bound of ‖δ‖ in units of ‖h‖; loss below which a fact stops.
     context_templates : groups of prefixes or None
         ``(("{}",), ("He left. {}", ...))``. None: sampled from the model once, fixed seed.
     calibration : {"edited", "base"}
         Each layer's threshold as soon as it is updated, from what it sees with the hooks on; or
         (published) all of them at the end, from the bare model.
-    scope : {"zscore", "match", "off"}
-        Where the hook speaks: published z-score rule, this project's match rule, every token.
+    scope : {"zscore", "match", "two-key", "off"}
+        Where the hook speaks: published z-score rule, this project's match rule, its two-key
+        rule, every token.
     match_threshold : float
-        τ of the match scope.
+        τ of the match scope; τ_r, what a relation key needs, of the two-key scope.
+    site : {"subject", "answer"}
+        Which token an edit is written at: the subject's last one, which moves the whole subject,
+        or the prompt's last one, which moves one relation. Only the latter has two keys.
+    subject_layer : int or None
+        A block before `layers`, where the two-key scope looks for a fact's subject.
+    subject_threshold : float
+        τ_s, the match that opens a fact there.
 
     Raises
     ------
@@ -66,6 +75,9 @@ class EditConfig:
     calibration: Calibration = "edited"
     scope: ScopeKind = "zscore"
     match_threshold: float = 0.5
+    site: SiteKind = "subject"
+    subject_layer: int | None = None
+    subject_threshold: float = 0.5
 
     def __post_init__(self) -> None:
         try:
@@ -83,12 +95,16 @@ class EditConfig:
             self._require(name, lambda value: value >= 0, "zero or more")
         self._require("steps", lambda value: value >= 1, "1 or more")
         self._require("alpha", lambda value: True, "a number")
-        self._require("match_threshold", lambda value: 0 < value <= 1, "in (0, 1]")
-        for name, allowed in (("calibration", Calibration), ("scope", ScopeKind)):
+        for name in ("match_threshold", "subject_threshold"):
+            self._require(name, lambda value: 0 < value <= 1, "in (0, 1]")
+        for name, allowed in (
+            ("calibration", Calibration), ("scope", ScopeKind), ("site", SiteKind),
+        ):  # fmt: skip
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}: use one of {get_args(allowed)}"
                 )
+        self._check_keys()
         if self.context_templates is not None:
             groups = tuple(tuple(group) for group in self.context_templates)
             object.__setattr__(self, "context_templates", groups)
@@ -99,6 +115,36 @@ class EditConfig:
                     "context_templates: groups of texts that each end in their only '{}', the very"
                     f" first one the bare '{{}}'; got {bad or self.context_templates!r}"
                 )
+
+    def _check_keys(self) -> None:
+        """The two-key scope needs the answer site, and a layer to look for the subject at."""
+        layer = self.subject_layer
+        if layer is not None:
+            self._require("subject_layer", lambda value: value == int(value), "a whole number")
+            if not 0 <= layer < self.layers[0]:
+                raise ValueError(
+                    f"subject_layer is {layer}: it must be a block before the first of layers,"
+                    f" {self.layers[0]}"
+                )
+        if self.scope != "two-key":
+            return
+        if self.site != "answer":
+            raise ValueError(
+                "scope='two-key' needs site='answer': edits at the subject have no relation key."
+                " EditConfig.for_model(lm, scope='two-key') gives both"
+            )
+        if layer is None:
+            raise ValueError(
+                "scope='two-key' needs subject_layer, the block where it looks for a subject"
+            )
+
+    @property
+    def keyed_layers(self) -> tuple[int, ...]:
+        """All layers that keys are taken at: the hooked ones and, if there is one, the subject's.
+
+        Each needs its moment C0.
+        """
+        return self.layers if self.subject_layer is None else (self.subject_layer, *self.layers)
 
     def _require(self, name: str, holds: Any, wanted: str) -> None:
         value = getattr(self, name)
@@ -116,7 +162,8 @@ class EditConfig:
             Looked up by the last part of its name; for an unknown one the layers are a guess
             (four from an eighth of its depth, where published settings lie) and a warning says so.
         **changes
-            Any field of `EditConfig`.
+            Any field of `EditConfig`. ``scope="two-key"`` brings the answer site and layers for
+            it, and ``site="answer"`` the two-key scope.
 
         Raises
         ------
@@ -128,11 +175,13 @@ class EditConfig:
         unknown = set(changes) - {field.name for field in fields(cls)}
         if unknown:
             raise TypeError(f"EditConfig has no setting {', '.join(sorted(unknown))}")
-        settings = _known_settings(lm.name)
+        if changes.get("site") == "answer":
+            changes = {"scope": "two-key", **changes}
+        two_keys = changes.get("scope") == "two-key"
+        settings = _known_settings(lm.name, _TWO_KEY if two_keys else _KNOWN)
         if settings is None:
-            first = max(0, min(lm.n_layers // 8, lm.n_layers - 5))
-            layers = tuple(range(first, max(first + 1, min(first + 4, lm.n_layers - 1))))
-            settings = {"layers": layers, "covariance_weight": 15000.0}
+            settings = {**(_guess_two_key if two_keys else _guess)(lm.n_layers)}
+            layers = settings["layers"]
             if not {"layers", "covariance_weight"} <= set(changes):
                 warnings.warn(
                     f"no settings are known for {lm.name!r}: layers {layers} and covariance weight"
@@ -149,6 +198,21 @@ class EditConfig:
             raise ValueError(
                 f"layers {self.layers}: {lm.name} has blocks 0 to {lm.n_layers - 1} only"
             )
+
+
+def _guess(blocks: int) -> dict[str, Any]:
+    """Four layers from an eighth of the depth, where published settings lie."""
+    first = max(0, min(blocks // 8, blocks - 5))
+    layers = tuple(range(first, max(first + 1, min(first + 4, blocks - 1))))
+    return {"layers": layers, "covariance_weight": 15000.0}
+
+
+def _guess_two_key(blocks: int) -> dict[str, Any]:
+    """Subjects at a tenth of the depth, relations at three quarters, as in the bundled model."""
+    layer = max(1, min(round(0.73 * blocks), blocks - 2))
+    known = next(iter(_TWO_KEY.values()))
+    subject = min(blocks // 10, layer - 1)
+    return {**known, "layers": (layer,), "covariance_weight": 15000.0, "subject_layer": subject}
 
 
 # Written prefixes in one group: the bare prompt weighs a sixth, not a half, and paraphrases gain.
@@ -185,6 +249,25 @@ _KNOWN: dict[str, dict[str, Any]] = {
 }
 
 
-def _known_settings(name: str) -> dict[str, Any] | None:
+# Of the two-key scope, found by benchmarks/two_key.py on facts that its table does not show.
+_TWO_KEY: dict[str, dict[str, Any]] = {
+    r"smollm2-135m.*": {
+        "site": "answer",
+        "layers": (22,),
+        "subject_layer": 3,
+        "subject_threshold": 0.58,
+        "match_threshold": 0.5,
+        "covariance_weight": 300.0,
+        "learning_rate": 0.8,
+        "weight_decay": 0.0,
+        "kl_weight": 0.0,
+        "clamp_factor": 1.5,
+        "stop_loss": 0.02,
+        "context_templates": (_WRITTEN_CONTEXTS,),
+    },
+}
+
+
+def _known_settings(name: str, table: dict[str, dict[str, Any]] = _KNOWN) -> dict[str, Any] | None:
     short = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
-    return next((known for pattern, known in _KNOWN.items() if re.fullmatch(pattern, short)), None)
+    return next((known for pattern, known in table.items() if re.fullmatch(pattern, short)), None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,10 +18,12 @@ from torch import Tensor
 
 from coachhook_viz.editing.config import OPTIMISATION, EditConfig
 from coachhook_viz.editing.forward import Batch, Relay
-from coachhook_viz.editing.hooks import attached
+from coachhook_viz.editing.hooks import Hook, attached
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.scope import CALIBRATION_MARGIN, ceiling, threshold, z_scores
-from coachhook_viz.editing.state import EditState, Factors, LayerState, Round
+from coachhook_viz.editing.scopes import SCOPES
+from coachhook_viz.editing.sites import SITES
+from coachhook_viz.editing.state import EditState, Factors, Keys, LayerState, Round
 from coachhook_viz.editing.tokens import (
     FactTokens,
     FirstTokenWarning,
@@ -31,6 +33,7 @@ from coachhook_viz.editing.tokens import (
 )
 from coachhook_viz.editing.update import woodbury
 from coachhook_viz.editing.values import Targets, optimise_targets
+from coachhook_viz.editing.wordings import foil_keys, worded
 from coachhook_viz.facts import Fact, FactError, Problem, find_problems, validate
 from coachhook_viz.models import LanguageModel
 
@@ -66,7 +69,8 @@ def edit_round(
     Returns
     -------
     Round
-        Not numbered yet: its facts count from 0.
+        Not numbered yet: its facts count from 0. At the answer site they have the wordings that
+        they were edited with.
 
     Raises
     ------
@@ -83,11 +87,18 @@ def edit_round(
     started = time.perf_counter()
     config = state.config
     tokens = check(lm, config, facts)
+    facts = worded(lm, SITES[config.site], facts)
 
     with attached(lm, {}):  # whatever else hangs on the model is silent meanwhile
         targets = optimise_targets(lm, state.hook_layers(lm.dtype), tokens, config, watch)
-        _check_finite(targets, facts)
-        factors, alphas, peaks = spread(lm, state, tokens, targets.states, preserved, watch)
+        _check_finite(targets, tokens, facts)
+        subjects = subject_keys(lm, config, tokens, preserved)
+        foils = None
+        if SCOPES[config.scope].by_fact:
+            foils = foil_keys(lm, config.layers, facts, tokens)
+        factors, alphas, peaks = spread(
+            lm, state, tokens, targets.states, preserved, watch, targets.known, subjects, foils
+        )
     _warn_of_wide_scope(state, alphas, facts, tokens)
     return Round(
         facts=tuple(facts),
@@ -99,11 +110,12 @@ def edit_round(
         losses=targets.losses,
         seconds=time.perf_counter() - started,
         settings={name: getattr(config, name) for name in OPTIMISATION},
+        subjects=subjects,
     )
 
 
 def check(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> list[FactTokens]:
-    """Tokenise a batch, or name all that is wrong with it.
+    """Tokenise a batch, with the wordings that it is edited with, or name all that is wrong.
 
     Raises
     ------
@@ -112,13 +124,15 @@ def check(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> list[
     """
     problems: list[Problem] = []
     tokens: list[FactTokens] = []
+    site = SITES[config.site]
+    facts = worded(lm, site, facts)
     try:
         validate(facts)
     except FactError as error:
         problems += error.problems
     if not find_problems(facts):
         try:
-            tokens = prepare(lm, facts, config.context_templates or (("{}",),))
+            tokens = prepare(lm, facts, config.context_templates or (("{}",),), site)
         except FactError as error:
             problems += error.problems
     if problems:
@@ -127,7 +141,9 @@ def check(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> list[
 
 
 def bare_keys(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> dict[int, Tensor]:
-    """Keys (d_key, b) of `facts` at every hooked layer of the unedited model.
+    """Keys (d_key, b) of the prompts of `facts` at every layer in use, in the unedited model.
+
+    Those of subjects at the subject layer, if there is one; else of what an edit is written at.
 
     Raises
     ------
@@ -136,13 +152,21 @@ def bare_keys(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> d
     """
     with warnings.catch_warnings(), attached(lm, {}):
         warnings.simplefilter("ignore", FirstTokenWarning)
-        tokens = prepare(lm, facts, config.context_templates or (("{}",),))
+        site = replace(SITES[config.site], takes_wordings=False)
+        tokens = prepare(lm, facts, config.context_templates or (("{}",),), site)
         contexts = _relays(lm, [prompt for fact in tokens for prompt in fact.contexts])
-        return {layer: _mean_keys(tokens, contexts, layer) for layer in config.layers}
+        return {
+            layer: _mean_keys(
+                tokens, contexts, layer, _subject if layer == config.subject_layer else _edited
+            )
+            for layer in config.keyed_layers
+        }
 
 
-def _check_finite(targets: Targets, facts: Sequence[Fact]) -> None:
-    finite = targets.states.isfinite().all(1) & torch.tensor(targets.losses).isfinite()
+def _check_finite(targets: Targets, columns: Sequence[FactTokens], facts: Sequence[Fact]) -> None:
+    finite = torch.tensor(targets.losses).isfinite()
+    for column, state in zip(columns, targets.states, strict=True):
+        finite[column.fact] &= bool(state.isfinite().all())
     problems = [
         Problem(
             index,
@@ -163,10 +187,8 @@ def _warn_of_wide_scope(
     tokens: Sequence[FactTokens],
 ) -> None:
     low = min(alphas.values())
-    if state.config.scope == "zscore" and low < _WIDE <= min(state.alphas.values()):
-        count, text = min(
-            (len(t.bare.ids), fact.text) for t, fact in zip(tokens, facts, strict=True)
-        )
+    if SCOPES[state.config.scope].calibrated and low < _WIDE <= min(state.alphas.values()):
+        count, text = min((len(t.bare.ids), facts[t.fact].text) for t in tokens)
         warnings.warn(
             f"α fell to {low:.2f}, and it never rises: from now on much of every prompt is in"
             f" scope. The round's shortest prompt, {text!r}, has {count} tokens, where no z-score"
@@ -177,70 +199,129 @@ def _warn_of_wide_scope(
         )
 
 
+def subject_keys(
+    lm: LanguageModel,
+    config: EditConfig,
+    columns: Sequence[FactTokens],
+    preserved: Mapping[int, Tensor],
+) -> Keys | None:
+    """Subject keys of a batch at the configuration's subject layer; None where it has none.
+
+    A fact's key is the mean over all its prompts in all contexts. Its direction is ``P k``, for
+    itself: facts of one subject are to open together, not to be told apart.
+    """
+    layer = config.subject_layer
+    if layer is None:
+        return None
+    prompts = [(column.fact, prompt) for column in columns for prompt in column.contexts]
+    relays = _relays(lm, [prompt for _, prompt in prompts])
+    keys = _in_order([(rows, _at(r.advance(layer), map(_subject, p))) for rows, p, r in relays])
+    owners = torch.tensor([fact for fact, _ in prompts], device=keys.device)
+    mean = torch.stack([keys[owners == fact].mean(0) for fact in owners.unique()], dim=1)
+    return Keys(preserved[layer] @ mean, mean)
+
+
 def spread(
     lm: LanguageModel,
     state: EditState,
-    facts: Sequence[FactTokens],
+    columns: Sequence[FactTokens],
     targets: Tensor,
     preserved: Mapping[int, Tensor],
     watch: Watch,
+    known: Sequence[bool] = (),
+    subjects: Keys | None = None,
+    foils: Mapping[int, Sequence[Tensor]] | None = None,
 ) -> tuple[dict[int, Factors], dict[int, float], dict[int, Tensor]]:
     """Factors of every hooked layer, first to last, their thresholds, and the peaks that set them.
 
     Each layer takes its share of what is still missing to z: ``R = (z − h_L) / (n − i)``,
-    ``A = (C + K Kᵀ)⁻¹ K``.
+    ``A = (C + K Kᵀ)⁻¹ K``. Where each fact adds only its own columns, K holds its keys, and C also
+    preserves those of its foils; else K holds the keys of the batch.
 
     With ``calibration="edited"`` its threshold is set at once, on what it sees with the hooks
     before it on. So every edit prompt of the round is in scope at every hooked layer, and the
     layers to come see what this one already gives. The published order, ``calibration="base"``,
     sets all thresholds at the end, on the bare model; where the old ones are above what a short
-    prompt can reach, the layers do not see each other and together overshoot z.
+    prompt can reach, the layers do not see each other and together overshoot z. A fact that is
+    `known` has nothing to write, so its z-scores are of something else and set no threshold.
     """
-    config, dtype = state.config, lm.dtype
+    config, dtype, scope = state.config, lm.dtype, SCOPES[state.config.scope]
+    owners = tuple(column.fact for column in columns)
+    firsts = [owners.index(fact) for fact in range(owners[-1] + 1)]  # columns of the prompts
     layers: dict[int, LayerState] = dict(state.layers)
-    hooks = {layer: layers[layer].temporary(dtype) for layer in layers} if state.rounds else {}
-    contexts = _relays(lm, [prompt for fact in facts for prompt in fact.contexts])
-    bare = _relays(lm, [fact.bare for fact in facts])
+    hooks: dict[int, Hook] = {}
+    if state.rounds:
+        hooks = {layer: scope.temporary(layers[layer], config, dtype) for layer in layers}
+    if subjects is not None:
+        earlier = [round_.subjects for round_ in state.rounds if round_.subjects is not None]
+        hooks |= scope.before([*earlier, subjects], config, dtype)
+    again = hooks.keys() - layers.keys()
+    contexts = _relays(lm, [prompt for column in columns for prompt in column.contexts], again)
+    bare = _relays(lm, [column.bare for column in columns], again)
     factors: dict[int, Factors] = {}
     peaks: dict[int, Tensor] = {}
+    nothing = torch.tensor(known or [False] * len(firsts))
+
+    def peaks_of(relays: _Relays, layer: int, at: LayerState) -> Tensor:
+        found = _peaks(relays, layer, at.delta_weight.to(dtype))[firsts]
+        return found.masked_fill(nothing, torch.inf)
+
     for i, layer in enumerate(config.layers):
         watch("layers", i, len(config.layers))
         with attached(lm, hooks):
-            keys = _mean_keys(facts, contexts, layer)  # (d_key, b)
-            reached = _subject_states(bare, layer, config.layers[-1])  # (b, d_model)
-        residuals = (targets - reached).T / (len(config.layers) - i)  # (d_model, b)
-        directions, _ = woodbury(preserved[layer], keys)  # (d_key, b)
-        factors[layer] = Factors(residuals, directions, keys)
+            keys = _mean_keys(columns, contexts, layer)  # (d_key, columns)
+            reached = _edited_states(bare, layer, config.layers[-1])  # (columns, d_model)
+        residuals = (targets - reached).T / (len(config.layers) - i)  # (d_model, columns)
+        if foils is None:
+            directions, _ = woodbury(preserved[layer], keys)  # (d_key, columns)
+        else:
+            of_facts = keys.split([owners.count(fact) for fact in range(len(firsts))], dim=1)
+            directions = torch.cat(
+                [
+                    woodbury(woodbury(preserved[layer], foil)[1], own)[0]
+                    for foil, own in zip(foils[layer], of_facts, strict=True)
+                ],
+                dim=1,
+            )
+        factors[layer] = Factors(residuals, directions, keys, owners)
         updated = layers[layer].then(factors[layer], layers[layer].alpha)
         if config.calibration == "edited":
             with attached(lm, hooks):
-                peaks[layer] = _peaks(bare, layer, updated.delta_weight.to(dtype))
+                peaks[layer] = peaks_of(bare, layer, updated)
             alpha = threshold(updated.alpha, peaks[layer], CALIBRATION_MARGIN)
             updated = replace(updated, alpha=alpha)
         layers[layer] = updated
-        hooks[layer] = updated.validated(dtype, config.scope, config.match_threshold)
+        hooks[layer] = scope.validated(updated, config, dtype)
     if config.calibration == "base":
-        bare = _relays(lm, [fact.bare for fact in facts])
+        bare = _relays(lm, [column.bare for column in columns])
         for layer, updated in layers.items():
-            peaks[layer] = _peaks(bare, layer, updated.delta_weight.to(dtype))
+            peaks[layer] = peaks_of(bare, layer, updated)
             alpha = threshold(updated.alpha, peaks[layer], margin=0.0)
             layers[layer] = replace(updated, alpha=alpha)
     return factors, {layer: updated.alpha for layer, updated in layers.items()}, peaks
 
 
-_Relays = Sequence[tuple[Sequence[int], Sequence[int], Relay]]
-"""Batches of prompts: the prompts' places, their subjects' last tokens, and the passes."""
+_Relays = Sequence[tuple[Sequence[int], Sequence[Prompt], Relay]]
+"""Batches of prompts: the prompts' places, the prompts, and the passes over them."""
 
 
-def _relays(lm: LanguageModel, prompts: Sequence[Prompt]) -> _Relays:
+def _relays(lm: LanguageModel, prompts: Sequence[Prompt], again: Iterable[int] = ()) -> _Relays:
     return [
         (
             rows,
-            [prompts[row].subject_last for row in rows],
-            Relay(lm, Batch.of([prompts[row].ids for row in rows], lm.device)),
+            [prompts[row] for row in rows],
+            Relay(lm, Batch.of([prompts[row].ids for row in rows], lm.device), again),
         )
         for rows in length_batches([len(prompt.ids) for prompt in prompts], _BATCH_OVERHEAD)
     ]
+
+
+def _subject(prompt: Prompt) -> int:
+    return prompt.subject_last
+
+
+def _edited(prompt: Prompt) -> int:
+    return prompt.edited
 
 
 def _in_order(found: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
@@ -250,30 +331,40 @@ def _in_order(found: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
     return values[order.argsort().to(values.device)]
 
 
-def _mean_keys(facts: Sequence[FactTokens], contexts: _Relays, layer: int) -> Tensor:
-    """Keys (d_key, b): mean over groups of the mean over a group's contexts."""
-    keys = _in_order([(rows, _at(relay.advance(layer), last)) for rows, last, relay in contexts])
-    sizes = [[len(group) for group in fact.groups] for fact in facts]
-    of_facts = keys.split([sum(groups) for groups in sizes])
+def _mean_keys(
+    columns: Sequence[FactTokens],
+    contexts: _Relays,
+    layer: int,
+    place: Callable[[Prompt], int] = _edited,
+) -> Tensor:
+    """Keys (d_key, columns): mean over groups of the mean over a group's contexts."""
+    keys = _in_order(
+        [
+            (rows, _at(relay.advance(layer), map(place, prompts)))
+            for rows, prompts, relay in contexts
+        ]
+    )
+    sizes = [[len(group) for group in column.groups] for column in columns]
+    of_columns = keys.split([sum(groups) for groups in sizes])
     means = [
-        torch.stack([group.mean(0) for group in of_fact.split(groups)]).mean(0)
-        for of_fact, groups in zip(of_facts, sizes, strict=True)
+        torch.stack([group.mean(0) for group in of_column.split(groups)]).mean(0)
+        for of_column, groups in zip(of_columns, sizes, strict=True)
     ]
     return torch.stack(means, dim=1)
 
 
-def _subject_states(bare: _Relays, layer: int, block: int) -> Tensor:
-    """Output (b, d_model) of `block` at the subject's last token of the bare prompts."""
+def _edited_states(bare: _Relays, layer: int, block: int) -> Tensor:
+    """Output (columns, d_model) of `block` at the edited token of the bare prompts."""
     found = []
-    for rows, last, relay in bare:
+    for rows, prompts, relay in bare:
         relay.advance(layer)
-        found.append((rows, _at(relay.states(block), last)))
+        found.append((rows, _at(relay.states(block), map(_edited, prompts))))
     return _in_order(found)
 
 
-def _at(values: Tensor, last: Sequence[int]) -> Tensor:
-    """Of (B, T, d), the token `last` of each row, in float64."""
-    return values[torch.arange(len(last)), torch.tensor(last)].double()
+def _at(values: Tensor, places: Iterable[int]) -> Tensor:
+    """Of (B, T, d), one token of each row, in float64."""
+    return values[torch.arange(len(values)), torch.tensor(list(places))].double()
 
 
 def _peaks(relays: _Relays, layer: int, delta_weight: Tensor) -> Tensor:

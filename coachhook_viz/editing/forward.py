@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -95,14 +96,24 @@ class Relay:
 
     While hooks change only at the block it stands at and after it, running on from there gives
     what running from the start would.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+    batch : Batch
+    again : iterable of int
+        Layers whose down projections are run again on what they saw, for the sake of their hooks,
+        when the blocks that hold them are passed over.
     """
 
-    def __init__(self, lm: LanguageModel, batch: Batch) -> None:
+    def __init__(self, lm: LanguageModel, batch: Batch, again: Iterable[int] = ()) -> None:
         self.mask = batch.mask
         self._lm = lm
         self._batch = batch
         self._block = 0
         self._entry: Any = None  # output of the block before; None at the first
+        self._again = tuple(again)
+        self._saw: dict[int, Tensor] = {}
 
     def advance(self, block: int) -> Tensor:
         """Go on to `block` and stand there; the keys (B, T, d_key) of its down projection."""
@@ -112,7 +123,8 @@ class Relay:
                 before = self._lm.blocks[block - 1]
                 handle = before.register_forward_hook(lambda m, args, output: passed.append(output))
                 stack.callback(handle.remove)
-            _, keys = self._run(block, [block])
+            _, keys = self._run(block, [block, *(at for at in self._again if at < block)])
+        self._saw |= {layer: keys[layer] for layer in self._again if layer in keys}
         self._block, self._entry = block, passed[0] if passed else self._entry
         return keys[block]
 
@@ -122,9 +134,15 @@ class Relay:
 
     def _run(self, block: int, keys_of: list[int]) -> tuple[Tensor, dict[int, Tensor]]:
         with ExitStack() as stack:
-            for passed in self._lm.blocks[: self._block]:
-                stack.enter_context(replaced(passed, lambda *args, **kwargs: self._entry))
+            for number, passed in enumerate(self._lm.blocks[: self._block]):
+                stack.enter_context(replaced(passed, partial(self._hand_on, number)))
             return run_to(self._lm, self._batch, block, keys_of)
+
+    def _hand_on(self, number: int, *args: Any, **kwargs: Any) -> Any:
+        """What a block that is passed over gives: what stands at the end of all of them."""
+        if number in self._saw:
+            self._lm.down_projection(number)(self._saw[number])
+        return self._entry
 
 
 @contextmanager

@@ -6,6 +6,8 @@ read_scope     takes it
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 
@@ -13,8 +15,8 @@ import torch
 from torch import Tensor
 
 from coachhook_viz.editing.forward import Batch, run_to
-from coachhook_viz.editing.hooks import attached
-from coachhook_viz.editing.scope import Tokens, ceiling, z_scores
+from coachhook_viz.editing.hooks import RelationKeys, attached
+from coachhook_viz.editing.scope import NEVER, ceiling, z_scores
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import subject_last_token, tokenize
 from coachhook_viz.facts import Fact
@@ -35,17 +37,18 @@ class Scope:
     facts : tuple of Fact
         The F facts in force.
     kind : str
-        The rule in force: "zscore", "match" or "off".
+        The rule in force: "zscore", "match", "two-key" or "off".
     norms : Tensor
-        (L, T) ‖ΔW k‖.
+        (L, T) ‖ΔW k‖; under the two-key rule of what the facts that speak add.
     z : Tensor
         (L, T) z-scores of the norms over the prompt's tokens.
     alpha : Tensor
         (L,) thresholds.
     match : Tensor
         (L, F, T) how well each fact recognises its key, 1 at its own; (L, 0, T) with no facts.
+        Under the two-key rule: how well its relation is asked for; else the best of its columns.
     match_threshold : float
-        τ of the match rule.
+        τ of the match rule; τ_r of the two-key rule.
     in_scope : Tensor
         (L, T) bool, where the hook speaks under the rule in force.
     contributions : Tensor
@@ -53,6 +56,17 @@ class Scope:
         the facts.
     subject_last : int or None
         Place of the subject's last token among `tokens`; None where the prompt names no subject.
+    speaks : Tensor or None
+        (L, F, T) bool, which facts speak where under the two-key rule; None under others, where
+        all of ΔW speaks or nothing.
+    subject_layer : int or None
+        Where the two-key rule looks for subjects; None under others, as are the next three.
+    subject_threshold : float or None
+        τ_s of the two-key rule.
+    subject_match : Tensor or None
+        (F, T) how well each fact recognises its subject there, 1 at its own.
+    opened : tuple of (int or None), or None
+        By fact, the place among `tokens` from which on it is open; None of one that is not.
     """
 
     prompt: str
@@ -68,6 +82,11 @@ class Scope:
     in_scope: Tensor
     contributions: Tensor
     subject_last: int | None = None
+    speaks: Tensor | None = None
+    subject_layer: int | None = None
+    subject_threshold: float | None = None
+    subject_match: Tensor | None = None
+    opened: tuple[int | None, ...] | None = None
 
     @property
     def ceiling(self) -> float:
@@ -76,45 +95,28 @@ class Scope:
 
     @property
     def scores(self) -> Tensor:
-        """(L, T) what the rule in force judges: the best match of any fact, else the z-scores."""
-        return self.match.amax(1) if self.kind == "match" and self.facts else self.z
+        """(L, T) what the rule in force judges.
+
+        The best match of any fact, under the two-key rule of any open one; else the z-scores.
+        """
+        return _WORDS[self.kind].scores(self)
+
+    @property
+    def matches(self) -> bool:
+        """Whether `scores` are matches, 1 at a fact's own key, and not z-scores."""
+        return isinstance(_WORDS[self.kind], _Match)
 
     @property
     def layer_names(self) -> tuple[str, ...]:
         """Each hooked layer with the threshold that the rule in force compares with, if any."""
-        names = [f"layer {layer}" for layer in self.layers]
-        if self.kind == "zscore":
-            return tuple(f"{n} · α {float(a):.2f}" for n, a in zip(names, self.alpha, strict=True))
-        return tuple(
-            f"{n} · τ {self.match_threshold:.2f}" * (self.kind == "match") or n for n in names
-        )
+        bounds = _WORDS[self.kind].bounds(self)
+        return tuple(f"layer {at}{bound}" for at, bound in zip(self.layers, bounds, strict=True))
 
     def explain(self) -> str:
         """In plain words, why the hook speaks where it does, or why it cannot."""
         if not self.facts:
             return "No round is in force: nothing can be in scope."
-        hits = zip(self.tokens, self.in_scope.any(0), strict=True)
-        marked = [_quoted(token) for token, hit in hits if hit]
-        if marked:
-            return f"In scope at some layer: {', '.join(marked)}."
-        if self.kind == "match":
-            best = float(self.match.max())
-            return (
-                f"No token is in scope: the best match with any edited fact is {best:.2f},"
-                f" below τ {self.match_threshold:.2f}."
-            )
-        if self.ceiling < float(self.alpha.min()):
-            return (
-                f"{len(self.tokens)} tokens: no z-score can exceed {self.ceiling:.2f};"
-                f" α is {float(self.alpha.min()):.2f} or more, so the hook cannot speak here."
-            )
-        gap = self.z - self.alpha[:, None]
-        layer, token = divmod(int(gap.argmax()), len(self.tokens))
-        return (
-            f"No token is in scope: the closest is {_quoted(self.tokens[token])} at layer"
-            f" {self.layers[layer]} with z {float(self.z[layer, token]):.2f}"
-            f" below α {float(self.alpha[layer]):.2f}."
-        )
+        return _WORDS[self.kind].explain(self)
 
     def __str__(self) -> str:
         """Tokens down, layers across: the scores, ● where the hook speaks."""
@@ -151,9 +153,140 @@ class Scope:
         return f"{float(self.scores[row, column]):+.2f} {mark}"
 
     def _caption(self) -> str:
-        if self.kind == "match":
-            return f"Best match with any edited fact. {self.explain()}"
-        return f"z-scores, at most {self.ceiling:.2f} here. {self.explain()}"
+        return f"{_WORDS[self.kind].caption(self)} {self.explain()}"
+
+
+class _Words(ABC):
+    """How one rule's reading is put: what it judges, its thresholds, and why."""
+
+    @abstractmethod
+    def scores(self, of: Scope) -> Tensor:
+        """(L, T) what the rule judges."""
+
+    @abstractmethod
+    def bounds(self, of: Scope) -> list[str]:
+        """By layer, the threshold as it stands after the layer's name."""
+
+    @abstractmethod
+    def caption(self, of: Scope) -> str:
+        """What the scores are."""
+
+    @abstractmethod
+    def silent(self, of: Scope) -> str:
+        """Why no token is in scope."""
+
+    def explain(self, of: Scope) -> str:
+        """Why the hook speaks where it does, or nowhere."""
+        hits = zip(of.tokens, of.in_scope.any(0), strict=True)
+        marked = [_quoted(token) for token, hit in hits if hit]
+        return f"In scope at some layer: {', '.join(marked)}." if marked else self.silent(of)
+
+
+class _ZScore(_Words):
+    def scores(self, of: Scope) -> Tensor:
+        return of.z
+
+    def bounds(self, of: Scope) -> list[str]:
+        return [f" · α {float(alpha):.2f}" for alpha in of.alpha]
+
+    def caption(self, of: Scope) -> str:
+        return f"z-scores, at most {of.ceiling:.2f} here."
+
+    def silent(self, of: Scope) -> str:
+        if of.ceiling < float(of.alpha.min()):
+            return (
+                f"{len(of.tokens)} tokens: no z-score can exceed {of.ceiling:.2f};"
+                f" α is {float(of.alpha.min()):.2f} or more, so the hook cannot speak here."
+            )
+        gap = of.z - of.alpha[:, None]
+        layer, token = divmod(int(gap.argmax()), len(of.tokens))
+        return (
+            f"No token is in scope: the closest is {_quoted(of.tokens[token])} at layer"
+            f" {of.layers[layer]} with z {float(of.z[layer, token]):.2f}"
+            f" below α {float(of.alpha[layer]):.2f}."
+        )
+
+
+class _Off(_ZScore):
+    def bounds(self, of: Scope) -> list[str]:
+        return [""] * len(of.layers)
+
+
+class _Match(_Words):
+    def scores(self, of: Scope) -> Tensor:
+        return of.match.amax(1) if of.facts else of.z
+
+    def bounds(self, of: Scope) -> list[str]:
+        return [f" · τ {of.match_threshold:.2f}"] * len(of.layers)
+
+    def caption(self, of: Scope) -> str:
+        return "Best match with any edited fact."
+
+    def silent(self, of: Scope) -> str:
+        best = float(of.match.max())
+        return (
+            f"No token is in scope: the best match with any edited fact is {best:.2f},"
+            f" below τ {of.match_threshold:.2f}."
+        )
+
+
+class _TwoKeys(_Match):
+    def scores(self, of: Scope) -> Tensor:
+        if not of.facts or of.opened is None:
+            return torch.zeros_like(of.norms)
+        places = torch.arange(len(of.tokens))
+        shut = torch.stack(
+            [places < (len(of.tokens) if at is None else at) for at in of.opened]
+        )  # (F, T)
+        return of.match.masked_fill(shut, 0).amax(1)
+
+    def caption(self, of: Scope) -> str:
+        return "Best match with the relation of any open fact."
+
+    def explain(self, of: Scope) -> str:
+        assert of.speaks is not None
+        assert of.opened is not None
+        speaking = of.speaks.any(2).any(0).tolist()
+        said = [
+            f"{_seen(fact, at)}; the prompt asks for {_asked(fact)},"
+            f" {float(of.match[:, i][of.speaks[:, i]].max()):.2f}."
+            for i, (fact, at) in enumerate(zip(of.facts, of.opened, strict=True))
+            if speaking[i]
+        ]
+        return " ".join(said) or self.silent(of)
+
+    def silent(self, of: Scope) -> str:
+        assert of.subject_match is not None
+        assert of.opened is not None
+        seen = [i for i, at in enumerate(of.opened) if at is not None]
+        if not seen:
+            i = int(of.subject_match.amax(1).argmax())
+            return (
+                f"No edited subject is seen here: the best match, with “{of.facts[i].subject}”,"
+                f" is {float(of.subject_match[i].max()):.2f}, below τ {of.subject_threshold:.2f}."
+            )
+        best = {i: float(of.match[:, i, of.opened[i] :].max()) for i in seen}
+        i = max(best, key=best.__getitem__)
+        return (
+            f"{_seen(of.facts[i], of.opened[i])}, but nothing asks for {_asked(of.facts[i])}:"
+            f" the best match is {best[i]:.2f}, below τ {of.match_threshold:.2f}."
+        )
+
+
+def _seen(fact: Fact, at: int | None) -> str:
+    return f"“{fact.subject}” is seen at token {at}"
+
+
+def _asked(fact: Fact) -> str:
+    return f"its {fact.relation}" if fact.relation else f"what “{fact.text}” asks"
+
+
+_WORDS: Mapping[str, _Words] = {
+    "zscore": _ZScore(),
+    "match": _Match(),
+    "two-key": _TwoKeys(),
+    "off": _Off(),
+}
 
 
 def _quoted(token: str) -> str:
@@ -187,30 +320,43 @@ def read_scope(
     batch = Batch.of([ids], lm.device)
     horizon = torch.full_like(batch.ids, len(ids) - 1)
     hook_layers = state.hook_layers(lm.dtype)
-    with attached(lm, hook_layers):
-        _, keys = run_to(lm, batch, layers[-1], keys_of=layers)
-    norms, z, in_scope, match, contributions = [], [], [], [], []
+    first = config.subject_layer if config.subject_layer in hook_layers else None
+    wanted = layers if first is None else (first, *layers)
+    with attached(lm, hook_layers) as attachment:
+        _, keys = run_to(lm, batch, layers[-1], keys_of=wanted)
+    ran, facts = attachment.tokens, len(state.facts)
+    norms, z, in_scope, match, contributions, speaks = [], [], [], [], [], []
     for layer in layers:
-        outputs = keys[layer] @ state.layers[layer].delta_weight.to(lm.dtype).T  # (1, T, d_model)
+        columns = state.layers[layer].columns
+        owners = torch.tensor(columns.owners, dtype=torch.long, device=lm.device)
+        key = keys[layer][0].double().T  # (d_key, T)
+        along = columns.directions.T @ key  # (columns, T)
+        hook = hook_layers.get(layer)
+        if isinstance(hook, RelationKeys) and ran is not None:
+            speaks.append(hook.speaking(keys[layer] @ hook.directions, ran)[0].T)  # (F, T)
+            along = along * speaks[-1][owners]
+            outputs = (columns.residuals @ along).T[None].to(lm.dtype)  # (1, T, d_model)
+        else:
+            outputs = keys[layer] @ state.layers[layer].delta_weight.to(lm.dtype).T
         norm = torch.linalg.vector_norm(outputs.float(), dim=-1)
         norms.append(norm[0].double())
         z.append(z_scores(norm, batch.mask, horizon)[0])
-        if layer in hook_layers:
-            rule = hook_layers[layer].rule
-            tokens = Tokens(batch.mask, len(ids), horizon)
-            in_scope.append(rule(layer, keys[layer], outputs, tokens)[0])
-        else:
-            in_scope.append(torch.zeros(len(ids), dtype=torch.bool, device=lm.device))
-        key = keys[layer][0].double().T  # (d_key, T)
-        terms = [f.directions.T @ key for f in state.layers[layer].factors]
-        units = [f.unit_directions.T @ key for f in state.layers[layer].factors]
+        nowhere = torch.zeros(len(ids), dtype=torch.bool, device=lm.device)
+        in_scope.append(nowhere if ran is None else ran.spoke[layer][0])
         direction = torch.nn.functional.normalize(outputs[0].double(), dim=1).T  # (d_model, T)
-        along = [f.residuals.T @ direction for f in state.layers[layer].factors]
-        nothing = key.new_zeros(0, len(ids))
-        contributions.append(
-            torch.cat([nothing, *(t * a for t, a in zip(terms, along, strict=True))])
-        )
-        match.append(torch.cat([nothing, *units]))
+        terms = along * (columns.residuals.T @ direction)  # (columns, T)
+        contributions.append(columns.by_fact(terms))
+        if speaks:
+            match.append(columns.by_fact(columns.directions.T @ key) / columns.own_matches[:, None])
+        else:
+            units = columns.unit_directions.T @ key  # (columns, T)
+            best = units.new_full((facts, len(ids)), -torch.inf)
+            match.append(best.scatter_reduce(0, owners[:, None].expand_as(units), units, "amax"))
+    subject_match, opened = None, None
+    if first is not None and ran is not None and ran.opened is not None:
+        subjects = [round_.subjects.unit_directions for round_ in state.rounds if round_.subjects]
+        subject_match = (torch.cat(subjects, dim=1).T @ keys[first][0].double().T).cpu()
+        opened = tuple(None if at == NEVER else at for at in ran.opened[0].tolist())
     return Scope(
         prompt,
         tuple(lm.tokenizer.decode([token]) for token in ids),
@@ -225,6 +371,11 @@ def read_scope(
         torch.stack(in_scope).cpu(),
         torch.stack(contributions).cpu(),
         _subject_last(lm, state, prompt, subject),
+        torch.stack(speaks).cpu() if speaks else None,
+        first,
+        None if first is None else config.subject_threshold,
+        subject_match,
+        opened,
     )
 
 

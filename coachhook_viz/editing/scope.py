@@ -5,6 +5,7 @@ ceiling      the highest z-score that n tokens allow
 threshold    the calibrated α of one layer after a round
 Tokens       what a scope has to know of the tokens in the running pass
 ZScore, Match, everywhere      the rules: keys and hook outputs in, in-scope mask out
+NEVER        where a fact opens that no token opens
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 CALIBRATION_MARGIN = 0.2  # below α: later rounds shift z-scores a little, and their prompts stay in
+NEVER = torch.iinfo(torch.long).max
 _FLAT = 1e-6  # norms that differ by less, relatively, are equal: nothing stands out
 
 
@@ -34,12 +36,40 @@ class Tokens:
         (B, new) long: the last token that each new token is judged together with.
     norms : dict
         Layer to (B, N) ‖ΔW k‖ so far; what cached decoding carries from step to step.
+    opened : Tensor or None
+        (B, facts) long: the token, of the N, that opened each fact, or `NEVER`; what cached
+        decoding carries under the two-key scope, which sets it.
+    spoke : dict
+        Layer to (B, new) bool: where its hook spoke.
     """
 
     mask: Tensor
     new: int
     horizon: Tensor
     norms: dict[int, Tensor] = field(default_factory=dict)
+    opened: Tensor | None = None
+    spoke: dict[int, Tensor] = field(default_factory=dict)
+
+    def open(self, seen: Tensor) -> None:
+        """Open facts from the first new token on that shows their subject, ``seen`` (B, new, F)."""
+        seen = seen & self.mask[:, -self.new :, None]
+        first = self.mask.shape[1] - self.new + seen.long().argmax(1)
+        first = first.masked_fill(~seen.any(1), NEVER)
+        self.opened = first if self.opened is None else torch.minimum(self.opened, first)
+
+    def is_open(self) -> Tensor:
+        """(B, new, facts) bool: which facts each new token finds open.
+
+        Raises
+        ------
+        RuntimeError
+            If no hook has looked for subjects in this pass.
+        """
+        if self.opened is None:
+            raise RuntimeError("a hook of the two-key scope ran without the one before it")
+        total = self.mask.shape[1]
+        places = torch.arange(total - self.new, total, device=self.mask.device)
+        return self.opened[:, None] <= places[None, :, None]
 
 
 Rule = Callable[[int, Tensor, Tensor, Tokens], Tensor]
@@ -92,7 +122,8 @@ def threshold(alpha: float, peaks: Tensor, margin: float) -> float:
     alpha : float
         Threshold of the previous round.
     peaks : Tensor
-        (b,) highest z-score of each of the round's edit prompts.
+        (b,) highest z-score of each of the round's edit prompts; infinite where there is nothing
+        to write, which then sets no threshold.
     margin : float
         Distance to keep below the lowest peak.
     """

@@ -1,6 +1,7 @@
 """Immutable values that pass between the floors: what was edited, and what is in force.
 
 Factors      one layer's update of one round: ΔW += R Aᵀ
+Keys         subject keys of one round, under the two-key scope
 Round        a batch of facts edited at once: their factors and thresholds
 LayerState   one layer under some rounds: ΔW and α
 EditState    a prefix of the list of rounds, ready to hang on a model
@@ -8,7 +9,7 @@ EditState    a prefix of the list of rounds, ready to hang on a model
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,27 +17,81 @@ import torch
 from torch import Tensor
 
 from coachhook_viz.editing.config import EditConfig, ScopeKind
-from coachhook_viz.editing.hooks import HookLayer
-from coachhook_viz.editing.scope import Match, ZScore, everywhere
+from coachhook_viz.editing.hooks import Hook
+from coachhook_viz.editing.scopes import SCOPES
 from coachhook_viz.facts import Fact
 from coachhook_viz.models import LanguageModel
 
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """One layer's update of one round, ``ΔW += R Aᵀ``; column i belongs to fact i.
+    """One layer's update of one round, ``ΔW += R Aᵀ``, in columns that each belong to a fact.
 
     Attributes
     ----------
     residuals : Tensor
-        R (d_model, b), float64.
+        R (d_model, columns), float64.
     directions : Tensor
-        A (d_key, b), float64.
+        A (d_key, columns), float64.
     keys : Tensor
-        K (d_key, b), float64.
+        K (d_key, columns), float64.
+    owners : tuple of int
+        The place in the round of each column's fact, ascending. Not given: column i is fact i's.
     """
 
     residuals: Tensor
+    directions: Tensor
+    keys: Tensor
+    owners: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.owners:
+            object.__setattr__(self, "owners", tuple(range(self.keys.shape[1])))
+
+    @property
+    def unit_directions(self) -> Tensor:
+        """(d_key, columns): a_i / (a_i · k_i), whose product with a key is its match with it."""
+        return self.directions / (self.directions * self.keys).sum(0)
+
+    def by_fact(self, terms: Tensor) -> Tensor:
+        """Sums (facts, …) over the columns of each fact, from one term a column (columns, …)."""
+        owners = torch.tensor(self.owners, dtype=torch.long, device=terms.device)
+        facts = 1 + max(self.owners, default=-1)
+        return terms.new_zeros(facts, *terms.shape[1:]).index_add(0, owners, terms)
+
+    @property
+    def own_matches(self) -> Tensor:
+        """(facts,) ``Σ_c a_c · k`` over a fact's columns c, mean over its own keys k."""
+        products = self.keys.T @ self.directions  # (keys, columns)
+        owners = torch.tensor(self.owners, device=products.device)
+        same = owners[:, None] == owners
+        counts = self.by_fact(torch.ones_like(products[:, 0]))
+        return self.by_fact((products * same).sum(1)) / counts
+
+    def columns(self, kept: Sequence[int]) -> Factors:
+        """Only the columns of the facts at the places `kept`, which then count from 0."""
+        new = {place: number for number, place in enumerate(kept)}
+        columns = [column for column, owner in enumerate(self.owners) if owner in new]
+        return Factors(
+            self.residuals[:, columns],
+            self.directions[:, columns],
+            self.keys[:, columns],
+            tuple(new[self.owners[column]] for column in columns),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Keys:
+    """Subject keys of one round's b facts, which open them under the two-key scope.
+
+    Attributes
+    ----------
+    directions : Tensor
+        (d_key, b), float64: ``P k``, each for itself.
+    keys : Tensor
+        (d_key, b), float64.
+    """
+
     directions: Tensor
     keys: Tensor
 
@@ -45,9 +100,9 @@ class Factors:
         """(d_key, b): a_i / (a_i · k_i), whose product with a key is the fact's match with it."""
         return self.directions / (self.directions * self.keys).sum(0)
 
-    def columns(self, kept: list[int]) -> Factors:
+    def columns(self, kept: Sequence[int]) -> Keys:
         """Only the facts at the places `kept`."""
-        return Factors(self.residuals[:, kept], self.directions[:, kept], self.keys[:, kept])
+        return Keys(self.directions[:, kept], self.keys[:, kept])
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +120,10 @@ class Round:
     alphas : mapping of int to float
         Scope threshold of each hooked layer after this round.
     peaks : mapping of int to Tensor
-        By hooked layer, each edit prompt's highest z-score (b,), which set the threshold.
+        By hooked layer, each edit prompt's highest z-score (b,), which set the threshold; infinite
+        for a fact that the model knew already.
     targets : Tensor
-        Target hidden states z (b, d_model), float64.
+        Target hidden states z (columns, d_model), float64.
     losses : tuple of float
         Loss of each fact at its last optimisation step.
     seconds : float
@@ -78,6 +134,8 @@ class Round:
         The target optimisation's, see `config.OPTIMISATION`; empty in sessions of early versions.
     muted : frozenset of int
         Ids of facts below it that were muted while it was computed.
+    subjects : Keys or None
+        Subject keys at the configuration's subject layer, if it has one.
     """
 
     facts: tuple[Fact, ...]
@@ -91,6 +149,12 @@ class Round:
     number: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     muted: frozenset[int] = frozenset()
+    subjects: Keys | None = None
+
+    @property
+    def owners(self) -> tuple[int, ...]:
+        """The place in the round of the fact of each column, alike at all layers."""
+        return next((factors.owners for factors in self.factors.values()), ())
 
     def __repr__(self) -> str:
         facts = f"{len(self.facts)} fact{'s' * (len(self.facts) != 1)}"
@@ -101,14 +165,16 @@ class Round:
         kept = [i for i, fact_id in enumerate(self.fact_ids) if fact_id not in muted]
         if len(kept) == len(self.facts):
             return self
+        columns = [column for column, owner in enumerate(self.owners) if owner in kept]
         return replace(
             self,
             facts=tuple(self.facts[i] for i in kept),
             fact_ids=tuple(self.fact_ids[i] for i in kept),
             factors={layer: factors.columns(kept) for layer, factors in self.factors.items()},
             peaks={layer: peaks[kept] for layer, peaks in self.peaks.items()},
-            targets=self.targets[kept],
+            targets=self.targets[columns],
             losses=tuple(self.losses[i] for i in kept),
+            subjects=None if self.subjects is None else self.subjects.columns(kept),
         )
 
 
@@ -126,22 +192,17 @@ class LayerState:
         return LayerState(delta_weight, alpha, (*self.factors, factors))
 
     @property
-    def unit_directions(self) -> Tensor:
-        """(d_key, facts) of all facts in force."""
-        return torch.cat([factors.unit_directions for factors in self.factors], dim=1)
-
-    def temporary(self, dtype: torch.dtype) -> HookLayer:
-        """The hook that speaks at every token."""
-        return HookLayer(self.delta_weight.to(dtype), everywhere)
-
-    def validated(self, dtype: torch.dtype, scope: ScopeKind, match_threshold: float) -> HookLayer:
-        """The hook that speaks within the local editing scope."""
-        delta_weight = self.delta_weight.to(dtype)
-        if scope == "zscore":
-            return HookLayer(delta_weight, ZScore(self.alpha))
-        if scope == "match":
-            return HookLayer(delta_weight, Match(self.unit_directions.to(dtype), match_threshold))
-        return HookLayer(delta_weight, everywhere)
+    def columns(self) -> Factors:
+        """The columns of all facts in force; their owners count through all rounds."""
+        d_model, d_key = self.delta_weight.shape
+        none = [self.delta_weight.new_zeros(rows, 0) for rows in (d_model, d_key, d_key)]
+        owners: list[int] = []
+        for factors in self.factors:
+            first = 1 + owners[-1] if owners else 0
+            owners += [first + owner for owner in factors.owners]
+        parts = [none, *([f.residuals, f.directions, f.keys] for f in self.factors)]
+        residuals, directions, keys = (torch.cat(p, dim=1) for p in zip(*parts, strict=True))
+        return Factors(residuals, directions, keys, tuple(owners))
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,17 +250,18 @@ class EditState:
 
         Parameters
         ----------
-        scope : {"zscore", "match", "off"}, optional
+        scope : {"zscore", "match", "two-key", "off"}, optional
             None: as it is.
         match_threshold : float, optional
-            τ of the match scope; None: as it is.
+            τ of the match and two-key scopes; None: as it is.
         alphas : mapping of int to float, optional
             Thresholds of some hooked layers; the others stay.
 
         Raises
         ------
         ValueError
-            If there is no such scope, τ is out of its range, or a layer is not hooked.
+            If there is no such scope, or these edits have no two keys; τ is out of its range; or a
+            layer is not hooked.
         """
         alphas = {} if alphas is None else alphas
         if not alphas.keys() <= self.layers.keys():
@@ -222,12 +284,12 @@ class EditState:
         """What results can be kept by: states of one session with the same key say the same."""
         rounds = tuple((r.number, r.fact_ids) for r in self.rounds)  # numbers never come twice
         config = self.config
-        rule = (config.scope, config.match_threshold, config.layers)
+        rule = (config.scope, config.match_threshold, config.subject_threshold, config.layers)
         return rounds, rule, tuple(self.alphas.items())
 
     @property
     def facts(self) -> tuple[Fact, ...]:
-        """All facts in force, in the order of the columns of `unit_directions`."""
+        """All facts in force, as their columns' owners count them."""
         return tuple(fact for round_ in self.rounds for fact in round_.facts)
 
     @property
@@ -240,12 +302,12 @@ class EditState:
         """Scope threshold in force, by hooked layer."""
         return {layer: state.alpha for layer, state in self.layers.items()}
 
-    def hook_layers(self, dtype: torch.dtype) -> dict[int, HookLayer]:
-        """Validated hook layers in a model's `dtype`; none while no fact is in force."""
+    def hook_layers(self, dtype: torch.dtype) -> dict[int, Hook]:
+        """Validated hooks in a model's `dtype`, by layer; none while no fact is in force."""
         if not self.facts:
             return {}
-        config = self.config
-        return {
-            layer: state.validated(dtype, config.scope, config.match_threshold)
-            for layer, state in self.layers.items()
+        scope = SCOPES[self.config.scope]
+        subjects = [round_.subjects for round_ in self.rounds if round_.subjects is not None]
+        return scope.before(subjects, self.config, dtype) | {
+            layer: scope.validated(at, self.config, dtype) for layer, at in self.layers.items()
         }

@@ -1,8 +1,8 @@
 """From facts to token ids: subjects, targets, context templates, batches by length.
 
 tokenize            a prompt's ids, with the model's leading text, checked
-Prompt              a tokenised prompt that knows where its subject ends
-FactTokens          everything of one fact that editing runs through the model
+Prompt              a tokenised prompt that knows where its subject ends, and where it is edited
+FactTokens          everything of one fact's column that editing runs through the model
 prepare             the FactTokens of a batch of facts, or a FactError that says what to change
 sample_contexts     context templates sampled from the model itself
 length_batches      which sequences to run together
@@ -20,10 +20,12 @@ import torch
 from coachhook_viz.editing.config import ContextTemplates
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
+from coachhook_viz.editing.sites import SITES, Site
 from coachhook_viz.facts import BREAKS, Fact, FactError, Problem
 from coachhook_viz.models import LanguageModel
 
 KL_PROMPT = "{} is a"
+_BARE: ContextTemplates = (("{}",),)
 _CONTEXT_OPENERS = ("The", "Therefore", "Because", "I", "You")
 _CONTEXT_TOKENS = 10
 _CONTEXT_SEED = 0
@@ -35,18 +37,21 @@ class FirstTokenWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids of a prompt, and the position of its subject's last token."""
+    """Token ids of a prompt, and the positions of its subject's last token and of the edit."""
 
     ids: tuple[int, ...]
     subject_last: int
+    edited: int
 
 
 @dataclass(frozen=True)
 class FactTokens:
-    """One fact, tokenised.
+    """One column of a fact, tokenised: its prompt or, at the answer site, one of its wordings.
 
     Attributes
     ----------
+    fact : int
+        Place of the fact in its batch.
     groups : tuple of tuple of Prompt
         The prompt in each context template, in the templates' groups; the first is the bare one.
     target : tuple of int
@@ -55,6 +60,7 @@ class FactTokens:
         The KL prompt, "{subject} is a".
     """
 
+    fact: int
     groups: tuple[tuple[Prompt, ...], ...]
     target: tuple[int, ...]
     essence: Prompt
@@ -140,9 +146,18 @@ def subject_last_token(lm: LanguageModel, text: str, start: int, stop: int) -> i
 
 
 def prepare(
-    lm: LanguageModel, facts: Sequence[Fact], templates: ContextTemplates
+    lm: LanguageModel,
+    facts: Sequence[Fact],
+    templates: ContextTemplates,
+    site: Site = SITES["subject"],
 ) -> list[FactTokens]:
-    """Tokenise `facts` in every context template.
+    """Tokenise `facts`, their prompts in every context template.
+
+    Returns
+    -------
+    list of FactTokens
+        One for each fact; where the site takes wordings, one more for each of them, after that
+        of its fact's prompt and in no context but its own.
 
     Raises
     ------
@@ -159,37 +174,15 @@ def prepare(
     problems: list[Problem] = []
     prepared: list[FactTokens] = []
     for index, fact in enumerate(facts):
-
-        def located(template: str, prompt: str, fact: Fact = fact) -> Prompt | None:
-            text = template.replace("{}", prompt)
-            start = text.index("{}", len(template) - len("{}"))
-            text = text[:start] + fact.subject + text[start + len("{}") :]
-            last = subject_last_token(lm, text, start, start + len(fact.subject))
-            return None if last is None else Prompt(tuple(lm.token_ids(text)), last)
-
-        groups = tuple(tuple(located(t, fact.prompt) for t in group) for group in templates)
-        essence = located("{}", KL_PROMPT)
-        complete = [tuple(p for p in group if p is not None) for group in groups]
-        if essence is None or any(len(c) < len(g) for c, g in zip(complete, groups, strict=True)):
-            problems.append(
-                Problem(index, "subject", f"{fact.subject!r} has no token in this model")
-            )
+        wordings = fact.wordings if site.takes_wordings else ()
+        fields = [("prompt", fact.prompt, templates), *(("wordings", w, _BARE) for w in wordings)]
+        for field, prompt, contexts in fields:
+            try:
+                prepared.append(_column(lm, index, fact, (field, prompt), contexts, site))
+            except _Unfit as unfit:
+                problems.append(unfit.problem)
+        if any(problem.index == index for problem in problems):
             continue
-        longest = max(len(prompt.ids) for group in complete for prompt in group)
-        room = lm.context_window - longest
-        try:
-            target = continuation(lm, fact.text, fact.target)[1] if room >= 0 else []
-        except ValueError as error:
-            problems.append(Problem(index, "target", str(error)))
-            continue
-        if len(target) > room:
-            reason = (
-                f"{longest + len(target)} tokens with its context and target, but {lm.name} reads"
-                f" at most {lm.context_window}: shorten it"
-            )
-            problems.append(Problem(index, "prompt", reason))
-            continue
-        prepared.append(FactTokens(tuple(complete), tuple(target), essence))
         for field, prompt, answer in [
             *(("paraphrases", paraphrase, fact.target) for paraphrase in fact.paraphrases),
             *(("neighbors", n.prompt, n.answer) for n in fact.neighbors),
@@ -200,9 +193,7 @@ def prepare(
                 problems.append(Problem(index, field, str(error)))
     if problems:
         raise FactError(problems, facts)
-    first = [
-        fact.subject for fact, t in zip(facts, prepared, strict=True) if not t.bare.subject_last
-    ]
+    first = dict.fromkeys(facts[t.fact].subject for t in prepared if not t.bare.subject_last)
     if first:
         warnings.warn(
             f"the subject of {', '.join(map(repr, first))} is the prompt's first token, where keys"
@@ -212,6 +203,53 @@ def prepare(
             stacklevel=2,
         )
     return prepared
+
+
+class _Unfit(Exception):
+    """A column whose tokens cannot be edited."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+
+def _column(
+    lm: LanguageModel,
+    index: int,
+    fact: Fact,
+    worded: tuple[str, str],
+    templates: ContextTemplates,
+    site: Site,
+) -> FactTokens:
+    """One prompt of a fact, given with the name of its field, in the context templates."""
+    field, prompt = worded
+
+    def located(template: str, prompt: str) -> Prompt:
+        text = template.replace("{}", prompt)
+        start = text.index("{}", len(template) - len("{}"))
+        text = text[:start] + fact.subject + text[start + len("{}") :]
+        last = subject_last_token(lm, text, start, start + len(fact.subject))
+        if last is None:
+            reason = f"{fact.subject!r} has no token in this model"
+            raise _Unfit(Problem(index, "subject", reason))
+        ids = tuple(lm.token_ids(text))
+        return Prompt(ids, last, site.place(ids, last))
+
+    groups = tuple(tuple(located(t, prompt) for t in group) for group in templates)
+    essence = located("{}", KL_PROMPT)
+    longest = max(len(prompt.ids) for group in groups for prompt in group)
+    room = lm.context_window - longest
+    text = prompt.replace("{}", fact.subject)
+    try:
+        target = continuation(lm, text, fact.target)[1] if room >= 0 else []
+    except ValueError as error:
+        raise _Unfit(Problem(index, "target", str(error))) from None
+    if len(target) > room:
+        reason = (
+            f"{longest + len(target)} tokens with its context and target, but {lm.name} reads"
+            f" at most {lm.context_window}: shorten it"
+        )
+        raise _Unfit(Problem(index, field, reason))
+    return FactTokens(index, groups, tuple(target), essence)
 
 
 def sample_contexts(lm: LanguageModel, watch: Watch) -> ContextTemplates:

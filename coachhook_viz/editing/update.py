@@ -93,6 +93,8 @@ class PreservedKeys:
         for round_ in rounds[len(known) :]:
             inverses = {
                 layer: woodbury(preserved, round_.factors[layer].keys)[1]
+                if layer in round_.factors  # the subject layer has none
+                else preserved
                 for layer, preserved in inverses.items()
             }
         self._latest = (rounds, inverses)

@@ -23,8 +23,8 @@ def scope(scope: Scope, backend: Backend = "plotly") -> go.Figure | Picture:
     ----------
     scope : Scope
         What `Session.scope` gives. Under the match scope the cells hold the best match of any
-        fact, else the z-scores, as numbers too up to 15 tokens; each layer's threshold stands
-        beside its name.
+        fact, under the two-key scope of any open one, else the z-scores; as numbers too up to 15
+        tokens. Each layer's threshold stands beside its name.
     backend : {"plotly", "matplotlib"}
 
     Returns
@@ -38,7 +38,7 @@ def scope(scope: Scope, backend: Backend = "plotly") -> go.Figure | Picture:
     """
     check_backend(backend)
     scores, inside = scope.scores.tolist(), scope.in_scope.tolist()
-    match = scope.kind == "match"
+    match = scope.matches
     numbers = len(scope.tokens) <= _MOST_TOKENS
     texts = [
         [f"{score:.2f}" * numbers + f" {IN_SCOPE}" * hit for score, hit in zip(*row, strict=True)]
@@ -81,7 +81,7 @@ def _key(scope: Scope) -> str:
     marks = [f"framed {IN_SCOPE}: in scope"] * bool(scope.in_scope.any())
     if scope.subject_last is not None:
         marks.append(f"{_SUBJECT}: subject's last")
-    if scope.kind == "match":
+    if scope.matches:
         marks.append("score: best match with any edited fact")
     else:
         marks.append(f"highest possible with {len(scope.tokens)} tokens: {scope.ceiling:.2f}")

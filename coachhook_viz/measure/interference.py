@@ -14,7 +14,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from coachhook_viz.editing.state import EditState, Round
+from coachhook_viz.editing.scopes import SCOPES
+from coachhook_viz.editing.state import EditState, Factors, Round
 
 
 def interference(
@@ -46,13 +47,16 @@ def interference(
             How much `by` acts on the key of `fact`.
         actual : float
             ``‖r_j (a_j · k_i)‖ / ‖r_i (a_i · k_i)‖``, i the fact, j the other; 1 on the diagonal.
+            k_i is the key of the fact's prompt, r_j (a_j · k_i) the sum over the columns of j.
+            Under the two-key scope it is 0 unless j takes both keys of the fact for its own.
         overlap : float
             The whitened overlap of their keys, ``|k_iᵀ P0 k_j| / k_iᵀ P0 k_i``.
         predicted : float
             The same with what each round will preserve, ``|k_iᵀ P_j k_j| / |k_iᵀ P_i k_i|``, where
             ``P_j = (λ C0 + Σ K Kᵀ)⁻¹`` over the rounds up to that of j: an edit spares the keys of
             its own and of earlier rounds, later ones it cannot know. Both are known before
-            editing, from the unedited model's keys and the order of the rounds.
+            editing, from the unedited model's keys and the order of the rounds. Under the two-key
+            scope no edit has to spare another: it is the overlap, or 0 as above.
     """
     chosen = set(wanted)
     columns = [place for place, fact_id in enumerate(state.fact_ids) if fact_id in chosen]
@@ -61,19 +65,24 @@ def interference(
     ends = [stop for size, stop in zip(sizes, accumulate(sizes), strict=True) for _ in range(size)]
     place_of = {i: place for place, i in enumerate(i for r in rounds for i in r.fact_ids)}
     places = [place_of[fact_id] for fact_id in ids]
+    gates = _opens(state) if ids and SCOPES[state.config.scope].by_fact else None
     frames = []
     for layer, at in state.layers.items():
         if not ids:
             break
-        keys = torch.cat([f.keys for f in at.factors], dim=1)[:, columns]
-        directions = torch.cat([f.directions for f in at.factors], dim=1)[:, columns]
-        residuals = torch.cat([f.residuals for f in at.factors], dim=1)[:, columns]
-        acts = (keys.T @ directions).abs() * residuals.norm(dim=0)  # (fact, by)
+        acts = _acts(at.columns)[columns][:, columns]  # (fact, by)
+        if gates is not None:
+            speaks = gates & (_recalls(at.columns) >= state.config.match_threshold)
+            acts = acts * speaks[columns][:, columns].fill_diagonal_(True)
         actual = acts / acts.diagonal()[:, None]
         base = base_keys[layer]
         whitened = base.T @ preserved[layer] @ base  # (all facts, all facts)
         overlap = whitened[places][:, places]
-        spared = _spare(whitened, ends, places)
+        if gates is None:
+            spared = _spare(whitened, ends, places)
+        else:
+            near = _relative(overlap) >= state.config.match_threshold
+            spared = overlap * (near & gates[columns][:, columns]).fill_diagonal_(True)
         frames.append(
             pd.DataFrame(
                 {
@@ -88,6 +97,33 @@ def interference(
         )
     names = ["layer", "fact", "by", "actual", "overlap", "predicted"]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=names)
+
+
+def _acts(at: Factors) -> Tensor:
+    """(fact, by): ``‖Σ_c r_c (a_c · k)‖`` over the columns of `by`, at the key k of a prompt."""
+    owners = torch.tensor(at.owners)
+    firsts = [at.owners.index(fact) for fact in range(1 + max(at.owners))]
+    along = at.directions.T @ at.keys[:, firsts]  # (columns, facts)
+    if len(firsts) == len(owners):
+        acts: Tensor = along.abs() * at.residuals.norm(dim=0)[:, None]
+        return acts.T
+    by_fact = [owners == fact for fact in range(len(firsts))]
+    return torch.stack([(at.residuals[:, own] @ along[own]).norm(dim=0) for own in by_fact], dim=1)
+
+
+def _recalls(at: Factors) -> Tensor:
+    """(fact, by): how well `by` takes the key of a fact's prompt for its own relation's."""
+    firsts = [at.owners.index(fact) for fact in range(1 + max(at.owners))]
+    matches: Tensor = at.by_fact(at.directions.T @ at.keys[:, firsts]) / at.own_matches[:, None]
+    return matches.T
+
+
+def _opens(state: EditState) -> Tensor:
+    """(fact, by) bool: whether `by` takes the subject of a fact for its own."""
+    subjects = [round_.subjects for round_ in state.rounds if round_.subjects is not None]
+    units = torch.cat([keys.unit_directions for keys in subjects], dim=1)
+    matches: Tensor = torch.cat([keys.keys for keys in subjects], dim=1).T @ units
+    return matches >= state.config.subject_threshold
 
 
 def _relative(products: Tensor) -> Tensor:

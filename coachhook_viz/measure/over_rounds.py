@@ -145,7 +145,7 @@ class OverRounds:
                 self._keys[fact_id] = {layer: found[:, place] for layer, found in keys.items()}
         return {
             layer: torch.stack([self._keys[fact_id][layer] for fact_id in facts], dim=1)
-            for layer in (self._config.layers if facts else ())
+            for layer in (self._config.keyed_layers if facts else ())
         }
 
     def scope_quality(

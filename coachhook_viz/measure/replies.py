@@ -8,15 +8,13 @@ continuations    greedy texts after many prompts
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from coachhook_viz.editing.forward import Batch
-from coachhook_viz.editing.hooks import HookLayer, attached
+from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
-from coachhook_viz.editing.scope import Rule, Tokens
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import length_batches, tokenize
 from coachhook_viz.models import LanguageModel
@@ -78,48 +76,28 @@ def replies(
         for start in range(0, len(rows), _BATCH_ROWS)
     ]
     found: dict[str, Reply] = {}
-    ear = _Ear()
-    with attached(lm, ear.at(state.hook_layers(lm.dtype))):
+    with attached(lm, state.hook_layers(lm.dtype)) as attachment:
         for step, rows in enumerate(batches):
             if watch is not None:
                 watch.stop_if_asked(stage, step, len(batches))
             batch = Batch.of([ids[row] for row in rows], lm.device)
-            ear.heard = torch.zeros(len(rows), dtype=torch.bool, device=lm.device)
             last = batch.mask.sum(1) - 1
             places = last.unique()
             logits = lm.model(**batch.inputs, use_cache=False, logits_to_keep=places).logits
             at = torch.searchsorted(places, last)
             ends = logits[torch.arange(len(rows), device=lm.device), at]  # (rows, vocabulary)
+            spoke = torch.zeros_like(batch.mask)
+            for at_layer in attachment.tokens.spoke.values() if attachment.tokens else ():
+                spoke |= at_layer & batch.mask
             shares, best = ends.float().softmax(-1).topk(top)
             for i, row in enumerate(rows):
                 found[distinct[row]] = Reply(
                     tuple(lm.tokenizer.decode([token]) for token in best[i].tolist()),
                     tuple(best[i].tolist()),
                     tuple(shares[i].tolist()),
-                    bool(ear.heard[i]),
+                    bool(spoke[i].any()),
                 )
     return found
-
-
-class _Ear:
-    """Notes on which rows of a batch any hook layer speaks."""
-
-    def __init__(self) -> None:
-        self.heard = torch.zeros(0, dtype=torch.bool)
-
-    def at(self, hook_layers: dict[int, HookLayer]) -> dict[int, HookLayer]:
-        """The same hook layers, listened to."""
-        return {
-            layer: replace(hook, rule=self._rule(hook.rule)) for layer, hook in hook_layers.items()
-        }
-
-    def _rule(self, rule: Rule) -> Rule:
-        def listened(layer: int, keys: Tensor, outputs: Tensor, tokens: Tokens) -> Tensor:
-            inside = rule(layer, keys, outputs, tokens)
-            self.heard |= (inside & tokens.mask).any(1)
-            return inside
-
-        return listened
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -133,6 +134,36 @@ class LanguageModel:
     def has_chat(self) -> bool:
         """Whether the tokenizer has a chat template, which `Session.chat` needs."""
         return bool(getattr(self.tokenizer, "chat_template", None))
+
+    def chat_text(self, turns: list[dict[str, str]], answering: bool = True) -> str:
+        """A conversation as the chat template writes it.
+
+        Parameters
+        ----------
+        turns : list of dict
+            Each ``{"role": ..., "content": ...}``.
+        answering : bool
+            Whether it goes on to where the model's answer begins.
+
+        Raises
+        ------
+        ValueError
+            If the template does not take them.
+        """
+        try:
+            text = str(
+                self.tokenizer.apply_chat_template(
+                    turns, tokenize=False, add_generation_prompt=answering
+                )
+            )
+        except TemplateError as error:
+            raise ValueError(
+                f"the chat template of {self.name} does not take these messages: {error}"
+            ) from None
+        first = self.tokenizer.bos_token
+        if first and self.tokenizer.bos_token_id in self.tokenizer("")["input_ids"]:
+            text = text.removeprefix(first)  # the tokenizer puts it there by itself
+        return text
 
     @cached_property
     def fingerprint(self) -> str:

@@ -19,7 +19,7 @@ from coachhook_viz.panels.desk import STATE_EVENTS, Selected
 from coachhook_viz.panels.grid import Grid
 from coachhook_viz.panels.panel import Panel, Static
 from coachhook_viz.panels.rounds import timeline
-from coachhook_viz.panels.scope import RULES
+from coachhook_viz.panels.scope import rules_of
 from coachhook_viz.panels.words import count, duration
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Bar(Panel):
         self._undo = Button("↶ Undo", name="Undo")
         self._redo = Button("↷ Redo", name="Redo")
         self._facts = Text(classes="cv-pill")
-        self._rule = Choice(label="scope", options=RULES, value=session.config.scope)
+        self._rule = Choice(label="scope", options=rules_of(session), value=session.config.scope)
         self._hooks = Toggle(label="Hooks on", value=True, tip="what the model says without them")
         self._more = Toggle(label="⋯", expands=True, name="Files and sharing")
         self._status = Text(classes="cv-status", live="polite", label="what runs")
@@ -141,7 +141,9 @@ class Bar(Panel):
             count(facts, "fact"), hold if scores else "", f", {muted} muted" if muted else ""
         )
         if session.rounds and desk.rule != session.config.scope:
-            own = next(text for text, value, _ in RULES if value == session.config.scope)
+            own = next(
+                text for text, value, _ in rules_of(session) if value == session.config.scope
+            )
             said += Markup(" <span class='cv-note'>edited under {}</span>").format(own)
         self._facts.say(said)
 

@@ -31,6 +31,7 @@ RULES = [
     ["match", "match", "this project's rule: a token whose key an edit recognises"],
     ["off", "off", "every token"],
 ]
+_TWO_KEY = [["two-key", "two-key", "a token that asks for the relation of a subject seen before"]]
 _STEP = 0.01  # of the slider
 _ROUNDED = 0.5001 * _STEP  # so far off a threshold is what the page makes of it: nobody moved it
 _NAMED = 4  # facts that a cell's reach is shown of
@@ -39,6 +40,11 @@ _LEGEND = Markup(
     "<span><span class='cv-swatch cv-swatch-framed'></span> ● in scope: the hook speaks</span>"
     "<span>▲ the subject ends here</span></p>"
 )
+
+
+def rules_of(session: Session) -> list[list[str]]:
+    """The rules that the session's edits can be judged by, as choices."""
+    return RULES + _TWO_KEY * (session.config.scope == "two-key")
 
 
 class Scope(Panel):
@@ -65,7 +71,7 @@ class Scope(Panel):
             hidden=not alone,
         )
         self._kind = Choice(
-            label="scope", options=RULES, value=session.config.scope, hidden=not alone
+            label="scope", options=rules_of(session), value=session.config.scope, hidden=not alone
         )
         self._grid = Grid(label="scope, layers by tokens", look="tokens")
         self._key = Text(_LEGEND, hidden=True)
@@ -265,7 +271,7 @@ class Scope(Panel):
         scores, inside = reading.scores.tolist(), reading.in_scope.tolist()
         flat = [score for line in scores for score in line]
         low, high = min(flat), max(max(flat), min(flat) + 1e-9)
-        match = reading.kind == "match"
+        match = reading.matches
         top = 1.0 if match else max(reading.ceiling, 1e-9)
         bounds = [
             reading.match_threshold if match else float(alpha) for alpha in reading.alpha.tolist()
@@ -297,8 +303,8 @@ class Scope(Panel):
     def _detail(
         self, reading: Reading, layer: int, column: int, score: float, bound: float, hit: bool
     ) -> str:
-        name = "match" if reading.kind == "match" else "z-score"
-        sign = "τ" if reading.kind == "match" else "α"
+        name = "match" if reading.matches else "z-score"
+        sign = "τ" if reading.matches else "α"
         limit = "" if name == "match" else f" of at most {reading.ceiling:.2f}"
         judged = "" if reading.kind == "off" else f", {sign} {bound:.2f}"
         return (
@@ -308,8 +314,8 @@ class Scope(Panel):
 
     def _place_sliders(self, reading: Reading) -> None:
         """Put the sliders where the thresholds are; the page keeps the one that is being moved."""
-        match = reading.kind == "match"
-        self._tau.hidden, self._alpha.hidden = not match, match
+        match = reading.matches
+        self._tau.hidden, self._alpha.hidden = reading.kind != "match", match
         self._alpha.label = f"α at layer {self._layer(reading)}"
         self._alpha.disabled = reading.kind == "off"
         with self._tau.together():

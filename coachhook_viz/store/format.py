@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from coachhook_viz.editing.config import EditConfig
-from coachhook_viz.editing.state import Factors, Round
+from coachhook_viz.editing.state import Factors, Keys, Round
 from coachhook_viz.facts import Fact, Neighbor
 from coachhook_viz.history import Branch, History, Label
 from coachhook_viz.models import LanguageModel
@@ -110,18 +110,22 @@ def _to_entry(round_: Round, label: Label, digest: str) -> dict[str, Any]:
         "seconds": round_.seconds,
         "settings": dict(round_.settings),
         "muted": sorted(round_.muted),
+        "owners": list(round_.owners),
         "sha256": digest,
     }
 
 
 def to_tensors(round_: Round) -> dict[str, Tensor]:
-    """What a round's file holds: targets, and each layer's factors and peaks."""
+    """What a round's file holds: targets, each layer's factors and peaks, and subject keys."""
     tensors = {"targets": round_.targets}
     for layer, factors in round_.factors.items():
         tensors[f"{layer}.residuals"] = factors.residuals
         tensors[f"{layer}.directions"] = factors.directions
         tensors[f"{layer}.keys"] = factors.keys
         tensors[f"{layer}.peaks"] = round_.peaks[layer]
+    if round_.subjects is not None:
+        tensors["subjects.directions"] = round_.subjects.directions
+        tensors["subjects.keys"] = round_.subjects.keys
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
 
@@ -163,15 +167,19 @@ def from_content(
         branches, content["current"], labels, content["next_round"], content["next_fact"]
     )
     moments = {int(layer): float(trace) for layer, trace in content["moments"].items()}
-    if set(moments) != set(config.layers):
-        raise ValueError(f"its moments are of layers {list(moments)}, not {config.layers}")
+    if set(moments) != set(config.keyed_layers):
+        raise ValueError(f"its moments are of layers {list(moments)}, not {config.keyed_layers}")
     return Saved(content["id"], content["model"], config, moments, history)
 
 
 def _from_entry(
     entry: dict[str, Any], tensors: Tensors, config: EditConfig, lm: LanguageModel
 ) -> Round:
-    width = len(entry["facts"])
+    count = len(entry["facts"])
+    owners = tuple(entry.get("owners", range(count)))  # it came with the two-key scope
+    width = len(owners)
+    if sorted(set(owners)) != list(range(count)) or list(owners) != sorted(owners):
+        raise ValueError(f"round {entry['number']}: its columns belong to facts {list(owners)}")
 
     def take(name: str, *shape: int) -> Tensor:
         if tensors[name].shape != shape or tensors[name].dtype != torch.float64:
@@ -186,17 +194,25 @@ def _from_entry(
                 take(f"{layer}.residuals", lm.d_model, width),
                 take(f"{layer}.directions", lm.d_key, width),
                 take(f"{layer}.keys", lm.d_key, width),
+                owners,
             )
             for layer in config.layers
         },
         alphas={layer: float(entry["alphas"][str(layer)]) for layer in config.layers},
-        peaks={layer: take(f"{layer}.peaks", width).cpu() for layer in config.layers},
+        peaks={layer: take(f"{layer}.peaks", count).cpu() for layer in config.layers},
         targets=take("targets", width, lm.d_model),
         losses=tuple(entry["losses"]),
         seconds=entry["seconds"],
         number=entry["number"],
         settings=entry.get("settings", {}),  # these two came after the first version
         muted=frozenset(entry.get("muted", ())),
+        subjects=(
+            None
+            if config.subject_layer is None
+            else Keys(
+                take("subjects.directions", lm.d_key, count), take("subjects.keys", lm.d_key, count)
+            )
+        ),
     )
 
 

@@ -1,0 +1,327 @@
+"""The part of the model that δ reaches, run for many sequences at once.
+
+Nothing before the edited token, and no block up to the last hooked one, depends on δ. So each
+sequence is split there. Its prefix runs once and leaves its attention keys and values; its
+suffix, which starts at the edited token, runs in every step from the block after the last hooked
+layer: one pass for all contexts of all facts still being optimised, whose suffixes share rows (see
+`packing`).
+
+Suffixes         losses of some facts, and their slopes, for any δ
+suffix_tokens    how many tokens of a fact run in every step
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+from coachhook_viz.editing.config import EditConfig
+from coachhook_viz.editing.forward import Batch, replaced, run_to, with_hidden
+from coachhook_viz.editing.hooks import Hook, attached
+from coachhook_viz.editing.packing import Packing, share_rows, visible
+from coachhook_viz.editing.sites import SITES, Site
+from coachhook_viz.editing.tokens import FactTokens, Prompt, length_batches
+from coachhook_viz.models import LanguageModel
+
+_BATCH_OVERHEAD = 25  # tokens that one more batch costs: reading every weight once more
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """A prompt of a fact's column and, unless it is the KL prompt, the target it should get.
+
+    Its tokens are numbered on from those of the sequences before it, of which `start` is the sum.
+    """
+
+    fact: int
+    column: int
+    prompt: Prompt
+    target: tuple[int, ...]
+    start: int
+
+    @property
+    def ids(self) -> list[int]:
+        return [*self.prompt.ids, *self.target[:-1]]
+
+    @property
+    def edited(self) -> int:
+        """Number of the edited token."""
+        return self.start + self.prompt.edited
+
+    @property
+    def prefix(self) -> range:
+        return range(self.start, self.edited)
+
+    @property
+    def suffix(self) -> range:
+        """From the edited token on; the KL prompt is read there and needs no more."""
+        return range(self.edited, self.start + len(self.ids) if self.target else self.edited + 1)
+
+    @property
+    def read(self) -> range:
+        """What predicts the target, or the KL prompt's next token."""
+        return self.suffix[-max(len(self.target), 1) :]
+
+
+def suffix_tokens(columns: Sequence[FactTokens], site: Site) -> int:
+    """How many tokens of one fact's `columns` every step runs."""
+    return sum(len(s.suffix) for s in _sequences(columns, [0] * len(columns), site))
+
+
+def _sequences(columns: Sequence[FactTokens], owners: Sequence[int], site: Site) -> list[_Sequence]:
+    sequences: list[_Sequence] = []
+    for number, (column, owner) in enumerate(zip(columns, owners, strict=True)):
+        prompts = [(prompt, column.target) for prompt in column.contexts]
+        if site.keeps_essence:
+            prompts.append((column.essence, ()))
+        for prompt, target in prompts:
+            start = sequences[-1].suffix.stop if sequences else 0
+            sequences.append(_Sequence(owner, number, prompt, target, start))
+    return sequences
+
+
+class _FrozenLayer(DynamicLayer):
+    """Cached keys and values of the prefixes: attention sees them, steps do not add to them."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.prefix = keys, values
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        return (
+            torch.cat([self.prefix[0], key_states], dim=-2),
+            torch.cat([self.prefix[1], value_states], dim=-2),
+        )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Tokens that run together: R rows of S after P cached ones each."""
+
+    states: Tensor  # (R, S, d_model) outputs of the last hooked block
+    positions: Tensor  # (R, S)
+    mask: Tensor  # (R, 1, S, P + S), additive
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What every step runs and reads while the same facts are active.
+
+    A place is one of the R · S cells of the rows, an owner a fact's index among the active.
+    """
+
+    rows: _Rows
+    cache: DynamicCache | None  # None where no suffix has a prefix
+    edited: Tensor  # (sequences,) places of the edited tokens
+    moving: Tensor  # (sequences,) their owners
+    read: Tensor  # (targets + KL prompts,) places that predict a target token, then the others'
+    targets: Tensor  # (targets,) token ids
+    owners: Tensor  # (targets,)
+    weights: Tensor  # (targets,) in the owner's mean
+
+
+class Suffixes:
+    """The part of the model that δ reaches, for every context and KL prompt of some facts.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+    hook_layers : mapping of int to Hook
+        Validated hooks of the rounds in force.
+    columns : sequence of FactTokens
+        Those of one fact stand together.
+    config : EditConfig
+
+    Attributes
+    ----------
+    owners : list of int
+        (columns,) the δ of each column, from 0: neighbours of one fact share one where they want
+        the same tokens. A target begins with another token after a line break than after a word.
+    initial : Tensor
+        h (columns, d_model), at the edited token of each column's bare prompt.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        hook_layers: Mapping[int, Hook],
+        columns: Sequence[FactTokens],
+        config: EditConfig,
+    ) -> None:
+        self._lm = lm
+        self._last = config.layers[-1]
+        wanted = [(column.fact, column.target) for column in columns]
+        self.owners = [0, *accumulate(int(a != b) for a, b in pairwise(wanted))]
+        self._sequences = _sequences(columns, self.owners, SITES[config.site])
+        self._fed: Tensor | None = None
+        self._form: Any = None
+        self._active: list[int] = []
+        self._step: _Step  # of the active facts
+        self._before: Tensor | None = None  # (facts, vocabulary) initial log-probabilities
+        sizes = torch.tensor([s.suffix.stop - s.start for s in self._sequences])
+        self._owner = torch.arange(len(sizes)).repeat_interleave(sizes).to(lm.device)  # (N,)
+        self._position = torch.cat([torch.arange(size) for size in sizes]).to(lm.device)
+        with torch.no_grad():
+            self._states = self._run_to_last(hook_layers)
+            firsts = {s.column: s.edited for s in reversed(self._sequences)}
+            bare = [firsts[column] for column in range(len(columns))]
+            self.initial = self._states[bare]
+            with self.skipping_to_suffixes():
+                self._cached = self._run_prefixes()
+
+    def _run_to_last(self, hook_layers: Mapping[int, Hook]) -> Tensor:
+        """Outputs (N, d_model) of the last hooked block, run on whole sequences."""
+        lm, states = self._lm, [torch.empty(0)] * len(self._sequences)
+
+        def remember(module: nn.Module, args: Any, output: Any) -> None:
+            self._form = output
+
+        handle = lm.blocks[self._last].register_forward_hook(remember)
+        with attached(lm, hook_layers) as attachment, ExitStack() as stack:
+            stack.callback(handle.remove)
+            lengths = [len(sequence.ids) for sequence in self._sequences]
+            for rows in length_batches(lengths, _BATCH_OVERHEAD):
+                batch = Batch.of([self._sequences[row].ids for row in rows], lm.device)
+                attachment.prompt_lengths = torch.tensor(
+                    [len(self._sequences[row].prompt.ids) for row in rows], device=lm.device
+                )
+                output, _ = run_to(lm, batch, self._last)
+                for row, state in zip(rows, output, strict=True):
+                    sequence = self._sequences[row]
+                    states[row] = state[: sequence.suffix.stop - sequence.start]
+        return torch.cat(states)
+
+    def _run_prefixes(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """Attention keys and values (N, heads, d_head) by block, set at the prefixes' tokens."""
+        sizes = [len(sequence.prefix) for sequence in self._sequences]
+        if not any(sizes):
+            return {}
+        rows = share_rows(sizes, [0] * len(sizes))
+        packing = self._pack([[self._sequences[i].prefix for i in row] for row in rows])
+        cache = DynamicCache()
+        run = self._rows(packing, cached=self._pack([[] for _ in rows]))
+        self._run(run.states, run, cache)
+        real = packing.tokens >= 0
+        found: dict[int, tuple[Tensor, Tensor]] = {}
+        for block in range(self._last + 1, self._lm.n_layers):
+            layer: Any = cache.layers[block]
+            numbered = []
+            for part in (layer.keys, layer.values):  # (R, heads, P, d_head)
+                by_number = part.new_zeros(len(self._owner), part.shape[1], part.shape[3])
+                by_number[packing.tokens[real]] = part.transpose(1, 2)[real]
+                numbered.append(by_number)
+            found[block] = numbered[0], numbered[1]
+        return found
+
+    @contextmanager
+    def skipping_to_suffixes(self) -> Iterator[None]:
+        """Within the context, blocks up to the last hooked one just hand on `self._fed`."""
+
+        def hand_on(*args: Any, **kwargs: Any) -> Any:
+            return with_hidden(self._form, self._fed)  # type: ignore[arg-type]
+
+        with ExitStack() as stack:
+            for block in self._lm.blocks[: self._last + 1]:
+                stack.enter_context(replaced(block, hand_on))
+            yield
+
+    def losses(self, delta: Tensor, active: list[int]) -> tuple[Tensor, Tensor]:
+        """Mean NLL and KL, (active,) each, with `delta` (active, d_model) added.
+
+        To be called within `skipping_to_suffixes`, first with a zero `delta` and all facts.
+        """
+        if active != self._active:
+            self._active, self._step = active, self._prepare(active)
+        step = self._step
+        states = step.rows.states.flatten(0, 1)  # (R · S, d_model)
+        moved = states[step.edited].float() + delta[step.moving]
+        states = states.index_put((step.edited,), moved.to(states.dtype))
+        final = self._run(states.view_as(step.rows.states), step.rows, step.cache).flatten(0, 1)
+        logits = self._head(final[step.read]).float()  # (targets + KL prompts, vocabulary)
+        essences = len(step.read) - len(step.targets)
+        at_targets, at_essences = logits.split([len(step.targets), essences])
+        nll = F.cross_entropy(at_targets, step.targets, reduction="none") * step.weights
+        nothing = nll.new_zeros(len(active))
+        kl = self._moved(at_essences, active) if essences else nothing
+        return nothing.index_add(0, step.owners, nll), kl
+
+    def _moved(self, logits: Tensor, active: list[int]) -> Tensor:
+        """KL(current ‖ initial) (active,) of what the KL prompts' logits (active, V) say."""
+        now = F.log_softmax(logits, dim=-1)
+        if self._before is None:
+            self._before = now.detach()
+        return (now.exp() * (now - self._before[active])).sum(-1)
+
+    def _run(self, states: Tensor, rows: _Rows, cache: DynamicCache | None) -> Tensor:
+        """Final hidden states (R, S, d_model) from `states` after the last hooked block."""
+        self._fed = states
+        final: Tensor = self._lm.decoder(
+            input_ids=torch.zeros_like(rows.positions),
+            attention_mask=rows.mask,
+            position_ids=rows.positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+        return final
+
+    def _head(self, states: Tensor) -> Tensor:
+        """Logits (positions, vocabulary) from final hidden states, by the model's own head."""
+        output = BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states.unsqueeze(0))
+        with replaced(self._lm.decoder, lambda *args, **kwargs: output):
+            one = torch.zeros(1, 1, dtype=torch.long, device=states.device)
+            logits: Tensor = self._lm.model(input_ids=one, use_cache=False).logits
+        return logits[0]
+
+    def _prepare(self, active: list[int]) -> _Step:
+        """Pack the suffixes of the active facts, and their prefixes' keys and values."""
+        owner = {fact: i for i, fact in enumerate(active)}
+        sequences = [s for s in self._sequences if s.fact in owner]
+        rows = share_rows([len(s.suffix) for s in sequences], [len(s.prefix) for s in sequences])
+        suffixes = self._pack([[sequences[i].suffix for i in row] for row in rows])  # (R, S)
+        prefixes = self._pack([[sequences[i].prefix for i in row] for row in rows])  # (R, P)
+        cache = None
+        if prefixes.tokens.numel():
+            cache = DynamicCache()
+            cache.layers = [DynamicLayer() for _ in range(self._last + 1)]
+            cache.layers += [
+                _FrozenLayer(*(prefixes.take(part).transpose(1, 2) for part in parts))
+                for parts in self._cached.values()
+            ]
+            cache.layer_class_to_replicate = None
+        contexts = [s for s in sequences if s.target]
+        essences = [s for s in sequences if not s.target]
+        owners = [owner[s.fact] for s in contexts for _ in s.target]
+        device = self._lm.device
+        return _Step(
+            rows=self._rows(suffixes, prefixes),
+            cache=cache,
+            edited=suffixes.places([s.edited for s in sequences]),
+            moving=torch.tensor([owner[s.fact] for s in sequences], device=device),
+            read=suffixes.places([n for s in (*contexts, *essences) for n in s.read]),
+            targets=torch.tensor([token for s in contexts for token in s.target], device=device),
+            owners=torch.tensor(owners, device=device),
+            weights=torch.tensor([1 / owners.count(i) for i in owners], device=device),
+        )
+
+    def _pack(self, rows: list[list[range]]) -> Packing:
+        return Packing.of(rows, self._lm.device)
+
+    def _rows(self, packing: Packing, cached: Packing) -> _Rows:
+        states = packing.take(self._states)
+        seen = visible(packing.take(self._owner, -1), cached.take(self._owner, -2))
+        mask = torch.zeros(seen.shape, dtype=states.dtype, device=states.device)
+        mask = mask.masked_fill(~seen, torch.finfo(states.dtype).min).unsqueeze(1)
+        return _Rows(states, packing.take(self._position), mask)
