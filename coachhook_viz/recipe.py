@@ -73,6 +73,7 @@ def fact_source(fact: Fact, indent: int = 0) -> str:
             n.prompt if n.answer is None else (n.prompt, n.answer) for n in fact.neighbors
         ),
         "relation": fact.relation,
+        "probes": tuple((p.prompt, p.answer, p.kind) for p in fact.probes),
     }
     parts += [(f"{name}=", value) for name, value in named.items() if value]
     return _bracketed("cv.Fact(", parts, ")", indent)
