@@ -2,16 +2,18 @@
 
 Reply            what became of one prompt
 replies          asks many prompts at once
-continuations    greedy texts after many prompts
+continuations    texts after many prompts, greedy ones or drawn ones
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from coachhook_viz.editing.forward import Batch
 from coachhook_viz.editing.hooks import HookLayer, attached
@@ -130,14 +132,18 @@ def continuations(
     max_new_tokens: int,
     watch: Watch | None = None,
     stage: str = "report",
+    among: int = 1,
 ) -> dict[str, str]:
-    """Greedy texts after `prompts` under `state`, several at once.
+    """Texts after `prompts` under `state`, several at once.
 
     Parameters
     ----------
     lm, state, prompts, watch, stage
         As in `replies`.
     max_new_tokens : int
+    among : int
+        Draw each token among this many likeliest ones, by their probabilities. A prompt has draws
+        of its own, so that its text is the same in any batch. 1: the likeliest, greedily.
     """
     distinct = sorted(dict.fromkeys(prompts), key=len)  # alike in length: few pads
     found: dict[str, str] = {}
@@ -147,8 +153,10 @@ def continuations(
                 watch.stop_if_asked(stage, start, len(distinct))
             chosen = distinct[start : start + _TEXTS]
             inputs = lm.encode(chosen, padding_side="left")
+            drawn = LogitsProcessorList([_Drawn(chosen, among)] if among > 1 else [])
             output = lm.generate(
                 **inputs,
+                logits_processor=drawn,
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
@@ -159,3 +167,26 @@ def continuations(
             )
             found |= dict(zip(chosen, texts, strict=True))
     return found
+
+
+class _Drawn(LogitsProcessor):  # type: ignore[misc, unused-ignore]
+    """Leaves one token a row: drawn among the likeliest, with a generator for each prompt.
+
+    The likeliest of logits with Gumbel noise on top is a draw from their softmax.
+    """
+
+    def __init__(self, prompts: Sequence[str], among: int) -> None:
+        self._among = among
+        self._generators = [torch.Generator().manual_seed(_seed(prompt)) for prompt in prompts]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        best = scores.float().topk(self._among)  # (rows, among)
+        uniform = torch.stack([torch.rand(self._among, generator=g) for g in self._generators])
+        noise = -(-uniform.log()).log()
+        place = (best.values + noise.to(scores.device)).argmax(1, keepdim=True)
+        alone = torch.full_like(scores, -torch.inf)
+        return alone.scatter(1, best.indices.gather(1, place), 0.0)
+
+
+def _seed(prompt: str) -> int:
+    return int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:7])
