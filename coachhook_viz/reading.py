@@ -322,6 +322,7 @@ def _zsre(record: dict[str, Any]) -> Fact:
 
 _PROBED = {
     "Relation_Specificity": "same subject",
+    "Relation_Specifity": "same subject",  # some copies spell it so
     "Forgetfulness": "same subject",
     "Logical_Generalization": "portability",
     "Compositionality_I": "portability",
@@ -377,8 +378,9 @@ def _sentence(edit: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _ripple_edits(record: dict[str, Any]) -> Fact:
-    prompt, subject, target = _sentence(record["edit"])
-    before = record["edit"].get("original_fact")
+    edit = record["edit"]
+    prompt, subject, target = _sentence(edit)
+    before = edit.get("original_fact", edit.get("previous_fact"))  # files and the authors' code
     tests = [
         (name, query["prompt"], [answer["value"] for answer in query["answers"]])
         for name in _PROBED
@@ -390,7 +392,7 @@ def _ripple_edits(record: dict[str, Any]) -> Fact:
         subject,
         target,
         None if before is None else _sentence(before)[2],
-        relation=record["edit"]["relation"],
+        relation=edit["relation"],
         probes=_probes(tests),
     )
 

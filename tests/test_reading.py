@@ -10,9 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coachhook_viz import Fact, Neighbor, Probe, bundled_facts, read_facts
+from coachhook_viz import EditConfig, Fact, Neighbor, Probe, bundled_facts, read_facts
+from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import continuation, tokenize
 from coachhook_viz.facts import find_conflicts, find_problems
+from coachhook_viz.measure.answers import Question, Speaker
+from coachhook_viz.measure.metrics import SURE
 from coachhook_viz.reading import BadRecordWarning, FactFileError, bundled_probes
 
 FACT = Fact(
@@ -146,6 +149,14 @@ def test_ripple_edits(tmp_path: Path) -> None:
             Probe("The mother tongue of Anna is", "Spanish", "portability"),
         ),
     )  # fmt: skip
+
+
+def test_other_spellings_of_ripple_edits(tmp_path: Path) -> None:
+    record = ripple("The gender of Ann is male.", "SEX_OR_GENDER", Relation_Specifity={"a": ["b"]})
+    before = {"prompt": "The gender of Ann is female.", "relation": "SEX_OR_GENDER"}
+    record["edit"]["previous_fact"] = before
+    [fact] = read_facts(write(tmp_path, "r.json", json.dumps([record])))
+    assert (fact.truth, fact.probes) == ("female", (Probe("a", "b"),))
 
 
 @pytest.mark.parametrize(
@@ -399,6 +410,15 @@ def test_default_model_knows_the_truth_of_at_least_100(lm) -> None:
         known += logits.argmax(-1).tolist() == answer
         assert prompt == tokenize(lm, fact.text)
     assert known >= 100
+
+
+@pytest.mark.model
+def test_default_model_is_sure_of_many_bundled_probes(lm) -> None:
+    """Only those say whether an edit has moved the rest of its subject."""
+    prompts = {probe.prompt for fact in bundled_facts() for probe in bundled_probes(fact)}
+    unedited = Speaker(lm, EditState.of(lm, EditConfig.for_model(lm)))
+    answers = unedited.ask([Question.of(lm, prompt) for prompt in sorted(prompts)])
+    assert sum(answer.certainty >= SURE for answer in answers) >= 300
 
 
 def test_a_row_with_too_many_cells_is_rejected_not_misread(tmp_path: Path) -> None:

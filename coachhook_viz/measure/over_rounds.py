@@ -147,7 +147,8 @@ class OverRounds:
         by: By,
         watch: Watch,
     ) -> pd.DataFrame:
-        known = self._judged.setdefault((_key(rounds), metric, by), {})
+        only = "tokens" if metric.by_generation is None else by
+        known = self._judged.setdefault((_key(rounds), metric, only), {})
         new = {fact_id: fact for fact_id, fact in facts.items() if fact_id not in known}
         if new:
             frame = judged(metric, new, speaker(), self._unedited, by, watch)
