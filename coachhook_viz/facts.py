@@ -20,8 +20,6 @@ LONGEST = 2000  # characters of one field
 BREAKS = ("\n", "\t")
 """What a prompt may end in; the answer then begins without a space of its own."""
 _PROMPTS = ("prompt", "paraphrases", "neighbors")
-PROBE_KINDS = ("same subject", "portability", "neighbour", "paraphrase")
-"""What a `Probe` can be."""
 _NAMES = {
     "\n": "a line break; write it on one line",
     "\t": "a tab; write a space instead",
@@ -42,6 +40,10 @@ class Neighbor:
 
     prompt: str
     answer: str | None = None
+
+
+PROBE_KINDS = ("same subject", "portability", "neighbour", "paraphrase")
+"""What a `Probe` can be."""
 
 
 @dataclass(frozen=True)

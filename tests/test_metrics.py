@@ -12,6 +12,7 @@ import coachhook_viz as cv
 from coachhook_viz import Fact, FactError, Neighbor, Probe, Session
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.measure.answers import Speaker
+from coachhook_viz.measure.drawing import drawn
 from coachhook_viz.measure.judges import Asked, fluency, keeps_writing, prefers, writes
 from coachhook_viz.measure.metrics import (
     ALL,
@@ -240,14 +241,13 @@ def test_a_texts_draws_are_its_prompts_own(session: Session) -> None:
 
 
 def test_draws_follow_the_probabilities() -> None:
-    from coachhook_viz.measure.replies import _Drawn
-
     scores = torch.tensor([[math.log(0.6), math.log(0.3), math.log(0.1), -9.0]])
     counts = torch.zeros(4)
     for i in range(2000):
-        counts += _Drawn([str(i)], 2)(torch.zeros(1, 1), scores).isfinite()[0]
+        counts += drawn([str(i)], 2)(torch.zeros(1, 1), scores).isfinite()[0]
     assert counts[2:].tolist() == [0, 0]
     assert counts[0] / 2000 == pytest.approx(2 / 3, abs=0.03)
+    assert drawn(["a"], 1)(torch.zeros(1, 1), scores) is scores
 
 
 def test_fluency_fits_into_the_context_window(session: Session) -> None:

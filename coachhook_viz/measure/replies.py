@@ -7,13 +7,11 @@ continuations    texts after many prompts, greedy ones or drawn ones
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
 
 from coachhook_viz.editing.forward import Batch
 from coachhook_viz.editing.hooks import HookLayer, attached
@@ -21,6 +19,7 @@ from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.scope import Rule, Tokens
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import length_batches, tokenize
+from coachhook_viz.measure.drawing import drawn
 from coachhook_viz.models import LanguageModel
 
 _BATCH_OVERHEAD = 25  # tokens that one more batch costs
@@ -153,10 +152,9 @@ def continuations(
                 watch.stop_if_asked(stage, start, len(distinct))
             chosen = distinct[start : start + _TEXTS]
             inputs = lm.encode(chosen, padding_side="left")
-            drawn = LogitsProcessorList([_Drawn(chosen, among)] if among > 1 else [])
             output = lm.generate(
                 **inputs,
-                logits_processor=drawn,
+                logits_processor=drawn(chosen, among),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
@@ -167,26 +165,3 @@ def continuations(
             )
             found |= dict(zip(chosen, texts, strict=True))
     return found
-
-
-class _Drawn(LogitsProcessor):  # type: ignore[misc, unused-ignore]
-    """Leaves one token a row: drawn among the likeliest, with a generator for each prompt.
-
-    The likeliest of logits with Gumbel noise on top is a draw from their softmax.
-    """
-
-    def __init__(self, prompts: Sequence[str], among: int) -> None:
-        self._among = among
-        self._generators = [torch.Generator().manual_seed(_seed(prompt)) for prompt in prompts]
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        best = scores.float().topk(self._among)  # (rows, among)
-        uniform = torch.stack([torch.rand(self._among, generator=g) for g in self._generators])
-        noise = -(-uniform.log()).log()
-        place = (best.values + noise.to(scores.device)).argmax(1, keepdim=True)
-        alone = torch.full_like(scores, -torch.inf)
-        return alone.scatter(1, best.indices.gather(1, place), 0.0)
-
-
-def _seed(prompt: str) -> int:
-    return int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:7])
