@@ -9,7 +9,8 @@ Seed 0 takes the first facts of the file, each further seed draws others. Order 
 stand, each further order shuffles them. A fact's values of all runs are averaged, then come the
 means over the facts with 95 % bootstrap intervals: of all prompts, of those that the unedited model
 could answer ("known"), and of the others. All is asked at the end of a run; see `measure.metrics`.
-"top kept" is the share of neighbour prompts whose next token is still the unedited model's.
+"top kept" is the share of neighbour prompts whose next token is still the unedited model's,
+"fluency before" the fluency of the unedited model.
 """
 
 from __future__ import annotations
@@ -26,11 +27,16 @@ import pandas as pd
 import coachhook_viz as cv
 from coachhook_viz.editing.config import ScopeKind
 from coachhook_viz.editing.moments import cached_moments
-from coachhook_viz.measure.judges import keeps_next
-from coachhook_viz.measure.metrics import ALL, Metric, neighbours
+from coachhook_viz.measure.judges import keeps_next, varies
+from coachhook_viz.measure.metrics import ALL, Metric, edit_prompt, neighbours
 from coachhook_viz.measure.summary import summary
 
 TOP_KEPT = Metric("top kept", neighbours, keeps_next)
+BEFORE = Metric(
+    "fluency before",
+    edit_prompt,
+    lambda asked, edited, unedited, watch: varies(asked, unedited, unedited, watch),
+)
 HEADER = (
     "| scope | metric | by | all prompts | known | unknown | facts |\n"
     "| --- | --- | --- | --- | --- | --- | --- |"
@@ -72,7 +78,7 @@ def run(
     session.apply_in_rounds([facts[place] for place in places], size)
     free = [name for name, metric in ALL.items() if metric.by_generation is not None]
     frames = [
-        session.evaluate(metrics=[*ALL, TOP_KEPT]).assign(by="tokens"),
+        session.evaluate(metrics=[*ALL, BEFORE, TOP_KEPT]).assign(by="tokens"),
         session.evaluate(metrics=free, by="generation").assign(by="generation"),
     ]
     frame = pd.concat(frames, ignore_index=True)
@@ -86,7 +92,7 @@ def lines(scope: str, frame: pd.DataFrame) -> list[str]:
         means = summary(part).set_index(["metric", "of"])
         for metric in means.index.get_level_values("metric").unique():
             own = means.loc[metric]
-            digits = 0 if metric == "fluency" else 3
+            digits = 0 if metric.startswith("fluency") else 3
             cells = [
                 f"{row['mean']:.{digits}f} ({row['low']:.{digits}f} – {row['high']:.{digits}f})"
                 if (row := own.loc[of] if of in own.index else None) is not None
