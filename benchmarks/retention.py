@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 import coachhook_viz as cv
-from coachhook_viz.measure.answers import Question, Unedited, ask
+from coachhook_viz.measure.answers import Question, Speaker, ask
 from coachhook_viz.measure.quality import METRICS, forgetting, readings
 from coachhook_viz.measure.scope_quality import confusion, near_misses
 
@@ -41,7 +41,7 @@ def near_kept(session: cv.Session, others: list[str]) -> str:
     prompts = [session.facts[i].prompt.replace("{}", other) for i, other in pairs.items()]
     questions = [Question.of(session.lm, prompt) for prompt in dict.fromkeys(prompts)]
     now = ask(session.lm, session.state, questions)
-    before = Unedited(session.lm, session.config).ask(questions)
+    before = Speaker(session.lm, session.state_at(0)).ask(questions)
     kept = sum(a.top == b.top for a, b in zip(now, before, strict=True))
     return f"{kept / len(questions):.3f} ({kept} / {len(questions)})"
 

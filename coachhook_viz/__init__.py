@@ -18,6 +18,7 @@ _HOMES = {
     "FactError": "facts",
     "LanguageModel": "models",
     "Neighbor": "facts",
+    "Probe": "facts",
     "Progress": "editing.progress",
     "RepeatedFactWarning": "clashes",
     "Round": "editing.state",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from coachhook_viz.facts import Fact as Fact
     from coachhook_viz.facts import FactError as FactError
     from coachhook_viz.facts import Neighbor as Neighbor
+    from coachhook_viz.facts import Probe as Probe
     from coachhook_viz.html_report import report as report
     from coachhook_viz.models import Architecture as Architecture
     from coachhook_viz.models import LanguageModel as LanguageModel

@@ -1,6 +1,7 @@
 """What a person wants changed: facts, their checks, and how to read them from files.
 
 Fact, Neighbor     a change, and what must not change with it
+Probe              a further prompt that measures the change
 validate           raises FactError, which names every fact and field that is wrong
 find_problems      the same findings as a list, for a form that is being typed into
 find_conflicts     facts that ask the same and want different answers
@@ -41,6 +42,32 @@ class Neighbor:
     answer: str | None = None
 
 
+PROBE_KINDS = ("same subject", "portability", "neighbour", "paraphrase")
+"""What a `Probe` can be."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A further prompt that is asked to measure an edit; no edit is ever trained on it.
+
+    Attributes
+    ----------
+    prompt : str
+        With the subject filled in.
+    answer : str or None
+        What the model should say. None: what the unedited model says; of a paraphrase, the target.
+    kind : str
+        "same subject": the same subject in another relation, which must stay as it is;
+        "portability": what follows from the edit, and so must change with it; it needs an answer;
+        "neighbour": another subject in the same relation, which must stay; "paraphrase": another
+        wording of the edit prompt.
+    """
+
+    prompt: str
+    answer: str | None = None
+    kind: str = "same subject"
+
+
 @dataclass(frozen=True)
 class Fact:
     """A change to make: after `prompt` with `subject`, the model should say `target`.
@@ -65,12 +92,14 @@ class Fact:
         Further prompts that ask the same, each with one ``{}`` where the subject stands. An edit
         with two keys is written for each of them; none given, it takes those that the package
         knows for the relation, or makes some of the prompt.
+    probes : tuple of Probe
+        Further prompts to measure with.
 
     Raises
     ------
     TypeError
-        If `paraphrases`, `neighbors` or `wordings` is one text instead of several. Whatever else
-        is wrong is said when the fact is used, see `find_problems`.
+        If `paraphrases`, `neighbors`, `wordings` or `probes` is one text instead of several.
+        Whatever else is wrong is said when the fact is used, see `find_problems`.
     """
 
     prompt: str
@@ -81,9 +110,10 @@ class Fact:
     neighbors: tuple[Neighbor, ...] = ()
     relation: str = ""
     wordings: tuple[str, ...] = ()
+    probes: tuple[Probe, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("paraphrases", "neighbors", "wordings"):
+        for name in ("paraphrases", "neighbors", "wordings", "probes"):
             if isinstance(getattr(self, name), str):
                 raise TypeError(
                     f"{name} is one text: give a list of them, [{getattr(self, name)!r}]"
@@ -91,6 +121,7 @@ class Fact:
         object.__setattr__(self, "paraphrases", tuple(self.paraphrases))
         object.__setattr__(self, "wordings", tuple(self.wordings))
         object.__setattr__(self, "neighbors", tuple(map(_neighbor, self.neighbors)))
+        object.__setattr__(self, "probes", tuple(map(_probe, self.probes)))
 
     @property
     def text(self) -> str:
@@ -112,6 +143,14 @@ def _neighbor(given: Any) -> Neighbor:
     if isinstance(given, dict):
         return Neighbor(given["prompt"], given.get("answer"))
     return Neighbor(given) if isinstance(given, str) else Neighbor(*given)
+
+
+def _probe(given: Any) -> Probe:
+    if isinstance(given, Probe):
+        return given
+    if isinstance(given, dict):
+        return Probe(given["prompt"], given.get("answer"), given.get("kind", Probe.kind))
+    return Probe(given) if isinstance(given, str) else Probe(*given)
 
 
 @dataclass(frozen=True)
@@ -153,7 +192,7 @@ def find_problems(facts: Sequence[Fact]) -> list[Problem]:
     return [
         Problem(index, field, reason)
         for index, fact in enumerate(facts)
-        for field, reason in _problems_of(fact)
+        for field, reason in (*_problems_of(fact), *_problems_of_probes(fact))
     ]
 
 
@@ -211,6 +250,33 @@ def _problems_of_wordings(fact: Fact) -> Iterable[tuple[str, str]]:
         if alike(wording) in asked:
             yield "wordings", f"{wording!r} stands there twice; the prompt itself counts, too"
         asked.add(alike(wording))
+
+
+def _problems_of_probes(fact: Fact) -> Iterable[tuple[str, str]]:
+    first: dict[tuple[str, str], int] = {}
+    for number, probe in enumerate(fact.probes, start=1):
+        if reason := _wrong_with_probe(probe):
+            yield "probes", f"number {number}: {reason}"
+            continue
+        same = first.setdefault((probe.kind, alike(probe.prompt)), number)
+        if same != number:
+            yield "probes", f"number {number}: it is the same as number {same}; leave one out"
+
+
+def _wrong_with_probe(probe: Probe) -> str | None:
+    if probe.kind not in PROBE_KINDS:
+        return f"there is no kind {probe.kind!r}; there are {', '.join(map(repr, PROBE_KINDS))}"
+    if reason := _wrong_with(probe.prompt, BREAKS):
+        return reason
+    if probe.answer is not None and (reason := _wrong_with(probe.answer)):
+        return f"its answer: {reason}"
+    if "{}" in probe.prompt:
+        return "it holds '{}'; write the subject itself there"
+    if probe.prompt != _without_space(probe.prompt):
+        return "it ends in a space; the answer brings its own, so leave it out"
+    if probe.kind == "portability" and probe.answer is None:
+        return "it has no answer; write what follows from the edit"
+    return None
 
 
 def _without_space(text: str) -> str:

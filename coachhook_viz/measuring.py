@@ -7,7 +7,8 @@ Measuring    evaluate, quality, drift, interference, forgotten, scope_quality, c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import get_args
 
 import pandas as pd
 
@@ -15,6 +16,7 @@ from coachhook_viz.clashes import Clash, find_clashes
 from coachhook_viz.editing.progress import CancelCallback, ProgressCallback, Watch
 from coachhook_viz.editing.state import EditState, Round
 from coachhook_viz.facts import Fact, find_conflicts
+from coachhook_viz.measure.metrics import By, Metric, chosen
 from coachhook_viz.measure.over_rounds import OverRounds, sample
 from coachhook_viz.measure.quality import METRICS, forgotten
 from coachhook_viz.reading import bundled_facts
@@ -49,6 +51,9 @@ class Measuring(ABC):
         rounds: int | None = None,
         progress: ProgressCallback | None = None,
         cancel: CancelCallback | None = None,
+        *,
+        metrics: str | Metric | Iterable[str | Metric] | None = None,
+        by: By = "tokens",
     ) -> pd.DataFrame:
         """Re-score the facts of the first `rounds` rounds with just those in force.
 
@@ -58,6 +63,15 @@ class Measuring(ABC):
             None: the rounds in force.
         progress, cancel : callables, optional
             As in `apply`.
+        metrics : str, Metric, or several of them, optional
+            Names of `measure.metrics.ALL`: "reliability", "generality", "locality", "same
+            subject", "portability", "retention", "fluency", and by probability "ES", "PS", "NS",
+            "EM", "PM", "NM"; or a `measure.metrics.Metric` of your own. None: reliability,
+            generality and locality, one row a fact.
+        by : {"tokens", "generation"}
+            "tokens": each token of an answer given those before it, which flatters; "generation":
+            the model writes, and its text has to begin with the whole answer. Fluency and the
+            metrics by probability have one way only.
 
         Returns
         -------
@@ -70,15 +84,27 @@ class Measuring(ABC):
                 "reliability", "generality" or "locality", see `measure.quality`.
             value : float
 
+            With `metrics`, or by generation, one row a prompt, and also its columns prompt, said
+            and known: see `measure.metrics.judged`. `measure.summary.summary` has the means.
+
         Raises
         ------
         ValueError
-            If there are not that many rounds.
+            If there are not that many rounds, no such metric, or `by` is another word.
+        FactError
+            If a prompt or an answer of the `metrics` has no tokens that can be measured.
         """
         rounds = self.position if rounds is None else rounds
         if not 0 <= rounds <= len(self.rounds):
             raise ValueError(f"evaluate({rounds}): the session has {len(self.rounds)} rounds")
         state, watch = self.state_at(rounds), Watch(progress, cancel)
+        if by not in get_args(By):
+            raise ValueError(f"by is {by!r}: it must be one of {', '.join(get_args(By))}")
+        if metrics is not None or by != "tokens":
+            wanted = chosen(METRICS if metrics is None else metrics)
+            frame = self._measured.judged(state, wanted, by, watch)
+            frame.insert(1, "round", rounds)
+            return frame
         facts = dict(zip(state.fact_ids, state.facts, strict=True))
         frame = self._measured.score(state, facts, watch)
         frame.insert(1, "round", rounds)

@@ -1,9 +1,10 @@
-"""Facts from files: CSV, JSON, JSONL, CounterFact, zsRE, and the set that ships with the package.
+"""Facts from files: CSV, JSON, JSONL, six public layouts, and the set that ships with the package.
 
 read_facts         a file's facts; layouts are recognised by their fields
 bundled_facts      the facts written for this package
 bundled_wordings   how else one asks for what they are about, by relation
 bundled_foils      how one asks for anything else
+bundled_probes     prompts about a fact's subject in other relations
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib import resources
-from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from coachhook_viz.facts import Fact, Neighbor, find_problems
+from coachhook_viz.facts import Fact, Neighbor, Probe, alike, find_problems
 
 
 @dataclass(frozen=True)
@@ -41,28 +41,37 @@ class FactFileError(ValueError):
 
 
 class FactList(list[Fact]):
-    """The facts of a file, and in `rejected` the records that were left out."""
+    """The facts of a file.
 
-    def __init__(self, facts: Iterable[Fact] = (), rejected: Iterable[Rejected] = ()) -> None:
+    Attributes
+    ----------
+    rejected : tuple of Rejected
+        The records that were left out.
+    records : list of int
+        The number of each fact's record in the file, from 1; a record can hold several facts.
+    """
+
+    def __init__(
+        self,
+        facts: Iterable[Fact] = (),
+        rejected: Iterable[Rejected] = (),
+        records: Iterable[int] = (),
+    ) -> None:
         super().__init__(facts)
         self.rejected = tuple(rejected)
-
-    @property
-    def records(self) -> list[int]:
-        """The number of each fact's record in the file, from 1."""
-        left_out = {rejected.record for rejected in self.rejected}
-        numbers = (number for number in count(1) if number not in left_out)
-        return list(islice(numbers, len(self)))
+        self.records = list(records)
 
 
 def read_facts(path: str | Path) -> FactList:
     """Read facts from a CSV, JSON or JSONL file.
 
     CSV needs the columns prompt, subject and target, and may have truth, relation, paraphrases and
-    wordings (separated by ``|``) and neighbors (``prompt => answer``, separated by ``|``). JSON is
-    a list of objects with the fields of `Fact`, JSONL one object a line. Prompts may hold line
-    breaks, in CSV within quotes; one that ends in a line break keeps it. Records of CounterFact
-    (the original layout and the flat one) and zsRE are recognised by their fields.
+    wordings (separated by ``|``), neighbors (``prompt => answer``, separated by ``|``) and probes
+    (``kind: prompt => answer``, separated by ``|``). JSON is a list of objects with the fields of
+    `Fact`, JSONL one object a line. Prompts may hold line breaks, in CSV within quotes; one that
+    ends in a line break keeps it. Records of CounterFact (the original layout and the flat one),
+    zsRE, RippleEdits, MQuAKE and KnowEdit are recognised by their fields. A MQuAKE record gives one
+    fact for each of its edits; its questions stand with the last of them.
 
     Parameters
     ----------
@@ -97,14 +106,17 @@ def read_facts(path: str | Path) -> FactList:
         raise FactFileError(f"{path.name}: {error}") from None
     except RecursionError:
         raise FactFileError(f"{path.name}: it is nested too deeply") from None
-    facts, rejected = [], []
+    facts: list[Fact] = []
+    rejected: list[Rejected] = []
+    numbers: list[int] = []
     for number, record in enumerate(records, start=1):
         try:
-            fact = _with_plain_breaks(_fact_of(record))
-            if problems := find_problems([fact]):
+            found = [_with_plain_breaks(fact) for fact in _facts_of(record)]
+            if problems := find_problems(found):
                 raise ValueError("; ".join(f"{p.field}: {p.reason}" for p in problems))
-            facts.append(fact)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+            facts += found
+            numbers += [number] * len(found)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             reason = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
             rejected.append(Rejected(number, reason))
     if rejected:
@@ -115,7 +127,7 @@ def read_facts(path: str | Path) -> FactList:
             BadRecordWarning,
             stacklevel=2,
         )
-    return FactList(facts, rejected)
+    return FactList(facts, rejected, numbers)
 
 
 def bundled_facts(relation: str | None = None) -> list[Fact]:
@@ -176,6 +188,38 @@ def bundled_foils() -> Wordings:
     return Wordings(tuple(foils["prompts"]), tuple(foils["questions"]))
 
 
+def bundled_probes(fact: Fact) -> tuple[Probe, ...]:
+    """Prompts about the subject of `fact` in relations that its edit must leave alone.
+
+    They are chosen by `Fact.relation`, the bundled facts' or a Wikidata property that CounterFact
+    names; what hangs on the edited relation is left out. None for an unknown relation. They have
+    no answers: they hold for any subject, so the unedited model says what has to stay.
+
+    Parameters
+    ----------
+    fact : Fact
+
+    Returns
+    -------
+    tuple of Probe
+        Of the kind "same subject".
+    """
+    return tuple(
+        Probe(entry["prompt"].replace("{}", fact.subject))
+        for group in _probe_groups()
+        if fact.relation in group["relations"]
+        for entry in group["prompts"]
+        if fact.relation not in entry["hangs_on"]
+    )
+
+
+@cache
+def _probe_groups() -> list[dict[str, Any]]:
+    text = resources.files("coachhook_viz.data").joinpath("probes.json").read_text("utf-8")
+    groups: list[dict[str, Any]] = json.loads(text)
+    return groups
+
+
 def _csv_records(text: str) -> list[dict[str, Any]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), restkey=_SURPLUS, strict=True)
     columns = set(reader.fieldnames or ())
@@ -228,7 +272,7 @@ def _own(record: dict[str, Any]) -> Fact:
     if _SURPLUS in record:
         raise ValueError("it has more cells than columns; put quotes around texts with commas")
     values = {name: record[name] for name in _FIELDS if record.get(name) is not None}
-    for name in ("paraphrases", "neighbors", "wordings"):
+    for name in ("paraphrases", "neighbors", "wordings", "probes"):
         if isinstance(values.get(name), str) and "<|" in values[name]:
             raise ValueError(f"{name}: it holds '<|', but in a cell | separates texts; use JSON")
     for name in ("paraphrases", "wordings"):
@@ -237,6 +281,8 @@ def _own(record: dict[str, Any]) -> Fact:
     if isinstance(values.get("neighbors"), str):
         pairs = [pair.partition("=>") for pair in values["neighbors"].split("|") if pair.strip()]
         values["neighbors"] = [(p.strip(), answer.strip() or None) for p, _, answer in pairs]
+    if isinstance(values.get("probes"), str):
+        values["probes"] = [_probe_cell(text) for text in values["probes"].split("|")]
     stripped: dict[str, Any] = {
         k: v.strip(" \u00a0" if k == "prompt" else None) if isinstance(v, str) else v
         for k, v in values.items()
@@ -244,6 +290,12 @@ def _own(record: dict[str, Any]) -> Fact:
     for name in ("prompt", "subject", "target"):
         stripped.setdefault(name, "")
     return Fact(**stripped)
+
+
+def _probe_cell(text: str) -> Probe:
+    kind, _, rest = text.partition(":")
+    prompt, _, answer = rest.partition("=>")
+    return Probe(prompt.strip(), answer.strip() or None, kind.strip())
 
 
 def _with_plain_breaks(fact: Fact) -> Fact:
@@ -258,11 +310,14 @@ def _with_plain_breaks(fact: Fact) -> Fact:
         paraphrases=tuple(map(plain, fact.paraphrases)),
         neighbors=tuple(Neighbor(plain(n.prompt), n.answer) for n in fact.neighbors),
         wordings=tuple(map(plain, fact.wordings)),
+        probes=tuple(replace(probe, prompt=plain(probe.prompt)) for probe in fact.probes),
     )
 
 
-def _line(text: str) -> str:
+def _line(text: Any) -> str:
     """Public sets hold stray line breaks and spaces, which mean nothing."""
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r} stands where a text belongs")
     return " ".join(text.split())
 
 
@@ -303,9 +358,126 @@ def _zsre(record: dict[str, Any]) -> Fact:
     )
 
 
+_PROBED = {
+    "Relation_Specificity": "same subject",
+    "Relation_Specifity": "same subject",  # some copies spell it so
+    "Forgetfulness": "same subject",
+    "Logical_Generalization": "portability",
+    "Compositionality_I": "portability",
+    "Compositionality_II": "portability",
+    "Reasoning": "portability",
+    "Subject_Aliasing": "portability",
+}
+"""The kind of `Probe` by the name that RippleEdits and KnowEdit give to a list of tests."""
+
+
+def _probes(named: Iterable[tuple[str, Any, Any]]) -> tuple[Probe, ...]:
+    """Probes from names of tests, prompts and answers; each prompt once, those without answer not.
+
+    RippleEdits repeats prompts, and has tests whose answer nobody knows.
+    """
+    found: dict[tuple[str, str], Probe] = {}
+    for name, prompt, given in named:
+        answer = _first(given)
+        if name in _PROBED and answer.strip():
+            probe = Probe(_line(prompt), _line(answer), _PROBED[name])
+            found.setdefault((probe.kind, alike(probe.prompt)), probe)
+    return tuple(found.values())
+
+
+def _first(given: Any) -> str:
+    """The first of an answer's spellings, however deep in lists; empty if there is none."""
+    while isinstance(given, list):
+        given = given[0] if given else ""
+    return str(given)
+
+
+# RippleEdits gives whole sentences; subject and target are told from the frames it writes them in.
+_FRAMES = (
+    r"The number of children (?P<subject>.+?) has is",
+    r"The name of the award (?P<subject>.+?) won is",
+    r"The (?:names? of the )?(?:RELATIONs?|\w+(?: \w+)*?) (?:of|in|which) (?P<subject>.+?)"
+    r"(?: is (?:associated with|a member of|part of|the capital of)| plays in)? (?:is|are)",
+    r"(?P<subject>.+?) (?:follows|is followed by)",
+)
+
+
+def _sentence(edit: dict[str, Any]) -> tuple[str, str, str]:
+    """Prompt with the slot, subject and target of a RippleEdits sentence."""
+    text = _line(edit["prompt"])
+    relation = re.escape(edit["relation"].lower().replace("_", " "))
+    for frame in _FRAMES:
+        found = re.fullmatch(frame.replace("RELATION", relation) + r" (?P<target>.+?)\.?", text)
+        if found:
+            start, stop = found.span("subject")
+            prompt = text[:start] + "{}" + text[stop : found.start("target")].rstrip()
+            return prompt, found["subject"], found["target"]
+    raise ValueError(f"edit: no subject can be told in {text!r}")
+
+
+def _ripple_edits(record: dict[str, Any]) -> Fact:
+    edit = record["edit"]
+    prompt, subject, target = _sentence(edit)
+    before = edit.get("original_fact", edit.get("previous_fact"))  # files and the authors' code
+    tests = [
+        (name, query["prompt"], [answer["value"] for answer in query["answers"]])
+        for name in _PROBED
+        for test in record.get(name, ())
+        for query in test["test_queries"]
+    ]
+    return Fact(
+        prompt,
+        subject,
+        target,
+        None if before is None else _sentence(before)[2],
+        relation=edit["relation"],
+        probes=_probes(tests),
+    )
+
+
+def _knowedit(record: dict[str, Any]) -> Fact:
+    rephrased = record.get("rephrase_prompt", record.get("rephrase", []))
+    tests = [
+        (name, test["prompt"], test["ground_truth"])
+        for part in ("portability", "locality")
+        for name, given in (record.get(part) or {}).items()
+        for test in given
+    ]
+    return Fact(
+        _with_slot(_line(record["prompt"]), record["subject"]),
+        record["subject"],
+        record["target_new"],
+        _first(record.get("ground_truth", "")) or None,
+        tuple(map(_line, [rephrased] if isinstance(rephrased, str) else rephrased)),
+        probes=_probes(tests),
+    )
+
+
+def _mquake(record: dict[str, Any]) -> list[Fact]:
+    facts = [
+        Fact(
+            _line(edit["prompt"]),
+            edit["subject"],
+            edit["target_new"]["str"],
+            edit["target_true"]["str"],
+            (_line(edit["question"]),),
+            relation=edit.get("relation_id", ""),
+        )
+        for edit in record["requested_rewrite"]
+    ]
+    if not facts:
+        raise ValueError("requested_rewrite: it is empty")
+    # They follow from all edits of the record: only with the last one can they be answered.
+    tests = [("Reasoning", question, record["new_answer"]) for question in record["questions"]]
+    return [*facts[:-1], replace(facts[-1], probes=_probes(tests))]
+
+
 # A record is of the first layout all of whose fields it has.
-_LAYOUTS: tuple[tuple[frozenset[str], Callable[[dict[str, Any]], Fact]], ...] = (
+_LAYOUTS: tuple[tuple[frozenset[str], Callable[[dict[str, Any]], Fact | list[Fact]]], ...] = (
+    (frozenset({"requested_rewrite", "questions", "new_answer"}), _mquake),
     (frozenset({"requested_rewrite"}), _counterfact),
+    (frozenset({"example_type", "edit"}), _ripple_edits),
+    (frozenset({"prompt", "subject", "target_new", "locality"}), _knowedit),
     (
         frozenset({"target_new", "ground_truth", "rephrase_prompt", "locality_prompt"}),
         _counterfact_flat,
@@ -315,7 +487,8 @@ _LAYOUTS: tuple[tuple[frozenset[str], Callable[[dict[str, Any]], Fact]], ...] = 
 )
 
 
-def _fact_of(record: Any) -> Fact:
+def _facts_of(record: Any) -> list[Fact]:
     if not isinstance(record, dict):
         raise ValueError(f"it must be an object with named fields, not {type(record).__name__}")
-    return next(convert for known, convert in _LAYOUTS if known <= set(record))(record)
+    found = next(convert for known, convert in _LAYOUTS if known <= set(record))(record)
+    return found if isinstance(found, list) else [found]

@@ -196,3 +196,24 @@ def test_measurements_on_the_default_model(session: cv.Session) -> None:
     scopes = session.scope_quality()
     assert scopes[scopes["kind"] == "edit"]["at_subject"].all()
     assert session.forgotten().empty
+
+
+def test_metrics_on_the_default_model(session: cv.Session) -> None:
+    """Facts that it knew and that took; what it knew of the same subjects beside them."""
+    names = ["reliability", "generality", "same subject", "retention", "fluency", "ES", "NS"]
+    frame = session.evaluate(metrics=names)
+    parts = dict(iter(frame.groupby("metric")))
+    for name in ("reliability", "ES", "retention"):
+        assert (parts[name]["value"] == 1).all()
+        assert parts[name]["known"].all()
+    assert set(parts["retention"]["fact"]) == {0, 1}
+    assert parts["fluency"]["value"].between(300, 700).all()
+    beside = parts["same subject"]
+    assert "The currency of France is the" in set(beside["prompt"])
+    assert beside["known"].any()
+    written = session.evaluate(metrics=["reliability", "generality"], by="generation")
+    means = written.groupby("metric")["value"].mean()
+    assert means["reliability"] == 1
+    assert means["generality"] <= parts["generality"]["value"].mean() + 1e-9
+    unedited = session.evaluate(0, metrics=names)
+    assert unedited.empty

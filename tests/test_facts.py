@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coachhook_viz import Fact, FactError, Neighbor
+from coachhook_viz import Fact, FactError, Neighbor, Probe
 from coachhook_viz.facts import batches, find_conflicts, find_problems, validate
 
 GOOD: dict[str, Any] = {"prompt": "The capital of {} is", "subject": "France", "target": "Rome"}
@@ -162,3 +162,48 @@ def test_slots_belong_into_the_prompt_only() -> None:
     fact = Fact("{} is", "Peru", "red", paraphrases=("{} shines",), neighbors=("{} is",))
     fields = [problem.field for problem in find_problems([fact])]
     assert fields == ["paraphrases", "neighbors"]
+
+
+def test_probes_may_be_given_as_texts_tuples_and_objects() -> None:
+    fact = Fact(
+        **GOOD,
+        probes=[
+            "a",
+            ("b", "c"),
+            {"prompt": "d", "kind": "neighbour"},
+            Probe("e", "f", "paraphrase"),
+        ],
+    )
+    assert fact.probes == (
+        Probe("a", None, "same subject"),
+        Probe("b", "c", "same subject"),
+        Probe("d", None, "neighbour"),
+        Probe("e", "f", "paraphrase"),
+    )
+    assert find_problems([fact]) == []
+    with pytest.raises(TypeError, match="probes is one text"):
+        Fact(**GOOD, probes="a")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("probes", "reason"),
+    [
+        ([""], "number 1: it is empty"),
+        (["a", " "], "number 2: it is empty"),
+        ([("a", None, "near")], "there is no kind 'near'; there are 'same subject', 'portability'"),
+        (["a", ("A ", None)], "number 2: it ends in a space"),
+        (["a", ("A", "b")], "number 2: it is the same as number 1; leave one out"),
+        ([("a", "b\nc")], "number 1: its answer: it holds a line break"),
+        ([("a", None, "portability")], "it has no answer; write what follows from the edit"),
+        (["{} is"], "it holds '{}'"),
+    ],
+)
+def test_what_is_wrong_with_probes_is_named(probes: list[Any], reason: str) -> None:
+    [problem] = find_problems([Fact(**GOOD, probes=probes)])
+    assert (problem.index, problem.field) == (0, "probes")
+    assert reason in problem.reason
+
+
+def test_the_same_prompt_may_be_two_kinds_of_probe() -> None:
+    probes = (Probe("a", "b", "portability"), Probe("a"))
+    assert find_problems([Fact(**GOOD, probes=probes)]) == []

@@ -14,8 +14,9 @@ import coachhook_viz as cv
 ROOT = Path(__file__).parent.parent
 PUBLIC = {
     "Architecture", "EditCancelled", "EditConfig", "EditState", "Fact", "FactError",
-    "LanguageModel", "Neighbor", "Progress", "RepeatedFactWarning", "Round", "Scope", "Session",
-    "bundled_facts", "figures", "load_model", "panels", "playground", "read_facts", "report",
+    "LanguageModel", "Neighbor", "Probe", "Progress", "RepeatedFactWarning", "Round", "Scope",
+    "Session", "bundled_facts", "figures", "load_model", "panels", "playground", "read_facts",
+    "report",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "numpy", "pandas", "matplotlib", "plotly", "ipywidgets"}
 

@@ -10,10 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coachhook_viz import Fact, Neighbor, bundled_facts, read_facts
+from coachhook_viz import EditConfig, Fact, Neighbor, Probe, bundled_facts, read_facts
+from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import continuation, tokenize
 from coachhook_viz.facts import find_conflicts, find_problems
-from coachhook_viz.reading import BadRecordWarning, FactFileError
+from coachhook_viz.measure.answers import Question, Speaker
+from coachhook_viz.measure.metrics import SURE
+from coachhook_viz.reading import BadRecordWarning, FactFileError, bundled_probes
 
 FACT = Fact(
     "The capital of {} is",
@@ -23,6 +26,7 @@ FACT = Fact(
     ("France's capital is", "In France, the capital is"),
     (Neighbor("The capital of Italy is", "Rome"), Neighbor("The capital of Spain is")),
     "capital",
+    (Probe("The currency of France is the", "euro"), Probe("a", "b", "portability"), Probe("c")),
 )
 
 
@@ -34,10 +38,11 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 def test_csv(tmp_path: Path) -> None:
     text = (
-        "\ufeffsubject,prompt,target,truth,paraphrases,neighbors,relation,mine\n"
+        "\ufeffsubject,prompt,target,truth,paraphrases,neighbors,relation,probes,mine\n"
         'France, The capital of {} is ,Rome,Paris,"France\'s capital is|In France, the capital is",'
-        "The capital of Italy is => Rome | The capital of Spain is,capital,x\n"
-        "Peru,The capital of {} is,Oslo,,,,,\n"
+        "The capital of Italy is => Rome | The capital of Spain is,capital,"
+        "same subject: The currency of France is the => euro | portability: a=>b|same subject:c,x\n"
+        "Peru,The capital of {} is,Oslo,,,,,,\n"
     )
     facts = read_facts(write(tmp_path, "facts.csv", text))
     assert facts == [FACT, Fact("The capital of {} is", "Peru", "Oslo")]
@@ -100,6 +105,175 @@ def test_counterfact_original(tmp_path: Path) -> None:
         "The capital of {} is", "France", "Rome", "Paris", ("Noise. France's capital is",),
         (Neighbor("The capital of Gaul is", "Paris"),), "P36",
     )  # fmt: skip
+
+
+def ripple(prompt: str, relation: str, truth: str | None = None, **tests: object) -> dict:
+    """A record of RippleEdits; `tests` by name, prompt to answers."""
+    before = {"original_fact": {"prompt": truth, "relation": relation}} if truth else {}
+    return {
+        "example_type": "popular",
+        "edit": {"prompt": prompt, "subject_id": "Q1", "relation": relation, **before},
+        **{
+            name: [
+                {
+                    "test_queries": [
+                        {"prompt": asked, "answers": [{"value": a, "aliases": []} for a in answers]}
+                    ],
+                    "test_condition": "OR",
+                    "condition_queries": [],
+                }
+                for asked, answers in given.items()
+            ]
+            for name, given in tests.items()
+        },
+    }
+
+
+def test_ripple_edits(tmp_path: Path) -> None:
+    record = ripple(
+        "The name of the country of citizenship of Anna of Kiev is Peru.",
+        "COUNTRY_OF_CITIZENSHIP",
+        "The name of the country of citizenship of Anna of Kiev is Kievan Rus'.",
+        Relation_Specificity={"The gender of Anna of Kiev is": ["female", "woman"], "a": []},
+        Logical_Generalization={"The mother tongue of Anna is": ["Spanish"], "b": [""]},
+        Compositionality_I={"The mother tongue of Anna is": ["Spanish"]},  # the same once more
+        Forgetfulness={"Another country of Anna is": ["France"]},
+    )
+    [fact] = read_facts(write(tmp_path, "r.json", json.dumps([record])))
+    assert fact == Fact(
+        "The name of the country of citizenship of {} is", "Anna of Kiev", "Peru", "Kievan Rus'",
+        relation="COUNTRY_OF_CITIZENSHIP",
+        probes=(
+            Probe("The gender of Anna of Kiev is", "female", "same subject"),
+            Probe("Another country of Anna is", "France", "same subject"),
+            Probe("The mother tongue of Anna is", "Spanish", "portability"),
+        ),
+    )  # fmt: skip
+
+
+def test_other_spellings_of_ripple_edits(tmp_path: Path) -> None:
+    record = ripple("The gender of Ann is male.", "SEX_OR_GENDER", Relation_Specifity={"a": ["b"]})
+    before = {"prompt": "The gender of Ann is female.", "relation": "SEX_OR_GENDER"}
+    record["edit"]["previous_fact"] = before
+    [fact] = read_facts(write(tmp_path, "r.json", json.dumps([record])))
+    assert (fact.truth, fact.probes) == ("female", (Probe("a", "b"),))
+
+
+@pytest.mark.parametrize(
+    ("sentence", "relation", "parts"),
+    [
+        ("The names of the siblings of Ann Lee are Bo.", "SIBLING",
+         ("The names of the siblings of {} are", "Ann Lee", "Bo")),
+        ("The name of the country which Kiev is associated with is Peru.", "COUNTRY",
+         ("The name of the country which {} is associated with is", "Kiev", "Peru")),
+        ("The name of the continent which Peru is part of is Asia.", "CONTINENT",
+         ("The name of the continent which {} is part of is", "Peru", "Asia")),
+        ("The name of the league which Ann plays in is NBA.", "LEAGUE",
+         ("The name of the league which {} plays in is", "Ann", "NBA")),
+        ("The name of the award Ann Lee won is Oscar.", "AWARD_RECEIVED",
+         ("The name of the award {} won is", "Ann Lee", "Oscar")),
+        ("The number of children Ann Lee has is 3.", "NUMBER_OF_CHILDREN",
+         ("The number of children {} has is", "Ann Lee", "3")),
+        ("The name of the currency in Peru is yen.", "CURRENCY",
+         ("The name of the currency in {} is", "Peru", "yen")),
+        ("The place of birth of Ann Lee is St. Ives.", "PLACE_OF_BIRTH",
+         ("The place of birth of {} is", "Ann Lee", "St. Ives")),
+        ("The Odyssey is followed by Ulysses.", "FOLLOWED_BY",
+         ("{} is followed by", "The Odyssey", "Ulysses")),
+    ],
+)  # fmt: skip
+def test_the_subject_of_a_ripple_edits_sentence(tmp_path, sentence, relation, parts) -> None:
+    [fact] = read_facts(write(tmp_path, "r.json", json.dumps([ripple(sentence, relation)])))
+    assert (fact.prompt, fact.subject, fact.target) == parts
+    assert fact.truth is None
+
+
+def test_a_ripple_edits_sentence_without_a_known_frame_is_named(tmp_path: Path) -> None:
+    records = [ripple("Is Ann still alive? no.", "IS_ALIVE"), ripple("{}", "X")]
+    with pytest.warns(BadRecordWarning, match="record 1: edit: no subject can be told in 'Is Ann"):
+        assert read_facts(write(tmp_path, "r.json", json.dumps(records))) == []
+
+
+def test_mquake_gives_a_fact_for_each_edit_of_a_record(tmp_path: Path) -> None:
+    rewrites = [
+        {
+            "prompt": f"{{}} {verb}", "relation_id": relation, "subject": subject,
+            "target_new": {"str": new}, "target_true": {"str": true}, "question": question,
+        }
+        for verb, relation, subject, new, true, question in (
+            ("plays", "P641", "Ann", "golf", "chess", "What does Ann play?"),
+            ("was born in", "P495", "golf", "Peru", "Scotland", "Where was golf born?"),
+        )
+    ]  # fmt: skip
+    record = {
+        "case_id": 1,
+        "requested_rewrite": rewrites,
+        "questions": ["Where was Ann's sport born?", "Which land gave us Ann's sport?"],
+        "answer": "India",
+        "new_answer": "Peru",
+        "single_hops": [],
+    }
+    other = {**record, "requested_rewrite": rewrites[:1]}
+    bad = {**record, "requested_rewrite": []}
+    with pytest.warns(BadRecordWarning, match="record 2: requested_rewrite: it is empty"):
+        facts = read_facts(write(tmp_path, "m.json", json.dumps([record, bad, other])))
+    probes = tuple(Probe(question, "Peru", "portability") for question in record["questions"])
+    first = Fact("{} plays", "Ann", "golf", "chess", ("What does Ann play?",), relation="P641")
+    assert facts == [
+        first,
+        Fact("{} was born in", "golf", "Peru", "Scotland", ("Where was golf born?",), (), "P495",
+             probes),
+        replace(first, probes=probes),
+    ]  # fmt: skip
+    assert facts.records == [1, 1, 3]
+
+
+def test_knowedit(tmp_path: Path) -> None:
+    record = {
+        "subject": "Ann Lee",
+        "prompt": "The native country of Ann Lee is",
+        "target_new": "Peru",
+        "ground_truth": ["France", "FR"],
+        "rephrase": "Ann Lee comes from",
+        "portability": {
+            "Logical_Generalization": [{"prompt": "Ann speaks ", "ground_truth": [["Spanish"]]}],
+            "Reasoning": [{"prompt": "Ann's capital is", "ground_truth": "Lima"}],
+            "Subject_Aliasing": [{"prompt": "Annie comes from", "ground_truth": [["Peru", "PE"]]}],
+        },
+        "locality": {
+            "Relation_Specificity": [{"prompt": "Ann's mother is", "ground_truth": [[]]}],
+            "Forgetfulness": [{"prompt": "Ann also comes from", "ground_truth": ["France"]}],
+        },
+    }
+    recent = {key: record[key] for key in ("subject", "prompt", "target_new")}
+    records = [record, {**recent, "locality": {}}, {**recent, "subject": "Bo", "locality": {}}]
+    with pytest.warns(BadRecordWarning, match="record 3: subject: 'Bo' is not in the prompt"):
+        facts = read_facts(write(tmp_path, "k.json", json.dumps(records)))
+    assert facts == [
+        Fact(
+            "The native country of {} is", "Ann Lee", "Peru", "France", ("Ann Lee comes from",),
+            probes=(
+                Probe("Ann speaks", "Spanish", "portability"),
+                Probe("Ann's capital is", "Lima", "portability"),
+                Probe("Annie comes from", "Peru", "portability"),
+                Probe("Ann also comes from", "France", "same subject"),
+            ),
+        ),
+        Fact("The native country of {} is", "Ann Lee", "Peru"),
+    ]  # fmt: skip
+
+
+def test_bundled_probes_ask_other_relations_of_the_subject() -> None:
+    facts = bundled_facts()
+    for fact in facts:
+        probes = bundled_probes(fact)
+        assert len(probes) >= 3
+        assert not find_problems([replace(fact, probes=probes)])
+        assert fact.text not in [probe.prompt for probe in probes]
+        assert all(fact.subject in probe.prompt for probe in probes)
+    assert Probe("The currency of France is the") in bundled_probes(facts[0])
+    assert bundled_probes(replace(facts[0], relation="P36")) == bundled_probes(facts[0])
+    assert bundled_probes(replace(facts[0], relation="")) == ()
 
 
 def test_bad_records_are_numbered_and_the_good_ones_load(tmp_path: Path) -> None:
@@ -173,7 +347,21 @@ json_values = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                [*asdict(FACT), "requested_rewrite", "src", "alt", "answers", "loc", "loc_ans"]
+                [
+                    *asdict(FACT),
+                    "requested_rewrite",
+                    "src",
+                    "alt",
+                    "answers",
+                    "loc",
+                    "loc_ans",
+                    "questions",
+                    "new_answer",
+                    "example_type",
+                    "edit",
+                    "target_new",
+                    "locality",
+                ]
             ),
             inner,
             max_size=6,
@@ -222,6 +410,15 @@ def test_default_model_knows_the_truth_of_at_least_100(lm) -> None:
         known += logits.argmax(-1).tolist() == answer
         assert prompt == tokenize(lm, fact.text)
     assert known >= 100
+
+
+@pytest.mark.model
+def test_default_model_is_sure_of_many_bundled_probes(lm) -> None:
+    """Only those say whether an edit has moved the rest of its subject."""
+    prompts = {probe.prompt for fact in bundled_facts() for probe in bundled_probes(fact)}
+    unedited = Speaker(lm, EditState.of(lm, EditConfig.for_model(lm)))
+    answers = unedited.ask([Question.of(lm, prompt) for prompt in sorted(prompts)])
+    assert sum(answer.certainty >= SURE for answer in answers) >= 300
 
 
 def test_a_row_with_too_many_cells_is_rejected_not_misread(tmp_path: Path) -> None:

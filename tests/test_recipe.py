@@ -76,7 +76,9 @@ def same(one: Session, other: Session, number: dict[int, int] | None = None) -> 
 def test_code_makes_the_same_session_in_a_fresh_process(saved_lm, tmp_path: Path) -> None:
     """Facts with all their fields, settings, labels, mutes, branches and undone rounds."""
     facts = tiny_facts()
-    odd = Fact("{} said:\n'\"", "Anna\\", "red", "blue", ("a\tb",), (("c\n", None), "d"), "r")
+    odd = Fact(
+        "{} said:\n'\"", "Anna\\", "red", "blue", ("a\tb",), (("c\n", None), "d"), "r", ("e",)
+    )
     assert eval(fact_source(odd), {"cv": cv}) == odd  # noqa: S307
     config = tiny_config(scope="match", context_templates=None)
     session = Session(saved_lm, config)

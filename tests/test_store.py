@@ -25,7 +25,7 @@ from filelock import FileLock
 from tiny import tiny_config, tiny_facts, tiny_model, tiny_moments, tiny_session
 
 import coachhook_viz.session as session_module
-from coachhook_viz import EditConfig, LanguageModel, Session
+from coachhook_viz import EditConfig, LanguageModel, Probe, Session
 from coachhook_viz.events import Event
 from coachhook_viz.store import SessionFileError, folder, format
 
@@ -361,6 +361,21 @@ def test_slightly_other_moments_and_older_files_can_be_edited_on(
     later = reopened(tmp_path / "s")
     later.apply(tiny_facts()[5:6])
     assert len(reopened(tmp_path / "s").rounds) == 4
+
+
+def test_probes_are_saved_and_older_sessions_have_none(tmp_path: Path) -> None:
+    session = journalled(tmp_path / "s", rounds=1)
+    probes = (Probe("Anna speaks", "red", "portability"), Probe("Anna was born near"))
+    session.apply([replace(tiny_facts()[2], probes=probes)])
+    assert reopened(tmp_path / "s", journal=False).facts == session.facts
+    rounds = json.loads((tmp_path / "s/session.json").read_text("utf-8"))["rounds"]
+    for round_ in rounds:
+        for fact in round_["facts"]:
+            del fact["probes"]  # as before there were any
+    rewritten(tmp_path / "s", rounds=rounds)
+    older = reopened(tmp_path / "s")
+    assert [fact.probes for fact in older.facts.values()] == [(), (), ()]
+    assert torch.equal(logits(older), logits(session))
 
 
 def test_a_change_during_a_round_is_refused() -> None:

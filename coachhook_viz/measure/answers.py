@@ -1,9 +1,9 @@
 """What a model says under a state, token by token: the one place where measurements run it.
 
 Question    a prompt, an answer to hold against it, and tokens to look up
-Answer      the model's own tokens there, and how likely the ones looked up are
+Answer      the model's own tokens there, and how likely the others are
 ask         many questions at once
-Unedited    the same of the unedited model, which is asked everything only once
+Speaker     the model in one state, which is asked everything only once
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.forward import Batch
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import continuation, length_batches, tokenize
+from coachhook_viz.measure.replies import continuations
 from coachhook_viz.models import LanguageModel
 
 _BATCH_OVERHEAD = 25  # tokens that one more batch costs
@@ -69,11 +69,18 @@ class Answer:
         Of the tokens looked up.
     ranks : tuple of int
         Their ranks, 1 for the likeliest.
+    certainty : float
+        Probability of the likeliest token right after the prompt.
+    likelihood : float
+        Of the answer: the geometric mean of its tokens' probabilities, given all before each, which
+        the editing papers call its probability. 1 for an empty answer.
     """
 
     top: tuple[int, ...]
     probabilities: tuple[float, ...]
     ranks: tuple[int, ...]
+    certainty: float
+    likelihood: float
 
 
 @torch.no_grad()
@@ -112,8 +119,15 @@ def ask(
             for row, question in enumerate(chosen):
                 start = prompts[row] - 1 - first
                 said = top[row][start : start + max(len(question.answer), 1)]
-                next_token = logits[row, start]
-                found[question] = Answer(tuple(said), *_look_up(next_token, question.looked_up))
+                shares = logits[row, start : start + len(said)].float().log_softmax(-1)
+                tokens = torch.tensor(question.answer, device=lm.device, dtype=torch.long)
+                own = shares[: len(tokens)].gather(1, tokens[:, None])
+                found[question] = Answer(
+                    tuple(said),
+                    *_look_up(logits[row, start], question.looked_up),
+                    float(shares[0].max().exp()),
+                    float(own.mean().exp()) if question.answer else 1.0,
+                )
     return [found[question] for question in questions]
 
 
@@ -127,17 +141,45 @@ def _look_up(logits: Tensor, tokens: tuple[int, ...]) -> tuple[tuple[float, ...]
     return tuple(probabilities.tolist()), tuple(ranks.tolist())
 
 
-class Unedited:
-    """Answers of the unedited model, remembered: it never changes."""
+class Speaker:
+    """The model in one state; what it was asked once is not run again.
 
-    def __init__(self, lm: LanguageModel, config: EditConfig) -> None:
-        self._lm = lm
-        self._state = EditState.of(lm, config)
-        self._known: dict[Question, Answer] = {}
+    Parameters
+    ----------
+    lm : LanguageModel
+    state : EditState
+    """
+
+    def __init__(self, lm: LanguageModel, state: EditState) -> None:
+        self.lm = lm
+        self._state = state
+        self._answers: dict[Question, Answer] = {}
+        self._texts: dict[tuple[str, int, int], str] = {}
 
     def ask(self, questions: Sequence[Question], watch: Watch | None = None) -> list[Answer]:
-        """As `ask`; only what is new runs."""
-        new = [question for question in questions if question not in self._known]
-        for question, answer in zip(new, ask(self._lm, self._state, new, watch), strict=True):
-            self._known[question] = answer
-        return [self._known[question] for question in questions]
+        """As `ask`."""
+        new = [question for question in questions if question not in self._answers]
+        for question, answer in zip(new, ask(self.lm, self._state, new, watch), strict=True):
+            self._answers[question] = answer
+        return [self._answers[question] for question in questions]
+
+    def texts(
+        self,
+        asked: Sequence[tuple[str, int]],
+        watch: Watch | None = None,
+        among: int = 1,
+    ) -> list[str]:
+        """What it writes after each prompt, as `continuations` has it.
+
+        Parameters
+        ----------
+        asked : sequence of (str, int)
+            A prompt, and how many tokens to write after it.
+        watch, among
+            As in `continuations`.
+        """
+        for size in sorted({size for _, size in asked}):
+            new = [p for p, n in asked if n == size and (p, n, among) not in self._texts]
+            found = continuations(self.lm, self._state, new, size, watch, "quality", among)
+            self._texts |= {(prompt, size, among): text for prompt, text in found.items()}
+        return [self._texts[prompt, size, among] for prompt, size in asked]

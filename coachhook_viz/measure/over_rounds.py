@@ -1,6 +1,6 @@
 """Measurements of a session's states, round after round; what was measured once is remembered.
 
-OverRounds    quality, drift, interference and scope quality of many states
+OverRounds    quality, metrics, drift, interference and scope quality of many states
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from coachhook_viz.editing.editor import bare_keys
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.state import EditState, Round
 from coachhook_viz.facts import Fact
-from coachhook_viz.measure.answers import Unedited
+from coachhook_viz.measure.answers import Speaker
 from coachhook_viz.measure.drift import Probes, neutral_texts, thresholds, weights
 from coachhook_viz.measure.interference import interference
+from coachhook_viz.measure.metrics import By, Metric, judged, table
 from coachhook_viz.measure.quality import quality
 from coachhook_viz.measure.scope_quality import scope_quality
 from coachhook_viz.models import LanguageModel
@@ -45,9 +46,10 @@ class OverRounds:
         self._lm = lm
         self._config = config
         self._preserved = preserved
-        self._unedited = Unedited(lm, config)
+        self._unedited = Speaker(lm, EditState.of(lm, config))
         self._probes: Probes | None = None
         self._quality: dict[_Key, dict[int, pd.DataFrame]] = {}
+        self._judged: dict[tuple[_Key, Metric, By], dict[int, pd.DataFrame]] = {}
         self._drifts: dict[_Key, pd.DataFrame] = {}
         self._scopes: dict[tuple[_Key, tuple[str, ...]], dict[int, pd.DataFrame]] = {}
         self._keys: dict[int, dict[int, Tensor]] = {}
@@ -107,6 +109,53 @@ class OverRounds:
         parts = [known[fact_id] for fact_id in facts]
         return pd.concat(parts, ignore_index=True) if parts else columns
 
+    def judged(
+        self, state: EditState, metrics: Sequence[Metric], by: By, watch: Watch
+    ) -> pd.DataFrame:
+        """`metrics.judged` of the facts in force, metric after metric."""
+        speaker = Speaker(self._lm, state)
+        facts = dict(zip(state.fact_ids, state.facts, strict=True))
+        frames = []
+        for metric in metrics:
+            counted = self._held(state.rounds, metric, by, watch) if metric.once_held else facts
+            frames.append(self._judge(state.rounds, counted, lambda: speaker, metric, by, watch))
+        return pd.concat(frames, ignore_index=True)
+
+    def _held(
+        self, rounds: Sequence[Round], metric: Metric, by: By, watch: Watch
+    ) -> dict[int, Fact]:
+        """Facts of all `rounds` but the last whose value was 1 right after their own."""
+        walk = _Walk(self._lm, self._config, rounds)
+        held: dict[int, Fact] = {}
+        for count, round_ in enumerate(rounds[:-1], 1):
+            facts = _chosen(round_, round_.fact_ids)
+
+            def speaker(count: int = count) -> Speaker:
+                return Speaker(self._lm, walk.state(count))
+
+            frame = self._judge(rounds[:count], facts, speaker, metric, by, watch)
+            took = frame.groupby("fact")["value"].min() == 1
+            held |= {fact_id: fact for fact_id, fact in facts.items() if took.get(fact_id, False)}
+        return held
+
+    def _judge(
+        self,
+        rounds: Sequence[Round],
+        facts: Mapping[int, Fact],
+        speaker: Callable[[], Speaker],
+        metric: Metric,
+        by: By,
+        watch: Watch,
+    ) -> pd.DataFrame:
+        only = "tokens" if metric.by_generation is None else by
+        known = self._judged.setdefault((_key(rounds), metric, only), {})
+        new = {fact_id: fact for fact_id, fact in facts.items() if fact_id not in known}
+        if new:
+            frame = judged(metric, new, speaker(), self._unedited, by, watch)
+            known.update({fact_id: frame[frame["fact"] == fact_id] for fact_id in new})
+        parts = [known[fact_id] for fact_id in facts]
+        return pd.concat(parts, ignore_index=True) if parts else table([])
+
     def drift(self, rounds: Sequence[Round], watch: Watch) -> pd.DataFrame:
         """`weights`, `Probes.measure` and `thresholds` after none, one, … all of `rounds`."""
         walk = _Walk(self._lm, self._config, rounds)
@@ -158,7 +207,7 @@ class OverRounds:
         frame = scope_quality(self._lm, state, new, others, watch)
         known.update({int(str(i)): part for i, part in frame.groupby("fact", sort=False)})
         parts = [known[fact_id] for fact_id in facts]
-        return pd.concat(parts, ignore_index=True) if parts else frame
+        return pd.concat(parts, ignore_index=True) if parts else table([])
 
 
 def sample(fact_ids: Sequence[int], budget: int | None) -> list[int]:

@@ -16,7 +16,8 @@ import pandas as pd
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.facts import Fact
-from coachhook_viz.measure.answers import Question, Unedited, ask
+from coachhook_viz.measure.answers import Question, Speaker, ask
+from coachhook_viz.measure.metrics import neighbours, paraphrases
 from coachhook_viz.models import LanguageModel
 
 METRICS = ("reliability", "generality", "locality")
@@ -29,7 +30,7 @@ def quality(
     state: EditState,
     facts: Sequence[Fact],
     watch: Watch | None = None,
-    unedited: Unedited | None = None,
+    unedited: Speaker | None = None,
 ) -> pd.DataFrame:
     """Score `facts` under `state`, teacher forced.
 
@@ -40,8 +41,8 @@ def quality(
     facts : sequence of Fact
     watch : Watch, optional
         Called before each batch, stage "quality".
-    unedited : Unedited, optional
-        What earlier calls have learnt of the unedited model's answers.
+    unedited : Speaker, optional
+        The unedited model, with what earlier calls have asked it.
 
     Returns
     -------
@@ -59,7 +60,7 @@ def quality(
             A share or probability in [0, 1], or a rank from 1. A fact without truth, paraphrases
             or neighbours has no such row.
     """
-    unedited = Unedited(lm, state.config) if unedited is None else unedited
+    unedited = Speaker(lm, EditState.of(lm, state.config)) if unedited is None else unedited
     asked: list[tuple[int, str, Question]] = []
     names: list[list[str]] = []
     for i, fact in enumerate(facts):
@@ -70,8 +71,8 @@ def quality(
         names.append(list(looked_up))
         question = Question(question.prompt, question.answer, tuple(looked_up.values()))
         asked.append((i, "reliability", question))
-        asked += [(i, "generality", Question.of(lm, p, fact.target)) for p in fact.paraphrases]
-        asked += [(i, "locality", Question.of(lm, n.prompt, n.answer)) for n in fact.neighbors]
+        for metric, probes in (("generality", paraphrases), ("locality", neighbours)):
+            asked += [(i, metric, Question.of(lm, p.prompt, p.answer)) for p in probes(fact)]
     answers = ask(lm, state, [question for _, _, question in asked], watch)
     local = [question for _, metric, question in asked if metric == "locality"]
     stayed = dict(zip(local, unedited.ask(local, watch), strict=True))

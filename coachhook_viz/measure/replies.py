@@ -2,7 +2,7 @@
 
 Reply            what became of one prompt
 replies          asks many prompts at once
-continuations    greedy texts after many prompts
+continuations    texts after many prompts, greedy ones or drawn ones
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import length_batches, tokenize
+from coachhook_viz.measure.drawing import drawn
 from coachhook_viz.models import LanguageModel
 
 _BATCH_OVERHEAD = 25  # tokens that one more batch costs
@@ -108,14 +109,18 @@ def continuations(
     max_new_tokens: int,
     watch: Watch | None = None,
     stage: str = "report",
+    among: int = 1,
 ) -> dict[str, str]:
-    """Greedy texts after `prompts` under `state`, several at once.
+    """Texts after `prompts` under `state`, several at once.
 
     Parameters
     ----------
     lm, state, prompts, watch, stage
         As in `replies`.
     max_new_tokens : int
+    among : int
+        Draw each token among this many likeliest ones, by their probabilities. A prompt has draws
+        of its own, so that its text is the same in any batch. 1: the likeliest, greedily.
     """
     distinct = sorted(dict.fromkeys(prompts), key=len)  # alike in length: few pads
     found: dict[str, str] = {}
@@ -127,6 +132,7 @@ def continuations(
             inputs = lm.encode(chosen, padding_side="left")
             output = lm.generate(
                 **inputs,
+                logits_processor=drawn(chosen, among),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,

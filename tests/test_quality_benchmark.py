@@ -1,0 +1,29 @@
+"""The benchmark of quality draws, orders and names facts as it says."""
+
+from __future__ import annotations
+
+import quality
+from tiny import tiny_config, tiny_facts, tiny_model, tiny_moments
+
+
+def test_draws_and_orders() -> None:
+    assert quality.drawn(20, 5, 0, 0) == [0, 1, 2, 3, 4]
+    shuffled = quality.drawn(20, 5, 0, 1)
+    assert sorted(shuffled) == [0, 1, 2, 3, 4]
+    assert shuffled not in ([0, 1, 2, 3, 4], quality.drawn(20, 5, 0, 2))
+    other = quality.drawn(20, 5, 1, 0)
+    assert other == sorted(other)
+    assert sorted(quality.drawn(20, 5, 1, 3)) == other != [0, 1, 2, 3, 4]
+    assert quality.drawn(3, 5, 1, 0) == [0, 1, 2]
+
+
+def test_rows_name_the_facts_of_the_whole_list(monkeypatch) -> None:
+    monkeypatch.setattr(quality, "cached_moments", lambda lm, layers: tiny_moments(lm))
+    facts = tiny_facts()
+    frame = quality.run(tiny_model(lead="He "), facts, [4, 1, 3], 2, tiny_config(steps=2))
+    prompts = frame[frame["metric"] == "reliability"].set_index("fact")["prompt"]
+    assert set(prompts.items()) == {(place, facts[place].text) for place in (1, 3, 4)}
+    lines = quality.lines("zscore", frame)
+    assert any(line.startswith("| zscore | top kept | tokens |") for line in lines)
+    assert any(line.startswith("| zscore | locality | generation |") for line in lines)
+    assert all(line.count("|") == quality.HEADER.splitlines()[0].count("|") for line in lines)
