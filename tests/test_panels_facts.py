@@ -426,7 +426,9 @@ def test_several_are_muted_and_heard_again(facts: Facts, hands: Hands) -> None:
 
 
 def test_one_staged_fact_is_taken_back_into_the_form(facts: Facts, hands: Hands) -> None:
-    full = tiny_facts()[3]
+    full = replace(
+        tiny_facts()[3], relation="home", wordings=("{} is from",), probes=("He speaks of Peru",)
+    )
     facts.stage([BARE, full])
     hands.choose(facts._list, staged(facts, full.target))
     assert facts.desk.selection.prompt == full.text
@@ -439,6 +441,10 @@ def test_one_staged_fact_is_taken_back_into_the_form(facts: Facts, hands: Hands)
     assert facts._list.chosen == []
     settle(facts)
     assert facts._more.label == "More (2)"  # paraphrases and neighbours stay in the form
+    hands.type(facts._fields["target"], "Quito")
+    assert facts.fact == replace(full, target="Quito")
+    hands.type(facts._fields["subject"], "Spain")  # what has no field was of another question
+    assert (facts.fact.relation, facts.fact.wordings, facts.fact.probes) == ("", (), ())
 
 
 def test_several_staged_facts_are_taken_off_the_stage(facts: Facts, hands: Hands) -> None:

@@ -186,6 +186,7 @@ def prepare(
         for field, prompt, answer in [
             *(("paraphrases", paraphrase, fact.target) for paraphrase in fact.paraphrases),
             *(("neighbors", n.prompt, n.answer) for n in fact.neighbors),
+            *(("probes", probe.prompt, probe.answer) for probe in fact.probes),
         ]:
             try:
                 tokenize(lm, prompt) if answer is None else continuation(lm, prompt, answer)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -57,6 +58,7 @@ class Form:
                 placeholder=f"The capital of Chile is {ANSWER} Santiago",
             ),
         }
+        self._given = Fact("", "", "")
         self.hints = Chips(label="suggestions")
         self.hints.on_pick(lambda place: self.fields["prompt"].put(self.hints.options[place]))
 
@@ -67,13 +69,20 @@ class Form:
         prompt, subject = values["prompt"], values["subject"]
         if "{}" not in prompt and subject.strip() and prompt.count(subject) == 1:
             prompt = prompt.replace(subject, "{}")  # the sentence as one would say it
-        return Fact(
-            prompt,
-            subject,
-            values["target"],
-            values["truth"] or None,
-            tuple(_broken(line) for line in values["paraphrases"].splitlines() if line.strip()),
-            tuple(_neighbor(line) for line in values["neighbors"].splitlines() if line.strip()),
+        given = self._given  # what has no field belongs to its question
+        same = (prompt, subject) == (given.prompt, given.subject)
+        return replace(
+            given if same else Fact("", "", ""),
+            prompt=prompt,
+            subject=subject,
+            target=values["target"],
+            truth=values["truth"] or None,
+            paraphrases=tuple(
+                _broken(line) for line in values["paraphrases"].splitlines() if line.strip()
+            ),
+            neighbors=tuple(
+                _neighbor(line) for line in values["neighbors"].splitlines() if line.strip()
+            ),
         )
 
     @property
@@ -83,6 +92,7 @@ class Form:
 
     def fill(self, fact: Fact) -> None:
         """Put a fact into the fields."""
+        self._given = fact
         values = {
             "prompt": fact.prompt,
             "subject": fact.subject,
