@@ -278,9 +278,12 @@ class Measuring(ABC):
         -------
         list of Clash
             At most one a fact: with the most recent edit of the same question or, if there is
-            none, of the same subject. `Clash.sentence` says it in words. Muted facts meet nobody.
+            none, of the same subject, unless edits are of one relation alone (the answer site).
+            `Clash.sentence` says it in words. Muted facts meet nobody.
         """
-        return find_clashes(facts, self.state.rounds)
+        found = find_clashes(facts, self.state.rounds)
+        one_relation = self.state.config.site == "answer"
+        return [clash for clash in found if not (one_relation and clash.kind == "subject")]
 
     def compare(
         self,

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from hands import HOSTILE, Hands, Held, new_session, nodes, settle, submitted, whole
 from ipywidgets.widgets import widget
+from test_two_key import facts as worded
+from test_two_key import two_key_session
 from tiny import tiny_facts
 
 import coachhook_viz as cv
@@ -568,6 +570,47 @@ def test_rounds_are_kept_where_one_wants_them(session: Session, tmp_path: Path) 
     whole(playground)
     assert playground.desk.autosave.wait(10)
     assert Session.load(tmp_path / "mine", session.lm, session.moments).position == 1
+    playground.close()
+
+
+# Two keys
+
+
+def test_a_playground_of_edits_with_two_keys(tmp_path: Path) -> None:
+    session = two_key_session()
+    playground = cv.playground(session)
+    whole(playground)
+    hands = Hands(playground.bar)
+    for rule in ("match", "two-key"):  # the session's own, as long as there is no round
+        hands.set(playground.bar._rule, value=rule)
+        assert session.config.scope == rule
+        again = cv.playground(session)
+        assert [value for _, value, _ in again.bar._rule.options if "-" in value] == ["two-key"]
+        again.close()
+    playground.desk.applying.begin(worded()[:2])
+    whole(playground)
+    fact = session.facts[0]
+    playground.ask.ask(fact.text)
+    whole(playground)
+    reading = session.scope(fact.text)
+    assert reading.explain() in playground.scope._why.html
+    assert "is seen at token" in reading.explain()
+    for rule in ("zscore", "match", "off", "two-key"):
+        hands.set(playground.bar._rule, value=rule)
+        whole(playground)
+        assert playground.scope._reading.kind == rule
+        assert not playground.bar._alert.html
+        assert not playground.scope._alert.html
+    for lens in LENSES:
+        playground.look_through(lens)
+        whole(playground)
+    names: dict[str, Any] = {"session": session}
+    exec(compile(playground.ask.code(), "ask", "exec"), names)  # noqa: S102
+    playground.save(tmp_path / "kept")
+    playground.load(tmp_path / "kept")
+    whole_of(playground)
+    whole(playground)
+    assert playground.session.state.key == session.state.key
     playground.close()
 
 

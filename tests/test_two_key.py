@@ -382,6 +382,7 @@ def test_a_shared_wording_meets_an_edit_in_force() -> None:
     session.apply([Fact("The language of {} is", "Anna", "red", wordings=("Now {} speaks",))])
     [clash] = session.clashes([Fact("Now {} speaks", "Anna", "blue")])
     assert clash.kind == "target"
+    assert session.clashes([Fact("{} lives in", "Anna", "Rome")]) == []  # another relation
 
 
 def test_wordings_are_read_from_files(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ _LEGEND = Markup(
 
 def rules_of(session: Session) -> list[list[str]]:
     """The rules that the session's edits can be judged by, as choices."""
-    return RULES + _TWO_KEY * (session.config.scope == "two-key")
+    return RULES + _TWO_KEY * (session.config.site == "answer")
 
 
 class Scope(Panel):
