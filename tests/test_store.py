@@ -94,6 +94,19 @@ def test_a_journalled_session_reopens_as_it_was(tmp_path: Path) -> None:
     same(session, again)
 
 
+def test_a_session_from_before_sites_wordings_and_probes_opens_as_it_was(tmp_path: Path) -> None:
+    session = full(tmp_path / "s")
+    content = json.loads((tmp_path / "s" / "session.json").read_text("utf-8"))
+    for name in ("site", "subject_layer", "subject_threshold"):
+        del content["config"][name]
+    for entry in content["rounds"]:
+        del entry["owners"]
+        for fact in entry["facts"]:
+            del fact["wordings"], fact["probes"]
+    rewritten(tmp_path / "s", config=content["config"], rounds=content["rounds"])
+    same(session, reopened(tmp_path / "s", journal=False))
+
+
 def test_a_reopened_session_edits_on_with_the_same_bits(tmp_path: Path) -> None:
     session = full(tmp_path / "s")
     session.save(tmp_path / "copy")
