@@ -26,7 +26,11 @@ FACT = Fact(
     ("France's capital is", "In France, the capital is"),
     (Neighbor("The capital of Italy is", "Rome"), Neighbor("The capital of Spain is")),
     "capital",
-    (Probe("The currency of France is the", "euro"), Probe("a", "b", "portability"), Probe("c")),
+    probes=(
+        Probe("The currency of France is the", "euro"),
+        Probe("a", "b", "portability"),
+        Probe("c"),
+    ),
 )
 
 
@@ -221,8 +225,8 @@ def test_mquake_gives_a_fact_for_each_edit_of_a_record(tmp_path: Path) -> None:
     first = Fact("{} plays", "Ann", "golf", "chess", ("What does Ann play?",), relation="P641")
     assert facts == [
         first,
-        Fact("{} was born in", "golf", "Peru", "Scotland", ("Where was golf born?",), (), "P495",
-             probes),
+        Fact("{} was born in", "golf", "Peru", "Scotland", ("Where was golf born?",),
+             relation="P495", probes=probes),
         replace(first, probes=probes),
     ]  # fmt: skip
     assert facts.records == [1, 1, 3]
