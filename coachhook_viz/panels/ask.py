@@ -264,15 +264,16 @@ class Ask(Panel):
             )
         self.run(
             "writing on",
-            lambda job: [
-                self._write(job, prompt, side, state) for side, state in enumerate(states)
+            lambda job: [  # what a person waits for comes first
+                self._write(job, prompt, side, states[side]) for side in (1, 0)
             ],
             partial(self._written, prompt, frames),
             of=(prompt, states[1].key),
             patience=1,
         )
 
-    def _written(self, prompt: str, frames: list[pd.DataFrame], texts: list[str]) -> None:
+    def _written(self, prompt: str, frames: list[pd.DataFrame], written: list[str]) -> None:
+        texts = written[::-1]
         self._said[0].say(_spoken(texts[0]))
         self._said[1].say(_marked(*map(_flowing, texts)) if texts[1].strip() else _spoken(texts[1]))
         self._answers = prompt, frames, texts
