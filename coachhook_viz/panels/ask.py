@@ -129,7 +129,7 @@ class Ask(Panel):
 
     def begin_anew(self) -> None:
         """Forget the conversation."""
-        self.desk.worker.drop(f"{id(self)} _answered")
+        self.forget(self._answered)
         self._turns, self._replies = [], ([], [])
         self._draw_talk()
 
@@ -214,7 +214,7 @@ class Ask(Panel):
         return [EditState.of(session.lm, session.config), self.desk.state]
 
     def _complete(self) -> None:
-        self.desk.worker.drop(f"{id(self)} _written")  # of whatever was asked before
+        self.forget(self._written)  # of whatever was asked before
         prompt, states = self._prompt.value, self._states()
         self._heads[0].say("before, with no hook")
         self._heads[1].say(self.desk.standing)
@@ -224,7 +224,7 @@ class Ask(Panel):
                 bars.show([], rows=[], empty="")
             self._said[0].say(_WAITS)
             self._said[1].say()
-            self.desk.worker.drop(f"{id(self)} _show")
+            self.forget(self._show)
             return
         if prompt != self._answered_to:
             for said in self._said:

@@ -331,7 +331,7 @@ class Facts(Panel):
         self._say_problems({p.field: p.reason for p in find_problems([fact]) if p.field in given})
         if not {"prompt", "subject"} <= given or fact.prompt.count("{}") != 1:
             self._feedback.say(_HINT)
-            self.desk.worker.drop(f"{id(self)} _say_now")
+            self.forget(self._say_now)
             return
         state = self.session.state
         self.run(

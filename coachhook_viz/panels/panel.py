@@ -197,7 +197,7 @@ class Panel(widgets.VBox):
         if self.recall(show, of):
             return
         name, state = _name(show), self.session.state
-        key = f"{id(self)} {name}"
+        key = self._key_of(show)
         self._jobs[key] = running is not None or patience < 2
         if running is not None:
             running.key = key
@@ -223,9 +223,16 @@ class Panel(widgets.VBox):
         kept = None if of is None else self.desk.kept.get((self.title, _name(show), of))
         if kept is None:
             return False
-        self.desk.worker.drop(f"{id(self)} {_name(show)}")
+        self.forget(show)
         show(kept)
         return True
+
+    def forget(self, show: Callable[..., object]) -> None:
+        """Drop what `run` has begun for `show`: nobody wants it any more."""
+        self.desk.worker.drop(self._key_of(show))
+
+    def _key_of(self, show: Callable[..., object]) -> str:
+        return f"{id(self)} {_name(show)}"
 
     def drop(self, *, unasked: bool = False) -> bool:
         """Stop what it has begun with `run`; whether there was anything.

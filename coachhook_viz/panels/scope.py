@@ -214,7 +214,7 @@ class Scope(Panel):
         elif not state.facts:
             empty = f"The hook is silent: {self.desk.standing}."
         if empty:
-            self.desk.worker.drop(f"{id(self)} _show")
+            self.forget(self._show)
             self._reading = None
             self._grid.show([], rows=[], columns=[], empty=empty)
             self._key.hidden = self._lasting.hidden = True
@@ -355,7 +355,7 @@ class Scope(Panel):
         """Draw at once, without the model; ask it once the slider rests."""
         self._reading = reading
         self._draw(reading)
-        self.desk.worker.drop(f"{id(self)} _show")
+        self.forget(self._show)
         self.later(self.refresh)
 
     def _picked(self, at: list[int]) -> None:
