@@ -74,7 +74,7 @@ def run(
 
     The column `fact` is a place in the whole list, so that runs can stand below each other.
     """
-    session = cv.Session(lm, config, cached_moments(lm, config.layers))
+    session = cv.Session(lm, config, cached_moments(lm, config.keyed_layers))
     session.apply_in_rounds([facts[place] for place in places], size)
     free = [name for name, metric in ALL.items() if metric.by_generation is not None]
     frames = [

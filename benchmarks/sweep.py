@@ -57,7 +57,7 @@ OTHER_LEADS = ("", "<|endoftext|>")
 def run(lm: cv.LanguageModel, facts: list[cv.Fact], size: int, changes: dict[str, Any]) -> str:
     """Edit `facts` in rounds of `size` and score them at the end."""
     config = cv.EditConfig.for_model(lm, **changes)
-    session = cv.Session(lm, config, cached_moments(lm, config.layers))
+    session = cv.Session(lm, config, cached_moments(lm, config.keyed_layers))
     started = time.perf_counter()
     session.apply_in_rounds(facts, size)
     seconds = time.perf_counter() - started

@@ -92,3 +92,11 @@ def test_what_was_read_is_not_read_again(session: Session, monkeypatch) -> None:
     monkeypatch.setattr(module, "read_scope", None)
     assert session.scope_quality(others=["Peru"]).equals(first)
     assert len(session.scope_quality(budget=1, others=["Peru"])["fact"].unique()) == 1
+
+
+def test_without_facts_the_columns_are_those_with_facts() -> None:
+    session = tiny_session(tiny_model(lead="He "))
+    none = session.scope_quality()
+    assert none.empty
+    session.apply(tiny_facts()[:1])
+    assert list(none.columns) == list(session.scope_quality().columns)

@@ -207,7 +207,7 @@ class OverRounds:
         frame = scope_quality(self._lm, state, new, others, watch)
         known.update({int(str(i)): part for i, part in frame.groupby("fact", sort=False)})
         parts = [known[fact_id] for fact_id in facts]
-        return pd.concat(parts, ignore_index=True) if parts else table([])
+        return pd.concat(parts, ignore_index=True) if parts else frame
 
 
 def sample(fact_ids: Sequence[int], budget: int | None) -> list[int]:
