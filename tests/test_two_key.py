@@ -17,10 +17,10 @@ from transformers import DynamicCache
 
 import coachhook_viz as cv
 from coachhook_viz import EditConfig, Fact, FactError, LanguageModel, Session
-from coachhook_viz.editing import editor
+from coachhook_viz.editing import editor, wordings
 from coachhook_viz.editing.forward import Batch, hidden
 from coachhook_viz.editing.hooks import RelationKeys, SubjectKeys
-from coachhook_viz.editing.progress import Watch
+from coachhook_viz.editing.progress import EditCancelled, Watch
 from coachhook_viz.editing.scope import NEVER, Tokens
 from coachhook_viz.editing.sites import SITES
 from coachhook_viz.editing.suffixes import Suffixes
@@ -392,6 +392,24 @@ def test_wordings_are_read_from_files(tmp_path: Path) -> None:
     [fact] = cv.read_facts(tmp_path / "f.csv")
     assert fact.wordings == ("{} was", "A {}")
     assert fact.texts == ("Anna is", "Anna was", "A Anna")
+
+
+def test_cancel_ends_a_round_among_its_foils(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, asked = two_key_session(), []
+    batches = wordings.length_batches
+
+    def noted(*args: Any) -> Any:
+        asked.append("foils")
+        return batches(*args)
+
+    def late(*args: Any) -> None:
+        raise AssertionError("it went on to the layers")
+
+    monkeypatch.setattr(wordings, "length_batches", noted)
+    monkeypatch.setattr(editor, "spread", late)
+    with pytest.raises(EditCancelled):
+        session.apply(facts()[:1], cancel=lambda: bool(asked))
+    assert session.rounds == ()
 
 
 def test_a_target_that_begins_otherwise_has_a_delta_of_its_own() -> None:

@@ -95,7 +95,7 @@ def edit_round(
         subjects = subject_keys(lm, config, tokens, preserved)
         foils = None
         if SCOPES[config.scope].by_fact:
-            foils = foil_keys(lm, config.layers, facts, tokens)
+            foils = foil_keys(lm, config.layers, facts, tokens, watch)
         factors, alphas, peaks = spread(
             lm, state, tokens, targets.states, preserved, watch, targets.known, subjects, foils
         )

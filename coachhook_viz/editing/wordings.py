@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from coachhook_viz.editing.forward import Batch
 from coachhook_viz.editing.hooks import attached
+from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.sites import Site
 from coachhook_viz.editing.tokens import FactTokens, length_batches
 from coachhook_viz.facts import Fact, alike, find_problems
@@ -55,7 +56,11 @@ def proposed(lm: LanguageModel, fact: Fact) -> tuple[str, ...]:
 
 @torch.no_grad()
 def foil_keys(
-    lm: LanguageModel, layers: Sequence[int], facts: Sequence[Fact], columns: Sequence[FactTokens]
+    lm: LanguageModel,
+    layers: Sequence[int],
+    facts: Sequence[Fact],
+    columns: Sequence[FactTokens],
+    watch: Watch,
 ) -> Mapping[int, list[Tensor]]:
     """Keys at the last token of foils: about a fact's subject, but not asking for its relation.
 
@@ -71,6 +76,8 @@ def foil_keys(
         The b facts.
     columns : sequence of FactTokens
         Theirs.
+    watch : Watch
+        Asked before each batch whether to stop.
 
     Returns
     -------
@@ -100,6 +107,7 @@ def foil_keys(
         handles = [lm.down_projection(at).register_forward_pre_hook(catch(at)) for at in layers]
         try:
             for rows in length_batches([len(ids) for ids in sequences], _BATCH_OVERHEAD):
+                watch.stop_if_asked("layers", 0, len(layers))
                 batch = Batch.of([sequences[row] for row in rows], lm.device)
                 last = batch.mask.sum(1) - 1
                 places = last.unique()
