@@ -3,6 +3,7 @@
 read_facts         a file's facts; layouts are recognised by their fields
 bundled_facts      the facts written for this package
 bundled_wordings   how else one asks for what they are about, by relation
+known_relation     which of these a prompt asks for
 bundled_foils      how one asks for anything else
 bundled_probes     prompts about a fact's subject in other relations
 """
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -172,20 +174,43 @@ class Wordings:
 
 @cache
 def bundled_wordings() -> Mapping[str, Wordings]:
-    """How else one asks for the relations of `bundled_facts`, by their names."""
+    """How else one asks for the relations of `bundled_facts`.
+
+    By their names, and by the Wikidata properties that CounterFact names.
+    """
     text = resources.files("coachhook_viz.data").joinpath("wordings.json").read_text("utf-8")
     return {
-        relation: Wordings(tuple(known["prompts"]), tuple(known["questions"]))
+        name: Wordings(tuple(known["prompts"]), tuple(known["questions"]))
         for relation, known in json.loads(text).items()
+        for name in (relation, known.get("property"))
+        if name is not None
     }
 
 
+def known_relation(prompt: str) -> str:
+    """The relation of `bundled_wordings` that a prompt with one ``{}`` asks for; "" if unknown."""
+    return _relations_asked().get(alike(prompt), "")
+
+
 @cache
-def bundled_foils() -> Wordings:
-    """Prompts and questions about any subject, most of which ask for something else than a fact."""
+def _relations_asked() -> Mapping[str, str]:
+    return {
+        alike(text): relation
+        for relation, known in reversed(bundled_wordings().items())
+        for text in known.prompts + known.questions
+    } | {alike(fact.prompt): fact.relation for fact in bundled_facts()}
+
+
+@cache
+def bundled_foils(relation: str = "") -> Wordings:
+    """Prompts and questions of which most ask for something else than `relation`.
+
+    About any subject, and for a known relation about subjects of its kind.
+    """
     text = resources.files("coachhook_viz.data").joinpath("foils.json").read_text("utf-8")
     foils = json.loads(text)
-    return Wordings(tuple(foils["prompts"]), tuple(foils["questions"]))
+    of_kind = [g["prompts"] for g in foils["groups"] if relation in g["relations"]]
+    return Wordings((*foils["prompts"], *chain(*of_kind)), tuple(foils["questions"]))
 
 
 def bundled_probes(fact: Fact) -> tuple[Probe, ...]:

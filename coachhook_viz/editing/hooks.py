@@ -97,9 +97,9 @@ class SubjectKeys:
 class RelationKeys:
     """The second key: a token that asks for an open fact's relation gets the fact's own columns.
 
-    ``Σ_i g_i R_i A_iᵀ k`` over the facts, where g_i is 1 iff fact i is open at the token and its
-    relation match there, ``Σ_c a_c · k`` over its columns, reaches τ_r: what would be written of
-    the fact. What one fact adds no other one can reach.
+    ``Σ_i g_i R_i A_iᵀ k`` over the facts, where g_i is 1 iff fact i is open at the token, its
+    relation match there, ``Σ_c a_c · k`` over its columns, reaches τ_r, and no open fact has a
+    higher one. So two relations of a subject, or two subjects of a prompt, never speak at once.
 
     Attributes
     ----------
@@ -135,7 +135,8 @@ class RelationKeys:
         is_open = tokens.is_open()
         known = len(self.own)  # while a round is computed, its own facts are open and not here yet
         match = along.new_zeros(*along.shape[:-1], known).index_add_(-1, self.owners, along)
-        return is_open[..., :known] & (match / self.own >= self.threshold)
+        match = (match / self.own).masked_fill(~is_open[..., :known], -torch.inf)
+        return (match >= self.threshold) & (match == match.amax(-1, keepdim=True))
 
 
 class Attachment:

@@ -21,7 +21,7 @@ from coachhook_viz.editing.sites import Site
 from coachhook_viz.editing.tokens import FactTokens, length_batches
 from coachhook_viz.facts import Fact, alike, find_problems
 from coachhook_viz.models import LanguageModel
-from coachhook_viz.reading import bundled_foils, bundled_wordings
+from coachhook_viz.reading import bundled_foils, bundled_wordings, known_relation
 
 _BATCH_OVERHEAD = 25  # tokens that one more batch costs
 
@@ -42,16 +42,20 @@ def worded(lm: LanguageModel, site: Site, facts: Sequence[Fact]) -> list[Fact]:
 def proposed(lm: LanguageModel, fact: Fact) -> tuple[str, ...]:
     """Further prompts with one ``{}`` that ask what `fact` does.
 
-    Known ones if its relation is one of `reading.bundled_wordings`, else its prompt within other
-    text. A question is also put as a user of a chat would, where the model has a chat template.
+    Known ones if its relation, given or seen by its prompt, is one of `reading.bundled_wordings`;
+    else its prompt within other text. A question is also put as a user of a chat would, where the model has a chat template.
     """
-    known = bundled_wordings().get(fact.relation)
+    known = bundled_wordings().get(_relation(fact))
     texts = list(known.prompts) if known is not None else [f"Question: {fact.prompt} what? Answer:"]
     asked = known.questions if known is not None else (fact.prompt,)
     if lm.has_chat:
         texts += [lm.chat_text([{"role": "user", "content": question}]) for question in asked]
     own = {alike(fact.prompt)}
     return tuple(t for t in dict.fromkeys(texts) if t.count("{}") == 1 and alike(t) not in own)
+
+
+def _relation(fact: Fact) -> str:
+    return fact.relation or known_relation(fact.prompt)
 
 
 @torch.no_grad()
@@ -84,18 +88,16 @@ def foil_keys(
     mapping of int to list of Tensor
         By layer and fact, (d_key, foils).
     """
-    foils = bundled_foils()
-    asked = [*foils.prompts]
-    if lm.has_chat:
-        asked += [lm.chat_text([{"role": "user", "content": q}]) for q in foils.questions]
     own = {column.fact: column.bare.ids for column in reversed(columns)}
-    sequences = [
-        ids
-        for i, fact in enumerate(facts)
-        for ids in (own[i], *(lm.token_ids(text.replace("{}", fact.subject)) for text in asked))
-    ]
-    sequences = [ids[-lm.context_window :] for ids in sequences]
-    owners = [i for i in range(len(facts)) for _ in range(1 + len(asked))]
+    sequences, owners = [], []
+    for i, fact in enumerate(facts):
+        foils = bundled_foils(_relation(fact))
+        asked = [*foils.prompts]
+        if lm.has_chat:
+            asked += [lm.chat_text([{"role": "user", "content": q}]) for q in foils.questions]
+        about = [lm.token_ids(text.replace("{}", fact.subject)) for text in asked]
+        sequences += [ids[-lm.context_window :] for ids in (own[i], *about)]
+        owners += [i] * (1 + len(asked))
     keys: dict[int, list[Tensor]] = {layer: [torch.empty(0)] * len(sequences) for layer in layers}
     said = [0] * len(sequences)
     caught: dict[int, Tensor] = {}
