@@ -1,6 +1,7 @@
 """The logit lens: what each block's output would say if it were the last one.
 
 lens         probability and rank of some answers at every block, unedited, edited, one hook off
+overtakes    the block from which on an answer is ahead of another
 defaults     the answers that are looked up where none are given
 Reading      a pass over one prompt whose block outputs are read
 read         takes it
@@ -220,3 +221,20 @@ def said(lm: LanguageModel, states: Tensor) -> Tensor:
             stack.enter_context(replaced(block, lambda *args, **kwargs: with_hidden(form[0], fed)))
         logits: Tensor = lm.model(input_ids=one, use_cache=False).logits
     return logits[:, 0].float()
+
+
+def overtakes(frame: pd.DataFrame, answer: str, other: str, *, edited: bool = True) -> int | None:
+    """The block from which on `answer` stays likelier than `other`; None: it is not, at the end.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        What `lens` gives.
+    answer, other : str
+    edited : bool
+    """
+    part = frame[(frame["edited"] == edited) & frame["without"].isna()]
+    table = part.pivot_table("probability", "block", "answer").sort_index()
+    behind = table.index[~(table[answer] > table[other])].tolist()
+    first = 1 + max(behind, default=-1)
+    return first if first in table.index else None
