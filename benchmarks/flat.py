@@ -51,7 +51,7 @@ def main() -> None:
     print(f"ratio            {last / first:8.2f}")
     print(f"inference holds  {sizes[0]} numbers after the first round, {sizes[-1]} after the last")
     worst = 0.0
-    preserved = session._preserved.after(session.rounds)
+    preserved = session._setup.preserved.after(session.rounds)
     for layer, inverse in preserved.items():
         direct = session.config.covariance_weight * tiny_moments(lm)[layer]
         for round_ in session.rounds:

@@ -14,6 +14,7 @@ _HOMES = {
     "EditCancelled": "editing.progress",
     "EditConfig": "editing.config",
     "EditState": "editing.state",
+    "EditedModel": "edited_model",
     "Fact": "facts",
     "FactError": "facts",
     "LanguageModel": "models",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from coachhook_viz import figures as figures
     from coachhook_viz import panels as panels
     from coachhook_viz.clashes import RepeatedFactWarning as RepeatedFactWarning
+    from coachhook_viz.edited_model import EditedModel as EditedModel
     from coachhook_viz.editing.config import EditConfig as EditConfig
     from coachhook_viz.editing.inspect import Scope as Scope
     from coachhook_viz.editing.progress import EditCancelled as EditCancelled

@@ -1,245 +1,157 @@
-"""What a session says when it is asked something; `Session` inherits it.
+"""A session asked with what is in force, without, or in any other state: methods of `Session`.
 
-Asking    hooked, predict, generate, chat, scope
+hooked, predict, generate, chat, chat_text    `EditedModel`'s, of the state that is told
+scope, lens                                   these too
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import pandas as pd
-import torch
-from torch import Tensor
-from transformers.generation.streamers import BaseStreamer
 
-from coachhook_viz.editing.hooks import attached
-from coachhook_viz.editing.inspect import Scope, read_scope
+from coachhook_viz.edited_model import EditedModel
+from coachhook_viz.editing.inspect import Scope
 from coachhook_viz.editing.state import EditState
-from coachhook_viz.editing.tokens import tokenize
+from coachhook_viz.facts import Fact
+from coachhook_viz.measure.about import Idle
 from coachhook_viz.models import LanguageModel
 
 
-class Asking(ABC):
-    """Prompts put to the model with the rounds in force, with none, or in any other state."""
-
-    lm: LanguageModel
+class Asked(Protocol):
+    """What asking needs of a session."""
 
     @property
-    @abstractmethod
+    def lm(self) -> LanguageModel:
+        """The model."""
+
+    @property
     def state(self) -> EditState:
         """What is in force."""
 
-    @contextmanager
-    def hooked(self, edited: bool = True, state: EditState | None = None) -> Iterator[None]:
-        """Within the context `lm.model` is the edited model, for any code of yours.
+    @property
+    def facts(self) -> dict[int, Fact]:
+        """The facts of all rounds of the branch by id."""
 
-        Parameters
-        ----------
-        edited : bool
-            False: the unedited model, whatever is in force.
-        state : EditState, optional
-            Of `state_at` or `EditState.judged`; None: what is in force.
-        """
-        state = self.state if state is None else state
-        with attached(self.lm, state.hook_layers(self.lm.dtype) if edited else {}):
-            yield
-
-    @torch.no_grad()
-    def predict(
-        self, prompt: str, top: int = 5, edited: bool = True, state: EditState | None = None
-    ) -> pd.DataFrame:
-        """The likeliest next tokens; `edited` and `state` as in `hooked`.
-
-        Returns
-        -------
-        DataFrame
-            token : str, probability : float, likeliest first.
-        """
-        with self.hooked(edited, state):
-            logits = self.lm.model(**self._encode(prompt), use_cache=False, logits_to_keep=1).logits
-        probability, ids = logits[0, -1].float().softmax(-1).topk(top)
-        tokens = [self.lm.tokenizer.decode([token]) for token in ids.tolist()]
-        return pd.DataFrame({"token": tokens, "probability": probability.tolist()})
-
-    @torch.no_grad()
-    def generate(
-        self,
-        prompt: str,
-        max_new_tokens: int = 20,
-        edited: bool = True,
-        state: EditState | None = None,
-        stream: Callable[[str], object] | None = None,
-    ) -> str:
-        """Greedy continuation of `prompt`, without the prompt.
-
-        Parameters
-        ----------
-        prompt : str
-        max_new_tokens : int
-        edited, state
-            As in `hooked`.
-        stream : callable, optional
-            Called with the whole text so far after each token; what it raises ends generation.
-
-        Returns
-        -------
-        str
-            Empty if the model stops at once: its first token says that the text ends here.
-        """
-        return self._go_on(prompt, max_new_tokens, edited, state, stream)
-
-    def chat(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        max_new_tokens: int = 60,
-        edited: bool = True,
-        state: EditState | None = None,
-        stream: Callable[[str], object] | None = None,
-    ) -> str:
-        """The model's greedy answer in a conversation, written as its own chat template wants.
-
-        Parameters
-        ----------
-        messages : sequence of mapping
-            Each ``{"role": ..., "content": ...}``; the last one is the user's.
-        max_new_tokens, edited, state, stream
-            As in `generate`.
-
-        Returns
-        -------
-        str
-            Up to where the model ends its turn. Empty if it ends it at once.
-
-        Raises
-        ------
-        ValueError
-            If the tokenizer has no chat template (`LanguageModel.has_chat`), there is no message,
-            one is malformed, the last one is not the user's, the template does not take them, or
-            they are too long for the model.
-        """
-        text = self.chat_text(messages)
-        return self._go_on(text, max_new_tokens, edited, state, stream, self._ends_of_turn())
-
-    def chat_text(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The prompt that `chat` makes of a conversation, up to where the answer begins.
-
-        `predict`, `scope` and the rest read it as `chat` does.
-
-        Raises
-        ------
-        ValueError
-            As in `chat`.
-        """
-        if not self.lm.has_chat:
-            raise ValueError(f"{self.lm.name} has no chat template: use `generate` instead")
-        turns = _checked(messages)
-        if turns[-1]["role"] != "user":
-            raise ValueError(f"the last message must be the user's, not the {turns[-1]['role']}'s")
-        return self.lm.chat_text(turns)
-
-    def _ends_of_turn(self) -> list[int]:
-        """Tokens that end an answer: the model's end tokens, and what its template puts there."""
-        tokenizer, ends = self.lm.tokenizer, self.lm.model.generation_config.eos_token_id
-        found = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
-        said = "Something"
-        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
-        with suppress(ValueError):  # a template that wants other messages
-            after = self.lm.chat_text(turns, answering=False).rpartition(said)[2].lstrip()
-            known = tokenizer.added_tokens_decoder.items()
-            found |= {token for token, text in known if after.startswith(str(text))}
-        return sorted(found)
-
-    def _go_on(
-        self,
-        prompt: str,
-        max_new_tokens: int,
-        edited: bool,
-        state: EditState | None,
-        stream: Callable[[str], object] | None,
-        ends: list[int] | None = None,
-    ) -> str:
-        inputs = self._encode(prompt)
-        options: dict[str, Any] = {"eos_token_id": ends} if ends else {}
-        with self.hooked(edited, state):
-            output = self.lm.generate(
-                **inputs,
-                **options,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                repetition_penalty=1.0,  # the model's own settings may have another
-                streamer=None if stream is None else _Stream(self._decode, stream),
-            )
-        return self._decode(output[0, inputs["input_ids"].shape[1] :])
-
-    def scope(
-        self, prompt: str, subject: str | None = None, state: EditState | None = None
-    ) -> Scope:
-        """Where the hook layers speak on `prompt`, and which edits reached each token.
-
-        Parameters
-        ----------
-        prompt : str
-        subject : str, optional
-            Whose last token is to be marked. None: the longest subject of a fact in force that the
-            prompt names.
-        state : EditState, optional
-            As in `hooked`.
-
-        Raises
-        ------
-        ValueError
-            If the prompt has no token, or too many.
-        """
-        return read_scope(self.lm, self.state if state is None else state, prompt, subject)
-
-    def _decode(self, ids: Tensor) -> str:
-        return str(self.lm.tokenizer.decode(ids, skip_special_tokens=True))
-
-    def _encode(self, prompt: str) -> dict[str, Tensor]:
-        ids = tokenize(self.lm, prompt)
-        ids_tensor = torch.tensor([ids], device=self.lm.device)
-        return {"input_ids": ids_tensor, "attention_mask": torch.ones_like(ids_tensor)}
+    @property
+    def muted(self) -> frozenset[int]:
+        """Ids of the facts that are muted."""
 
 
-def _checked(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """The messages as templates take them, or a ValueError that says which one is malformed."""
-    if isinstance(messages, str | Mapping):
-        raise ValueError("give a list of messages, [{'role': 'user', 'content': '…'}]")
-    if not messages:
-        raise ValueError("there is no message: give at least one, the user's")
-    turns = []
-    for number, message in enumerate(messages, start=1):
-        fields = dict(message) if isinstance(message, Mapping) else {}
-        if fields.keys() != {"role", "content"} or not all(
-            isinstance(text, str) for text in fields.values()
-        ):
-            raise ValueError(
-                f"message {number} must be {{'role': '…', 'content': '…'}}, both of them text"
-            )
-        if not fields["content"].strip() and fields["role"] != "assistant":  # it may say nothing
-            raise ValueError(f"message {number} is empty")
-        turns.append(fields)
-    return turns
+def hooked(
+    session: Asked, edited: bool = True, state: EditState | None = None
+) -> AbstractContextManager[None]:
+    """Within the context `lm.model` is the edited model, for any code of yours.
+
+    Parameters
+    ----------
+    edited : bool
+        False: the unedited model, whatever is in force.
+    state : EditState, optional
+        Of `state_at` or `EditState.judged`; None: what is in force.
+
+    Raises
+    ------
+    ValueError
+        If `edited` is False and a state is given: it is one or the other.
+    """
+    return _model(session, edited, state).hooked()
 
 
-class _Stream(BaseStreamer):
-    """Hands on the text so far, token by token; the prompt comes first and is left out."""
+def predict(
+    session: Asked, prompt: str, top: int = 5, edited: bool = True, state: EditState | None = None
+) -> pd.DataFrame:
+    """The likeliest next tokens: `EditedModel.predict`; `edited` and `state` as in `hooked`."""
+    return _model(session, edited, state).predict(prompt, top)
 
-    def __init__(self, decode: Callable[[Tensor], str], tell: Callable[[str], object]) -> None:
-        self._decode = decode
-        self._tell = tell
-        self._ids: Tensor | None = None
 
-    def put(self, value: Tensor) -> None:
-        if self._ids is None:
-            self._ids = value.new_empty(0)
-        else:
-            self._ids = torch.cat([self._ids, value.reshape(-1)])
-            self._tell(self._decode(self._ids))
+def generate(
+    session: Asked,
+    prompt: str,
+    max_new_tokens: int = 20,
+    edited: bool = True,
+    state: EditState | None = None,
+    stream: Callable[[str], object] | None = None,
+) -> str:
+    """Greedy continuation: `EditedModel.generate`; `edited` and `state` as in `hooked`."""
+    return _model(session, edited, state).generate(prompt, max_new_tokens, stream)
 
-    def end(self) -> None:
-        """Nothing is held back."""
+
+def chat(
+    session: Asked,
+    messages: Sequence[Mapping[str, str]],
+    max_new_tokens: int = 60,
+    edited: bool = True,
+    state: EditState | None = None,
+    stream: Callable[[str], object] | None = None,
+) -> str:
+    """The answer in a conversation: `EditedModel.chat`; `edited` and `state` as in `hooked`."""
+    return _model(session, edited, state).chat(messages, max_new_tokens, stream)
+
+
+def chat_text(session: Asked, messages: Sequence[Mapping[str, str]]) -> str:
+    """The prompt that `chat` makes of a conversation: `EditedModel.chat_text`."""
+    return _model(session).chat_text(messages)
+
+
+def scope(
+    session: Asked, prompt: str, subject: str | None = None, state: EditState | None = None
+) -> Scope:
+    """Where the hook layers speak: `EditedModel.scope`; `state` as in `hooked`."""
+    return _model(session, state=state).scope(prompt, subject)
+
+
+def lens(
+    session: Asked,
+    prompt: str,
+    answers: Sequence[str] | None = None,
+    *,
+    without: int | None = None,
+    token: int | None = None,
+    state: EditState | None = None,
+) -> pd.DataFrame:
+    """Probability and rank of answers at every block's output: `EditedModel.lens`.
+
+    Parameters
+    ----------
+    prompt : str
+    answers : sequence of str, optional
+        None: truth and target of the fact in force whose subject stands in the prompt.
+    without : int, optional
+        A hooked layer: the edited model is also read with its hook off.
+    token : int, optional
+        The place among the prompt's tokens where it is read; None: the last one.
+    state : EditState, optional
+        None: what is in force.
+
+    Returns
+    -------
+    DataFrame
+        block : int; hooked : bool; answer : str; edited : bool; without : int or NA;
+        probability : float; rank : int, 1 for the likeliest.
+
+    Raises
+    ------
+    ValueError
+        As in `measure.lens.lens`; if the fact that the prompt is about is muted or undone, it says
+        so.
+    """
+    if answers is None and state is None and (idle := _idle(session, prompt)) is not None:
+        raise ValueError(f"{idle}, or give the answers, answers=(…)")
+    return _model(session, state=state).lens(prompt, answers, without=without, token=token)
+
+
+def _idle(session: Asked, prompt: str) -> Idle | None:
+    """The fact that a prompt is about, if it is muted or undone."""
+    return Idle.of(prompt, session.facts, session.state.fact_ids, session.muted)
+
+
+def _model(session: Asked, edited: bool = True, state: EditState | None = None) -> EditedModel:
+    """The edited model that is asked."""
+    if not edited and state is not None:
+        raise ValueError("edited=False asks the unedited model, state= that state: give only one")
+    if not edited:
+        state = EditState.of(session.lm, session.state.config)
+    return EditedModel(session.lm, session.state if state is None else state)

@@ -1,14 +1,14 @@
-"""What a session can say about its own edits; `Session` inherits it.
+"""What a session can say about its own edits: methods of `Session`.
 
-Measuring    evaluate, quality, drift, interference, forgotten, scope_quality, conflicts, clashes,
-             compare
+evaluate, quality, drift, interference, forgotten, scope_quality    what was measured once is kept
+conflicts, clashes    facts that ask the same
+compare               two branches
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import get_args
+from typing import Protocol, get_args
 
 import pandas as pd
 
@@ -16,308 +16,314 @@ from coachhook_viz.clashes import Clash, find_clashes
 from coachhook_viz.editing.progress import CancelCallback, ProgressCallback, Watch
 from coachhook_viz.editing.state import EditState, Round
 from coachhook_viz.facts import Fact, find_conflicts
+from coachhook_viz.measure import quality as scores
 from coachhook_viz.measure.metrics import By, Metric, chosen
 from coachhook_viz.measure.over_rounds import OverRounds, sample
-from coachhook_viz.measure.quality import METRICS, forgotten
+from coachhook_viz.measure.quality import METRICS
 from coachhook_viz.reading import bundled_facts
 
 
-class Measuring(ABC):
-    """Measurements of the rounds in force; what was measured once is not run again."""
+class Measured(Protocol):
+    """What measuring needs of a session."""
 
     _measured: OverRounds
 
     @property
-    @abstractmethod
     def rounds(self) -> tuple[Round, ...]:
         """All rounds of the branch, those in force first."""
 
     @property
-    @abstractmethod
     def position(self) -> int:
         """How many rounds are in force."""
 
     @property
-    @abstractmethod
     def state(self) -> EditState:
         """What is in force."""
 
-    @abstractmethod
     def state_at(self, position: int | None = None, branch: str | None = None) -> EditState:
         """What would be in force with the first `position` rounds of a branch."""
 
-    def evaluate(
-        self,
-        rounds: int | None = None,
-        progress: ProgressCallback | None = None,
-        cancel: CancelCallback | None = None,
-        *,
-        metrics: str | Metric | Iterable[str | Metric] | None = None,
-        by: By = "tokens",
-    ) -> pd.DataFrame:
-        """Re-score the facts of the first `rounds` rounds with just those in force.
 
-        Parameters
-        ----------
-        rounds : int, optional
-            None: the rounds in force.
-        progress, cancel : callables, optional
-            As in `apply`.
-        metrics : str, Metric, or several of them, optional
-            Names of `measure.metrics.ALL`: "reliability", "generality", "locality", "same
-            subject", "portability", "retention", "fluency", and by probability "ES", "PS", "NS",
-            "EM", "PM", "NM"; or a `measure.metrics.Metric` of your own. None: reliability,
-            generality and locality, one row a fact.
-        by : {"tokens", "generation"}
-            "tokens": each token of an answer given those before it, which flatters; "generation":
-            the model writes, and its text has to begin with the whole answer. Fluency and the
-            metrics by probability have one way only.
+def evaluate(
+    session: Measured,
+    rounds: int | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelCallback | None = None,
+    *,
+    metrics: str | Metric | Iterable[str | Metric] | None = None,
+    by: By = "tokens",
+) -> pd.DataFrame:
+    """Re-score the facts of the first `rounds` rounds with just those in force.
 
-        Returns
-        -------
-        DataFrame
-            fact : int
-                The fact's id in the session; muted ones are left out.
-            round : int
-                `rounds`: after how many rounds this was measured.
-            metric : str
-                "reliability", "generality" or "locality", see `measure.quality`.
-            value : float
+    Parameters
+    ----------
+    rounds : int, optional
+        None: the rounds in force.
+    progress, cancel : callables, optional
+        As in `apply`.
+    metrics : str, Metric, or several of them, optional
+        Names of `measure.metrics.ALL`: "reliability", "generality", "locality", "same
+        subject", "portability", "retention", "fluency", and by probability "ES", "PS", "NS",
+        "EM", "PM", "NM"; or a `measure.metrics.Metric` of your own. None: reliability,
+        generality and locality, one row a fact.
+    by : {"tokens", "generation"}
+        "tokens": each token of an answer given those before it, which flatters; "generation":
+        the model writes, and its text has to begin with the whole answer. Fluency and the
+        metrics by probability have one way only.
 
-            With `metrics`, or by generation, one row a prompt, and also its columns prompt, said
-            and known: see `measure.metrics.judged`. `measure.summary.summary` has the means.
+    Returns
+    -------
+    DataFrame
+        fact : int
+            The fact's id in the session; muted ones are left out.
+        round : int
+            `rounds`: after how many rounds this was measured.
+        metric : str
+            "reliability", "generality" or "locality", see `measure.quality`.
+        value : float
 
-        Raises
-        ------
-        ValueError
-            If there are not that many rounds, no such metric, or `by` is another word.
-        FactError
-            If a prompt or an answer of the `metrics` has no tokens that can be measured.
-        """
-        rounds = self.position if rounds is None else rounds
-        if not 0 <= rounds <= len(self.rounds):
-            raise ValueError(f"evaluate({rounds}): the session has {len(self.rounds)} rounds")
-        state, watch = self.state_at(rounds), Watch(progress, cancel)
-        if by not in get_args(By):
-            raise ValueError(f"by is {by!r}: it must be one of {', '.join(get_args(By))}")
-        if metrics is not None or by != "tokens":
-            wanted = chosen(METRICS if metrics is None else metrics)
-            frame = self._measured.judged(state, wanted, by, watch)
-            frame.insert(1, "round", rounds)
-            return frame
-        facts = dict(zip(state.fact_ids, state.facts, strict=True))
-        frame = self._measured.score(state, facts, watch)
+        With `metrics`, or by generation, one row a prompt, and also its columns prompt, said
+        and known: see `measure.metrics.judged`. `measure.summary.summary` has the means.
+
+    Raises
+    ------
+    ValueError
+        If there are not that many rounds, no such metric, or `by` is another word.
+    FactError
+        If a prompt or an answer of the `metrics` has no tokens that can be measured.
+    """
+    rounds = session.position if rounds is None else rounds
+    if not 0 <= rounds <= len(session.rounds):
+        raise ValueError(f"evaluate({rounds}): the session has {len(session.rounds)} rounds")
+    state, watch = session.state_at(rounds), Watch(progress, cancel)
+    if by not in get_args(By):
+        raise ValueError(f"by is {by!r}: it must be one of {', '.join(get_args(By))}")
+    if metrics is not None or by != "tokens":
+        wanted = chosen(METRICS if metrics is None else metrics)
+        frame = session._measured.judged(state, wanted, by, watch)
         frame.insert(1, "round", rounds)
-        return frame[frame["metric"].isin(METRICS)].reset_index(drop=True)
-
-    def quality(
-        self,
-        budget: int | None = None,
-        progress: ProgressCallback | None = None,
-        cancel: CancelCallback | None = None,
-    ) -> pd.DataFrame:
-        """Score every fact in force after its own round and after each later one.
-
-        What an earlier call has measured is not run again. See `measure.quality` for `readings`,
-        `forgetting` and what the metrics mean.
-
-        Parameters
-        ----------
-        budget : int, optional
-            Score this many of the facts, drawn once and for all; ``frame.attrs["sampled"]`` says
-            so.
-        progress, cancel : callables, optional
-            As in `apply`, stage "quality".
-
-        Returns
-        -------
-        DataFrame
-            fact : int
-            edited : int
-                How many rounds were in force after the fact's own.
-            round : int
-                After how many rounds this was measured.
-            metric : str
-                "reliability", "generality", "locality", "target_probability", "target_rank",
-                "truth_probability", "truth_rank".
-            value : float
-
-        Raises
-        ------
-        ValueError
-            If `budget` is not positive.
-        """
-        wanted = sample(self.state.fact_ids, budget)
-        frame = self._measured.quality(self.state.rounds, wanted, Watch(progress, cancel))
-        frame.attrs["sampled"] = _sampled(wanted, self.state)
         return frame
+    facts = dict(zip(state.fact_ids, state.facts, strict=True))
+    frame = session._measured.score(state, facts, watch)
+    frame.insert(1, "round", rounds)
+    return frame[frame["metric"].isin(METRICS)].reset_index(drop=True)
 
-    def drift(
-        self,
-        progress: ProgressCallback | None = None,
-        cancel: CancelCallback | None = None,
-    ) -> pd.DataFrame:
-        """What the rounds in force did to weights, thresholds and neutral text, one by one.
 
-        Returns
-        -------
-        DataFrame
-            round : int
-                After how many rounds; 0 is the unedited model.
-            layer : int or NA
-            metric : str
-                "norm", "relative_norm", "singular_1" to "singular_3", "effective_rank" of ΔW;
-                "alpha"; "shift" and "cosine" of hidden states on the probe texts; "perplexity".
-                See `measure.drift`.
-            value : float
-            fact : int or NA
-                The fact that lowered "alpha" in this round.
-            probe : int or NA
-                Index of the probe text.
-        """
-        return self._measured.drift(self.state.rounds, Watch(progress, cancel))
+def quality(
+    session: Measured,
+    budget: int | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelCallback | None = None,
+) -> pd.DataFrame:
+    """Score every fact in force after its own round and after each later one.
 
-    def interference(
-        self,
-        budget: int | None = None,
-        progress: ProgressCallback | None = None,
-        cancel: CancelCallback | None = None,
-    ) -> pd.DataFrame:
-        """How much each fact in force acts on each other's key, and what was to be expected.
+    What an earlier call has measured is not run again. See `measure.quality` for `readings`,
+    `forgetting` and what the metrics mean.
 
-        Parameters
-        ----------
-        budget : int, optional
-            As in `quality`.
-        progress, cancel : callables, optional
-            As in `apply`.
+    Parameters
+    ----------
+    budget : int, optional
+        Score this many of the facts, drawn once and for all; ``frame.attrs["sampled"]`` says
+        so.
+    progress, cancel : callables, optional
+        As in `apply`, stage "quality".
 
-        Returns
-        -------
-        DataFrame
-            layer, fact, by : int; actual, overlap, predicted : float. See `measure.interference`.
+    Returns
+    -------
+    DataFrame
+        fact : int
+        edited : int
+            How many rounds were in force after the fact's own.
+        round : int
+            After how many rounds this was measured.
+        metric : str
+            "reliability", "generality", "locality", "target_probability", "target_rank",
+            "truth_probability", "truth_rank".
+        value : float
 
-        Raises
-        ------
-        ValueError
-            If `budget` is not positive.
-        """
-        wanted = sample(self.state.fact_ids, budget)
-        rounds = self.rounds[: self.position]
-        frame = self._measured.interference(self.state, wanted, rounds, Watch(progress, cancel))
-        frame.attrs["sampled"] = _sampled(wanted, self.state)
-        return frame
+    Raises
+    ------
+    ValueError
+        If `budget` is not positive.
+    """
+    wanted = sample(session.state.fact_ids, budget)
+    frame = session._measured.quality(session.state.rounds, wanted, Watch(progress, cancel))
+    frame.attrs["sampled"] = _sampled(wanted, session.state)
+    return frame
 
-    def forgotten(
-        self,
-        budget: int | None = None,
-        progress: ProgressCallback | None = None,
-        cancel: CancelCallback | None = None,
-    ) -> pd.DataFrame:
-        """Facts that took and were lost again, after which round and by which fact of it.
 
-        Returns
-        -------
-        DataFrame
-            fact, edited, round : int; by : int or NA; regained : bool. See
-            `measure.quality.forgotten`.
-        """
-        frame = self.quality(budget, progress, cancel)
-        return forgotten(frame, self.interference(budget, progress, cancel))
+def drift(
+    session: Measured,
+    progress: ProgressCallback | None = None,
+    cancel: CancelCallback | None = None,
+) -> pd.DataFrame:
+    """What the rounds in force did to weights, thresholds and neutral text, one by one.
 
-    def scope_quality(
-        self,
-        budget: int | None = None,
-        others: Sequence[str] | None = None,
-        progress: ProgressCallback | None = None,
-        cancel: CancelCallback | None = None,
-    ) -> pd.DataFrame:
-        """Whether the hook speaks on edit prompts, paraphrases, neighbours and near misses.
+    Returns
+    -------
+    DataFrame
+        round : int
+            After how many rounds; 0 is the unedited model.
+        layer : int or NA
+        metric : str
+            "norm", "relative_norm", "singular_1" to "singular_3", "effective_rank" of ΔW;
+            "alpha"; "shift" and "cosine" of hidden states on the probe texts; "perplexity".
+            See `measure.drift`.
+        value : float
+        fact : int or NA
+            The fact that lowered "alpha" in this round.
+        probe : int or NA
+            Index of the probe text.
+    """
+    return session._measured.drift(session.state.rounds, Watch(progress, cancel))
 
-        Parameters
-        ----------
-        budget : int, optional
-            As in `quality`.
-        others : sequence of str, optional
-            Subjects to make near misses with, where they look like a fact's own. None: those of the
-            bundled facts.
-        progress, cancel : callables, optional
-            As in `apply`, stage "scope".
 
-        Returns
-        -------
-        DataFrame
-            One row a prompt, see `measure.scope_quality`; its `confusion` is the summary.
+def interference(
+    session: Measured,
+    budget: int | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelCallback | None = None,
+) -> pd.DataFrame:
+    """How much each fact in force acts on each other's key, and what was to be expected.
 
-        Raises
-        ------
-        ValueError
-            If `budget` is not positive.
-        """
-        if others is None:
-            others = [fact.subject for fact in bundled_facts()]
-        wanted = sample(self.state.fact_ids, budget)
-        watch = Watch(progress, cancel)
-        frame = self._measured.scope_quality(self.state, wanted, others, watch)
-        frame.attrs["sampled"] = _sampled(wanted, self.state)
-        return frame
+    Parameters
+    ----------
+    budget : int, optional
+        As in `quality`.
+    progress, cancel : callables, optional
+        As in `apply`.
 
-    def conflicts(self) -> list[tuple[int, int]]:
-        """Ids of facts in force that ask the same and want different answers, in pairs."""
-        ids = self.state.fact_ids
-        return [(ids[i], ids[j]) for i, j in find_conflicts(self.state.facts)]
+    Returns
+    -------
+    DataFrame
+        layer, fact, by : int; actual, overlap, predicted : float. See `measure.interference`.
 
-    def clashes(self, facts: Sequence[Fact]) -> list[Clash]:
-        """Which of `facts`, that are to be applied, meet an edit in force, and how.
+    Raises
+    ------
+    ValueError
+        If `budget` is not positive.
+    """
+    wanted = sample(session.state.fact_ids, budget)
+    rounds = session.rounds[: session.position]
+    frame = session._measured.interference(session.state, wanted, rounds, Watch(progress, cancel))
+    frame.attrs["sampled"] = _sampled(wanted, session.state)
+    return frame
 
-        Parameters
-        ----------
-        facts : sequence of Fact
 
-        Returns
-        -------
-        list of Clash
-            At most one a fact: with the most recent edit of the same question or, if there is
-            none, of the same subject, unless edits are of one relation alone (the answer site).
-            `Clash.sentence` says it in words. Muted facts meet nobody.
-        """
-        found = find_clashes(facts, self.state.rounds)
-        one_relation = self.state.config.site == "answer"
-        return [clash for clash in found if not (one_relation and clash.kind == "subject")]
+def forgotten(
+    session: Measured,
+    budget: int | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelCallback | None = None,
+) -> pd.DataFrame:
+    """Facts that took and were lost again, after which round and by which fact of it.
 
-    def compare(
-        self,
-        one: str,
-        other: str,
-        progress: ProgressCallback | None = None,
-        cancel: CancelCallback | None = None,
-    ) -> pd.DataFrame:
-        """Score the facts that are in force on either of two branches under both.
+    Returns
+    -------
+    DataFrame
+        fact, edited, round : int; by : int or NA; regained : bool. See
+        `measure.quality.forgotten`.
+    """
+    frame = quality(session, budget, progress, cancel)
+    return scores.forgotten(frame, interference(session, budget, progress, cancel))
 
-        Returns
-        -------
-        DataFrame
-            fact : int
-            metric : str
-            and one column of values for each branch, under its name.
 
-        Raises
-        ------
-        ValueError
-            If there is no such branch, or it is the same twice.
-        """
-        if one == other:
-            raise ValueError(f"compare needs two branches, not {one!r} twice")
-        states = {name: self.state_at(branch=name) for name in (one, other)}
-        facts: dict[int, Fact] = {}
-        for state in states.values():
-            facts.update(zip(state.fact_ids, state.facts, strict=True))
-        watch, columns = Watch(progress, cancel), []
-        for name, state in states.items():
-            frame = self._measured.score(state, facts, watch)
-            frame = frame[frame["metric"].isin(METRICS)]
-            columns.append(frame.set_index(["fact", "metric"])["value"].rename(name))
-        return pd.concat(columns, axis=1).reset_index()
+def scope_quality(
+    session: Measured,
+    budget: int | None = None,
+    others: Sequence[str] | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelCallback | None = None,
+) -> pd.DataFrame:
+    """Whether the hook speaks on edit prompts, paraphrases, neighbours and near misses.
+
+    Parameters
+    ----------
+    budget : int, optional
+        As in `quality`.
+    others : sequence of str, optional
+        Subjects to make near misses with, where they look like a fact's own. None: those of the
+        bundled facts.
+    progress, cancel : callables, optional
+        As in `apply`, stage "scope".
+
+    Returns
+    -------
+    DataFrame
+        One row a prompt, see `measure.scope_quality`; its `confusion` is the summary.
+
+    Raises
+    ------
+    ValueError
+        If `budget` is not positive.
+    """
+    if others is None:
+        others = [fact.subject for fact in bundled_facts()]
+    wanted = sample(session.state.fact_ids, budget)
+    watch = Watch(progress, cancel)
+    frame = session._measured.scope_quality(session.state, wanted, others, watch)
+    frame.attrs["sampled"] = _sampled(wanted, session.state)
+    return frame
+
+
+def conflicts(session: Measured) -> list[tuple[int, int]]:
+    """Ids of facts in force that ask the same and want different answers, in pairs."""
+    ids = session.state.fact_ids
+    return [(ids[i], ids[j]) for i, j in find_conflicts(session.state.facts)]
+
+
+def clashes(session: Measured, facts: Sequence[Fact]) -> list[Clash]:
+    """Which of `facts`, that are to be applied, meet an edit in force, and how.
+
+    Parameters
+    ----------
+    facts : sequence of Fact
+
+    Returns
+    -------
+    list of Clash
+        At most one a fact: with the most recent edit of the same question or, if there is
+        none, of the same subject, unless edits are of one relation alone (the answer site).
+        `Clash.sentence` says it in words. Muted facts meet nobody.
+    """
+    found = find_clashes(facts, session.state.rounds)
+    one_relation = session.state.config.site == "answer"
+    return [clash for clash in found if not (one_relation and clash.kind == "subject")]
+
+
+def compare(
+    session: Measured,
+    one: str,
+    other: str,
+    progress: ProgressCallback | None = None,
+    cancel: CancelCallback | None = None,
+) -> pd.DataFrame:
+    """Score the facts that are in force on either of two branches under both.
+
+    Returns
+    -------
+    DataFrame
+        fact : int
+        metric : str
+        and one column of values for each branch, under its name.
+
+    Raises
+    ------
+    ValueError
+        If there is no such branch, or it is the same twice.
+    """
+    if one == other:
+        raise ValueError(f"compare needs two branches, not {one!r} twice")
+    states = {name: session.state_at(branch=name) for name in (one, other)}
+    facts: dict[int, Fact] = {}
+    for state in states.values():
+        facts.update(zip(state.fact_ids, state.facts, strict=True))
+    watch, columns = Watch(progress, cancel), []
+    for name, state in states.items():
+        frame = session._measured.score(state, facts, watch)
+        frame = frame[frame["metric"].isin(METRICS)]
+        columns.append(frame.set_index(["fact", "metric"])["value"].rename(name))
+    return pd.concat(columns, axis=1).reset_index()
 
 
 def _sampled(wanted: Sequence[int], state: EditState) -> str:

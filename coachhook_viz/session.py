@@ -9,33 +9,27 @@ session = Session.load("my session", lm)
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import torch
 from torch import Tensor
 
-from coachhook_viz import store
-from coachhook_viz.asking import Asking
+from coachhook_viz import asking, in_rounds, measuring, store
 from coachhook_viz.clashes import warn_of_repeats
+from coachhook_viz.edited_model import EditedModel
 from coachhook_viz.editing.config import OPTIMISATION, EditConfig
-from coachhook_viz.editing.editor import check, edit_round
-from coachhook_viz.editing.moments import cached_moments, check_moments
+from coachhook_viz.editing.editor import edit_round
 from coachhook_viz.editing.progress import (
     Bar,
     CancelCallback,
-    EditCancelled,
     ProgressCallback,
     Watch,
 )
 from coachhook_viz.editing.scopes import SCOPES
 from coachhook_viz.editing.state import EditState, Round
-from coachhook_viz.editing.tokens import FirstTokenWarning, sample_contexts
-from coachhook_viz.editing.update import PreservedKeys
 from coachhook_viz.events import (
     BranchChanged,
     Configured,
@@ -47,17 +41,15 @@ from coachhook_viz.events import (
     RoundLabelled,
     Subscriber,
 )
-from coachhook_viz.facts import Fact, FactError, Problem, batches
+from coachhook_viz.facts import Fact
 from coachhook_viz.history import Branch, History, Label
 from coachhook_viz.measure.over_rounds import OverRounds
-from coachhook_viz.measuring import Measuring
 from coachhook_viz.models import LanguageModel
 from coachhook_viz.recipe import recipe
+from coachhook_viz.setup import Setup
 
-_SETTINGS_DECIDE = ("config", "_traces", "_preserved", "_measured", "_state")
 
-
-class Session(Asking, Measuring):
+class Session:
     """Rounds of edits on a model that itself is never modified.
 
     Whatever changes the session takes a `source`, any value, which its event then carries.
@@ -74,14 +66,6 @@ class Session(Asking, Measuring):
         An empty or new folder that each change is written to at once.
     progress, cancel : callables, optional
         As in `apply`, for what the session has to collect first; None draws a bar.
-
-    Attributes
-    ----------
-    lm : LanguageModel
-    config : EditConfig
-        Its context templates filled in.
-    moments : mapping of int to Tensor or None
-        As they were given.
 
     Raises
     ------
@@ -101,32 +85,31 @@ class Session(Asking, Measuring):
         progress: ProgressCallback | None = None,
         cancel: CancelCallback | None = None,
     ) -> None:
-        config = EditConfig.for_model(lm) if config is None else config
-        config.check(lm)
-        given = moments
         with Bar() as bar:
-            watch = Watch(progress or bar, cancel)
-            if config.context_templates is None:
-                config = replace(config, context_templates=sample_contexts(lm, watch))
-            if moments is None:
-                moments = cached_moments(lm, config.keyed_layers, watch)
-        check_moments(moments, lm, config.keyed_layers)
-        self.moments = given
-        moments = {layer: moments[layer].to(lm.device) for layer in config.keyed_layers}
-        self.lm = lm
-        self.config = config
+            self._setup = Setup.of(lm, config, moments, Watch(progress or bar, cancel))
         self._id = uuid4().hex
-        self._traces = {layer: float(torch.trace(moment)) for layer, moment in moments.items()}
-        self._preserved = PreservedKeys(moments, config.covariance_weight)
-        self._measured = OverRounds(lm, config, self._preserved.base)
+        self._measured = OverRounds(self.lm, self.config, self._setup.preserved.base)
         self._emitter = Emitter()
         self._history = History()
-        self._state = EditState.of(lm, config)
-        self._folder: Path | None = None
-        self._checksum: str | None = None
+        self._state = self._setup.state(())
+        self._journal: store.Journal | None = None
         if folder is not None:
-            self._folder = Path(folder)
-            self._checksum = store.write(self._folder, self._saved(self._history))
+            self._journal = store.Journal(Path(folder)).write(self._saved(self._history))
+
+    @property
+    def lm(self) -> LanguageModel:
+        """The model, which is never modified."""
+        return self._setup.lm
+
+    @property
+    def config(self) -> EditConfig:
+        """The settings, their context templates filled in."""
+        return self._setup.config
+
+    @property
+    def moments(self) -> Mapping[int, Tensor] | None:
+        """As they were given."""
+        return self._setup.moments
 
     def __repr__(self) -> str:
         count = len(self.state.facts)
@@ -170,15 +153,15 @@ class Session(Asking, Measuring):
         saved, checksum = store.read(folder, lm)
         session = cls(lm, saved.config, moments, progress=progress, cancel=cancel)
         for layer, trace in saved.moments.items():
-            if abs(session._traces[layer] - trace) > 1e-3 * abs(trace):
+            if abs(session._setup.traces[layer] - trace) > 1e-3 * abs(trace):
                 raise store.SessionFileError(
                     f"{folder}: it was made with other moments C0; pass them as moments="
                 )
-        session._id, session._traces = saved.id, dict(saved.moments)
-        session._history = saved.history
+        session._id, session._history = saved.id, saved.history
+        session._setup = replace(session._setup, traces=dict(saved.moments))
         session._state = session._after(session._history.branch.in_force())
         if journal:
-            session._folder, session._checksum = folder, checksum
+            session._journal = store.Journal(folder, checksum)
         return session
 
     def save(self, folder: str | Path) -> None:
@@ -196,8 +179,7 @@ class Session(Asking, Measuring):
         OSError
             If the disk does not take it; the folder then holds what it held.
         """
-        own = self._folder is not None and Path(folder).resolve() == self._folder.resolve()
-        if own:
+        if self.folder is not None and Path(folder).resolve() == self.folder.resolve():
             self._keep(self._history, self._state)
         store.write(Path(folder), self._saved(self._history))
 
@@ -253,7 +235,7 @@ class Session(Asking, Measuring):
     @property
     def folder(self) -> Path | None:
         """Where each change is written to at once; None if nowhere."""
-        return self._folder
+        return None if self._journal is None else self._journal.folder
 
     def snapshot(self) -> store.Saved:
         """The session as it stands, as `store.write` takes it: a value that no change reaches."""
@@ -285,37 +267,43 @@ class Session(Asking, Measuring):
             raise ValueError(f"there is no position {position}: {len(found.rounds)} rounds")
         return self._after(found.in_force(position))
 
-    def check(self, facts: Sequence[Fact], size: int | None = None) -> None:
-        """Raise what `apply` would refuse a batch of facts for, and edit nothing.
+    def edited_model(self, position: int | None = None) -> EditedModel:
+        """The model as it is after the first `position` rounds of the branch, to be asked.
 
-        It takes milliseconds a fact: for a form that is being filled in, or before a long run.
+        What the session does afterwards leaves it as it is.
 
         Parameters
         ----------
-        facts : sequence of Fact
-        size : int, optional
-            How many are edited as one round, as in `apply_in_rounds`. None: all of them.
+        position : int, optional
+            None: as the session stands.
 
         Raises
         ------
-        FactError
-            If they cannot be edited: an empty batch, a malformed field, two facts of a round that
-            ask the same, or, where all fields are sound, a text whose tokens this model cannot
-            edit or measure. Its `problems` name all facts and fields in the order of the facts.
         ValueError
-            If `size` is not a whole number from 1.
+            If there are not that many rounds.
         """
-        problems: list[Problem] = []
-        parts = [list(facts)] if size is None else batches(facts, size)
-        for number, part in enumerate(parts or [[]]):  # no fact at all is an empty batch
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", FirstTokenWarning)
-                    check(self.lm, self.config, part)
-            except FactError as error:
-                problems += error.within(number * (size or 0))
-        if problems:
-            raise FactError(problems, facts)
+        return EditedModel(self.lm, self.state_at(position))
+
+    check = in_rounds.check
+    apply_in_rounds = in_rounds.apply_in_rounds
+
+    hooked = asking.hooked
+    predict = asking.predict
+    generate = asking.generate
+    chat = asking.chat
+    chat_text = asking.chat_text
+    scope = asking.scope
+    lens = asking.lens
+
+    evaluate = measuring.evaluate
+    quality = measuring.quality
+    drift = measuring.drift
+    interference = measuring.interference
+    forgotten = measuring.forgotten
+    scope_quality = measuring.scope_quality
+    conflicts = measuring.conflicts
+    clashes = measuring.clashes
+    compare = measuring.compare
 
     def apply(
         self,
@@ -365,9 +353,9 @@ class Session(Asking, Measuring):
         self._keep(history, state)  # fail now rather than after the work
         warn_of_repeats(facts, state.rounds, stacklevel=2)
         if SCOPES[state.config.scope].by_fact:
-            preserved = self._preserved.base  # no edit can reach another one's keys
+            preserved = self._setup.preserved.base  # no edit can reach another one's keys
         else:
-            preserved = self._preserved.after(self.rounds[: self.position])
+            preserved = self._setup.preserved.after(self.rounds[: self.position])
         round_ = edit_round(self.lm, state, facts, preserved, watch)
         if self._history is not history:
             raise RuntimeError("the session was changed while a round was computed on top of it")
@@ -375,61 +363,6 @@ class Session(Asking, Measuring):
         applied = history.branch.rounds[-1]
         self._commit(history, RoundApplied(source, applied))
         return applied
-
-    def apply_in_rounds(
-        self,
-        facts: Sequence[Fact],
-        size: int,
-        progress: ProgressCallback | None = None,
-        cancel: CancelCallback | None = None,
-        *,
-        source: object = None,
-    ) -> tuple[Round, ...]:
-        """Edit facts in order, `size` in each round; the last round may have fewer.
-
-        All facts are checked before the first one is edited. Each round then happens as `apply`
-        has it, and stays when a later one is cancelled or fails.
-
-        Parameters
-        ----------
-        facts : sequence of Fact
-            Two that ask the same may not fall into one round.
-        size : int
-        progress : callable, optional
-            As in `apply`; each `Progress` also has its `round` and the number of `rounds`.
-        cancel : callable, optional
-            As in `apply`.
-        source : object
-            For the `RoundApplied` events.
-
-        Returns
-        -------
-        tuple of Round
-
-        Raises
-        ------
-        ValueError
-            If `size` is not a whole number from 1.
-        FactError
-            If a fact cannot be edited; its `problems` count in the whole list.
-        EditCancelled
-            If `cancel` answered True; its `rounds` are those that were finished.
-        SessionFileError, OSError, RuntimeError
-            As in `apply`.
-        """
-        self.check(facts, size)
-        parts = batches(facts, size)
-        done: list[Round] = []
-        for number, part in enumerate(parts):
-            tell = None if progress is None else _placed(progress, number + 1, len(parts))
-            try:
-                done.append(self.apply(part, tell, cancel, source=source))
-            except FactError as error:
-                raise FactError(error.within(number * size), facts) from error
-            except EditCancelled as error:
-                error.rounds = tuple(done)
-                raise
-        return tuple(done)
 
     def go_to(self, position: int, *, source: object = None) -> None:
         """Put the first `position` rounds in force, bit for bit as when they were applied.
@@ -565,21 +498,20 @@ class Session(Asking, Measuring):
                 f"{', '.join(shared)}: the rounds that there are hang on it; begin another session,"
                 " or use `rerun`"
             )
-        if config.context_templates is None:
-            config = replace(config, context_templates=sample_contexts(self.lm, Watch()))
-        known, history = {n: getattr(self, n) for n in _SETTINGS_DECIDE}, replace(self._history)
+        before = self._setup, self._measured, self._state
+        history = replace(self._history)
         try:
             if shared:
-                fresh = Session(self.lm, config, self.moments)
-                for name in _SETTINGS_DECIDE:
-                    setattr(self, name, getattr(fresh, name))
-            self.config = config
-            self._state = replace(self._state, config=config)
-            self._commit(history, Configured(source, config))
+                self._setup = Setup.of(self.lm, config, self.moments, Watch())
+                self._measured = OverRounds(self.lm, self.config, self._setup.preserved.base)
+                self._state = self._setup.state(())
+            else:
+                self._setup = replace(self._setup, config=config)
+                self._state = replace(self._state, config=config)
+            self._commit(history, Configured(source, self.config))
         except BaseException:
             if self._history is not history:  # it is not on disk either
-                for name, value in known.items():
-                    setattr(self, name, value)
+                self._setup, self._measured, self._state = before
             raise
 
     def rerun(
@@ -627,30 +559,27 @@ class Session(Asking, Measuring):
 
     def _keep(self, history: History, state: EditState) -> None:
         """Put a change on disk and then in memory: in both or, whatever interrupts it, in none."""
-        if self._folder is None:
+        journal, saved = self._journal, self._saved(history)
+        if journal is None:
             self._history, self._state = history, state
             return
-        saved = self._saved(history)
         try:
-            checksum = store.write(self._folder, saved, self._checksum)
-            self._checksum, self._history, self._state = checksum, history, state
+            self._journal, self._history, self._state = journal.write(saved), history, state
         except store.SessionFileError:
             raise  # refused: it may hold the very same change, but by someone else
         except BaseException:
-            written = store.holds(self._folder, saved)
+            written = journal.holding(saved)
             if written is not None:  # the interrupt came after the rename
-                self._checksum, self._history, self._state = written, history, state
+                self._journal, self._history, self._state = written, history, state
             raise
 
     def _after(self, rounds: tuple[Round, ...]) -> EditState:
-        known = self._state.rounds
-        state = self._state if rounds[: len(known)] == known else EditState.of(self.lm, self.config)
-        for round_ in rounds[len(state.rounds) :]:
-            state = state.then(round_)
-        return state
+        return self._setup.state(rounds, self._state)
 
     def _saved(self, history: History) -> store.Saved:
-        return store.Saved(self._id, store.describe(self.lm), self.config, self._traces, history)
+        return store.Saved(
+            self._id, store.describe(self.lm), self.config, self._setup.traces, history
+        )
 
     def code(self) -> str:
         """Python that makes this session again in a fresh process, as ``session``.
@@ -671,8 +600,3 @@ class Session(Asking, Measuring):
         if layer not in self._state.layers:
             raise ValueError(f"layer {layer} is not hooked; hooked are {self.config.layers}")
         return self._state.layers[layer].delta_weight.clone()
-
-
-def _placed(progress: ProgressCallback, number: int, of: int) -> ProgressCallback:
-    """`progress`, told also which round of how many is being edited."""
-    return lambda message: progress(replace(message, round=number, rounds=of))

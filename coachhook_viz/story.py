@@ -5,7 +5,6 @@ After        one fact after some rounds
 FactStory    one fact, unedited and after each round from its own on
 Story        all of them
 tell         asks the model for them
-status       whether a fact holds, in a word
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import continuation
 from coachhook_viz.facts import Fact
+from coachhook_viz.measure.quality import standing
 from coachhook_viz.measure.replies import Reply, continuations, replies
 from coachhook_viz.session import Session
 
@@ -180,7 +180,7 @@ def tell(session: Session, history: pd.DataFrame, watch: Watch) -> Story:
             fact = facts[fact_id]
             watch.stop_if_asked("report", 2 * step + 2, total)
             after[fact_id][stop] = After(
-                status(scores[fact_id, stop, "reliability"]),
+                standing(scores[fact_id, stop, "reliability"]),
                 scores[fact_id, stop, "target_probability"],
                 tuple(found[text] for _, text in prompts[fact_id]),
                 _right(session, fact, prompts[fact_id], before, found),
@@ -206,11 +206,6 @@ def tell(session: Session, history: pd.DataFrame, watch: Watch) -> Story:
         ),
         stops,
     )
-
-
-def status(reliability: float) -> str:
-    """What a share of the target's tokens is called."""
-    return "holds" if reliability == 1 else "partly" if reliability > 0 else "missed"
 
 
 def _right(

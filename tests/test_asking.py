@@ -52,7 +52,7 @@ def test_the_templates_end_of_turn_ends_the_answer(session: Session) -> None:
     ends = tokenizer.convert_tokens_to_ids(words[1])
     assert ends not in (0, 1)
     tokenizer.chat_template = TEMPLATE.replace(" . {% endfor", f" {words[1]} . {{% endfor")
-    assert session._ends_of_turn() == [0]  # a plain word is part of an answer
+    assert session.edited_model()._ends_of_turn() == [0]  # a plain word is part of an answer
     session.lm.model.generation_config.eos_token_id = [0, ends]
     try:
         tokenizer.chat_template = TEMPLATE

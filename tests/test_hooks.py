@@ -266,7 +266,7 @@ def test_whatever_stops_a_round_leaves_the_model_and_the_session(stop: int, erro
 def test_an_exception_inside_a_forward_pass_leaves_no_hook(monkeypatch) -> None:
     session = edited()
     before = fingerprint(session.lm)
-    preserved = session._preserved.after(session.rounds)
+    preserved = session._setup.preserved.after(session.rounds)
     calls = 0
     act = session.lm.blocks[4].mlp.act_fn.forward
 

@@ -16,8 +16,7 @@ from coachhook_viz import EditCancelled, Fact
 from coachhook_viz.editing.progress import Progress
 from coachhook_viz.figures.style import visible
 from coachhook_viz.html_report import _embedded, render
-from coachhook_viz.measure.quality import forgetting
-from coachhook_viz.story import status
+from coachhook_viz.measure.quality import forgetting, standing
 
 
 class Page(HTMLParser):
@@ -200,7 +199,7 @@ def test_what_can_be_explored_is_what_the_session_says(session: cv.Session) -> N
         for place, after in told["after"].items():
             state = session.state_at(int(place))
             reliability = quality[told["id"], int(place), "reliability"]
-            assert after["status"] == status(reliability)
+            assert after["status"] == standing(reliability)
             assert after["p"] == round(quality[told["id"], int(place), "target_probability"], 2)
             frame = session.predict(fact.text, state=state)
             assert [p for _, p in after["says"]] == pytest.approx(frame["probability"], abs=0.006)

@@ -9,7 +9,7 @@ import pytest
 from tiny import tiny_config, tiny_facts, tiny_model, tiny_moments
 
 import coachhook_viz as cv
-import coachhook_viz.session as session_module
+import coachhook_viz.setup as made_with
 from coachhook_viz import Fact
 from coachhook_viz.__main__ import main
 from coachhook_viz.models import bundled
@@ -65,7 +65,7 @@ def tiny(monkeypatch) -> cv.LanguageModel:
     lm = tiny_model(lead="He ")
     monkeypatch.setattr(cv, "load_model", lambda *args, **kwargs: lm)
     monkeypatch.setattr(cv.EditConfig, "for_model", lambda lm, **changes: tiny_config(**changes))
-    monkeypatch.setattr(session_module, "cached_moments", lambda lm, *args: tiny_moments(lm))
+    monkeypatch.setattr(made_with, "cached_moments", lambda lm, *args: tiny_moments(lm))
     return lm
 
 

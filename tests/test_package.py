@@ -13,7 +13,7 @@ import coachhook_viz as cv
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = {
-    "Architecture", "EditCancelled", "EditConfig", "EditState", "Fact", "FactError",
+    "Architecture", "EditCancelled", "EditConfig", "EditState", "EditedModel", "Fact", "FactError",
     "LanguageModel", "Neighbor", "Probe", "Progress", "RepeatedFactWarning", "Round", "Scope",
     "Session", "bundled_facts", "figures", "load_model", "panels", "playground", "read_facts",
     "report",

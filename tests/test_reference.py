@@ -100,7 +100,7 @@ def test_targets_keys_updates_and_covariances(case: Case) -> None:
 
 def test_the_running_inverse_belongs_to_the_reference_covariance(case: Case) -> None:
     last = case.case["rounds"] - 1
-    inverses = case.session._preserved.after(case.session.rounds)
+    inverses = case.session._setup.preserved.after(case.session.rounds)
     for layer in case.config.layers:
         covariance = case.expected[f"round{last}.layer{layer}.c_accu"].double()
         identity = torch.eye(len(covariance), dtype=torch.float64)

@@ -20,13 +20,14 @@ from tiny import (
 from torch.utils.flop_counter import FlopCounterMode
 
 import coachhook_viz.session as session_module
-from coachhook_viz import EditCancelled, EditConfig, Fact, FactError, Progress, Session, store
+from coachhook_viz import EditCancelled, EditConfig, Fact, FactError, Progress, Session
 from coachhook_viz.editing import editor
 from coachhook_viz.editing.editor import WideScopeWarning
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.values import Targets
 from coachhook_viz.events import Configured, Event, RoundApplied
 from coachhook_viz.facts import Problem
+from coachhook_viz.store import journal
 
 PROMPTS = [fact.text for fact in tiny_facts()] + ["The capital of Spain is"]
 
@@ -238,7 +239,7 @@ def test_150_rounds_cost_the_same_from_first_to_last() -> None:
     direct = 30.0 * tiny_moments(session.lm)[2]
     for round_ in session.rounds:
         direct = direct + round_.factors[2].keys @ round_.factors[2].keys.T
-    inverse = session._preserved.after(session.rounds)[2]
+    inverse = session._setup.preserved.after(session.rounds)[2]
     expected = torch.linalg.inv(direct)
     assert (inverse - expected).norm() / expected.norm() < 1e-5
 
@@ -383,8 +384,8 @@ def test_order_of_rounds_matters_only_through_what_they_saw() -> None:
     """The covariance is a sum: C after two rounds is one value, whichever came first."""
     session = new_session()
     rounds = [session.apply([fact]) for fact in tiny_facts()[:3]]
-    preserved = session._preserved.after(tuple(rounds))
-    reordered = session._preserved.after(tuple(rounds[::-1]))
+    preserved = session._setup.preserved.after(tuple(rounds))
+    reordered = session._setup.preserved.after(tuple(rounds[::-1]))
     for layer in LAYERS:
         torch.testing.assert_close(preserved[layer], reordered[layer])
     states = [EditState.of(session.lm, session.config, r) for r in (rounds, rounds[::-1])]
@@ -543,7 +544,7 @@ def test_settings_stay_where_they_cannot_be_written(tmp_path, monkeypatch) -> No
     def full(*args: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(store, "write", full)
+    monkeypatch.setattr(journal, "write", full)
     before = session.config
     with pytest.raises(OSError, match="no space"):
         session.configure(layers=(1, 2))

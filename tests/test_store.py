@@ -608,7 +608,7 @@ def kill_before_each_line(path: str, change: str) -> None:
         session = journalled(before)
         session.undo()  # the file of round 2 is dropped when another is applied
         session = reopened(before)
-        session._folder = there
+        session._journal = replace(session._journal, folder=there)
     new = session.rounds[1]
     session_module.edit_round = lambda *args: new
 

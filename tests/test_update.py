@@ -40,7 +40,7 @@ def test_preserved_keys_of_any_prefix_have_the_same_bits() -> None:
     for fact in facts:
         session.apply([fact])
     rounds = session.rounds
-    stepwise = session._preserved
+    stepwise = session._setup.preserved
     fresh = PreservedKeys(tiny_moments(session.lm), session.config.covariance_weight)
     wide = {layer: stepwise.after(rounds)[layer] for layer in session.config.layers}
     for layer, expected in wide.items():

@@ -5,6 +5,7 @@ Keys         subject keys of one round, under the two-key scope
 Round        a batch of facts edited at once: their factors and thresholds
 LayerState   one layer under some rounds: ΔW and α
 EditState    a prefix of the list of rounds, ready to hang on a model
+key_of       what a state can be told from others of its session by
 """
 
 from __future__ import annotations
@@ -282,10 +283,7 @@ class EditState:
     @property
     def key(self) -> Hashable:
         """What results can be kept by: states of one session with the same key say the same."""
-        rounds = tuple((r.number, r.fact_ids) for r in self.rounds)  # numbers never come twice
-        config = self.config
-        rule = (config.scope, config.match_threshold, config.subject_threshold, config.layers)
-        return rounds, rule, tuple(self.alphas.items())
+        return key_of(self.config, self.rounds, self.alphas)
 
     @property
     def facts(self) -> tuple[Fact, ...]:
@@ -311,3 +309,22 @@ class EditState:
         return scope.before(subjects, self.config, dtype) | {
             layer: scope.validated(at, self.config, dtype) for layer, at in self.layers.items()
         }
+
+
+def key_of(
+    config: EditConfig, rounds: Sequence[Round], alphas: Mapping[int, float] | None = None
+) -> Hashable:
+    """`EditState.key` of a state that need not have been derived.
+
+    Parameters
+    ----------
+    config : EditConfig
+    rounds : sequence of Round
+    alphas : mapping of int to float, optional
+        Thresholds by hooked layer; None: those that the rounds have set.
+    """
+    if alphas is None:
+        alphas = rounds[-1].alphas if rounds else dict.fromkeys(config.layers, config.alpha)
+    numbers = tuple((r.number, r.fact_ids) for r in rounds)  # numbers never come twice
+    rule = (config.scope, config.match_threshold, config.subject_threshold, config.layers)
+    return numbers, rule, tuple(alphas.items())

@@ -3,6 +3,7 @@
 scope              tokens × layers: scores, and where the hook speaks
 contributions      facts × tokens: which edits reach each token
 answers            the likeliest next tokens before and after editing
+lens               where an answer comes up, block by block
 quality            reliability, generality and locality over the rounds
 retention          facts × rounds: how well each fact holds
 forgetting_curve   share of facts lost over the rounds
@@ -16,6 +17,7 @@ users and models is drawn as text: no markup, no formulas.
 """
 
 from coachhook_viz.figures.answer_bars import answers as answers
+from coachhook_viz.figures.lens_lines import lens as lens
 from coachhook_viz.figures.over_rounds import forgetting_curve as forgetting_curve
 from coachhook_viz.figures.over_rounds import quality as quality
 from coachhook_viz.figures.over_rounds import retention as retention
@@ -32,6 +34,7 @@ __all__ = [
     "contributions",
     "forgetting_curve",
     "interference",
+    "lens",
     "quality",
     "retention",
     "scope",

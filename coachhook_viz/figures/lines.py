@@ -1,4 +1,4 @@
-"""Lines over rounds, in charts side by side: what several pictures are drawn with.
+"""Lines over rounds or blocks, in charts side by side: what several pictures are drawn with.
 
 Line, Chart    what is to be seen
 draw_lines     draws it with either backend
@@ -52,13 +52,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines on common axes; x counts rounds."""
+    """Lines on common axes; x counts rounds, or what `x_label` and `hover` say.
+
+    Behind the whole numbers in `shaded` the ground is darker.
+    """
 
     title: str
     y_label: str
     lines: Sequence[Line]
     y_range: tuple[float, float] | None = None
     x_label: str = "rounds in force"
+    hover: str = "%{y:.4g} after %{x} rounds"
+    shaded: Sequence[int] = ()
 
     @property
     def x_range(self) -> tuple[float, float]:
@@ -121,10 +126,14 @@ def _plotly(title: str, subtitle: str, charts: Sequence[Chart], looks: dict[str,
                 mode="lines+markers",
                 line={"color": look.colour, "dash": look.dash},
                 marker={"size": 8, "symbol": look.symbol, "line": {"width": 1.6}},
-                hovertemplate="%{y:.4g} after %{x} rounds<extra>%{fullData.name}</extra>",
+                hovertemplate=f"{chart.hover}<extra>%{{fullData.name}}</extra>",
                 **place,
             )
             shown.add(line.name)
+        for place_ in chart.shaded:
+            figure.add_vrect(
+                place_ - 0.5, place_ + 0.5, fillcolor=INK, opacity=0.15, line_width=0, **place
+            )
         low, high = chart.x_range
         figure.update_xaxes(
             title=chart.x_label,
@@ -178,6 +187,8 @@ def _matplotlib(
             )
             if len(chart.lines) > 1:
                 shown.setdefault(line.name, drawn)
+        for place in chart.shaded:
+            axes.axvspan(place - 0.5, place + 0.5, color=INK, alpha=0.15, lw=0)
         axes.set_xlim(*chart.x_range)
         if chart.y_range is not None:
             axes.set_ylim(*chart.y_range)

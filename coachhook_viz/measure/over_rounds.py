@@ -6,7 +6,7 @@ OverRounds    quality, metrics, drift, interference and scope quality of many st
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
 
 import pandas as pd
@@ -16,21 +16,21 @@ from torch import Tensor
 from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.editor import bare_keys
 from coachhook_viz.editing.progress import Watch
-from coachhook_viz.editing.state import EditState, Round
+from coachhook_viz.editing.state import EditState, Round, key_of
 from coachhook_viz.facts import Fact
 from coachhook_viz.measure.answers import Speaker
 from coachhook_viz.measure.drift import Probes, neutral_texts, thresholds, weights
 from coachhook_viz.measure.interference import interference
 from coachhook_viz.measure.metrics import By, Metric, judged, table
-from coachhook_viz.measure.quality import quality
+from coachhook_viz.measure.quality import holds, quality
 from coachhook_viz.measure.scope_quality import scope_quality
 from coachhook_viz.models import LanguageModel
-
-_Key = tuple[tuple[int, tuple[int, ...]], ...]
 
 
 class OverRounds:
     """Measures states of one session, and only what it has not measured before.
+
+    Results are kept by the state that they are of.
 
     Parameters
     ----------
@@ -48,10 +48,10 @@ class OverRounds:
         self._preserved = preserved
         self._unedited = Speaker(lm, EditState.of(lm, config))
         self._probes: Probes | None = None
-        self._quality: dict[_Key, dict[int, pd.DataFrame]] = {}
-        self._judged: dict[tuple[_Key, Metric, By], dict[int, pd.DataFrame]] = {}
-        self._drifts: dict[_Key, pd.DataFrame] = {}
-        self._scopes: dict[tuple[_Key, tuple[str, ...]], dict[int, pd.DataFrame]] = {}
+        self._quality: dict[Hashable, dict[int, pd.DataFrame]] = {}
+        self._judged: dict[tuple[Hashable, Metric, By], dict[int, pd.DataFrame]] = {}
+        self._drifts: dict[Hashable, pd.DataFrame] = {}
+        self._scopes: dict[tuple[Hashable, tuple[str, ...]], dict[int, pd.DataFrame]] = {}
         self._keys: dict[int, dict[int, Tensor]] = {}
         self._pairs: tuple[object, pd.DataFrame] | None = None  # just the last: they are large
 
@@ -81,7 +81,9 @@ class OverRounds:
             edited |= dict.fromkeys(round_.fact_ids, count)
             facts |= _chosen(round_, wanted)
             if facts:
-                frame = self._score(rounds[:count], facts, partial(walk.state, count), watch)
+                frame = self._score(
+                    self._key(rounds[:count]), facts, partial(walk.state, count), watch
+                )
                 frame.insert(1, "edited", frame["fact"].map(edited))
                 frame.insert(2, "round", count)
                 frames.append(frame)
@@ -90,16 +92,16 @@ class OverRounds:
 
     def score(self, state: EditState, facts: Mapping[int, Fact], watch: Watch) -> pd.DataFrame:
         """`quality` of any facts by id, in force or not."""
-        return self._score(state.rounds, facts, lambda: state, watch)
+        return self._score(state.key, facts, lambda: state, watch)
 
     def _score(
         self,
-        rounds: Sequence[Round],
+        key: Hashable,
         facts: Mapping[int, Fact],
         state: Callable[[], EditState],
         watch: Watch,
     ) -> pd.DataFrame:
-        known = self._quality.setdefault(_key(rounds), {})
+        known = self._quality.setdefault(key, {})
         new = {fact_id: fact for fact_id, fact in facts.items() if fact_id not in known}
         if new:
             frame = quality(self._lm, state(), list(new.values()), watch, self._unedited)
@@ -118,7 +120,7 @@ class OverRounds:
         frames = []
         for metric in metrics:
             counted = self._held(state.rounds, metric, by, watch) if metric.once_held else facts
-            frames.append(self._judge(state.rounds, counted, lambda: speaker, metric, by, watch))
+            frames.append(self._judge(state.key, counted, lambda: speaker, metric, by, watch))
         return pd.concat(frames, ignore_index=True)
 
     def _held(
@@ -133,14 +135,17 @@ class OverRounds:
             def speaker(count: int = count) -> Speaker:
                 return Speaker(self._lm, walk.state(count))
 
-            frame = self._judge(rounds[:count], facts, speaker, metric, by, watch)
-            took = frame.groupby("fact")["value"].min() == 1
-            held |= {fact_id: fact for fact_id, fact in facts.items() if took.get(fact_id, False)}
+            key = self._key(rounds[:count])
+            frame = self._judge(key, facts, speaker, metric, by, watch)
+            lowest = frame.groupby("fact")["value"].min()
+            held |= {
+                fact_id: fact for fact_id, fact in facts.items() if holds(lowest.get(fact_id, 0))
+            }
         return held
 
     def _judge(
         self,
-        rounds: Sequence[Round],
+        key: Hashable,
         facts: Mapping[int, Fact],
         speaker: Callable[[], Speaker],
         metric: Metric,
@@ -148,7 +153,7 @@ class OverRounds:
         watch: Watch,
     ) -> pd.DataFrame:
         only = "tokens" if metric.by_generation is None else by
-        known = self._judged.setdefault((_key(rounds), metric, only), {})
+        known = self._judged.setdefault((key, metric, only), {})
         new = {fact_id: fact for fact_id, fact in facts.items() if fact_id not in known}
         if new:
             frame = judged(metric, new, speaker(), self._unedited, by, watch)
@@ -164,7 +169,7 @@ class OverRounds:
         frames = [thresholds(self._config, rounds)]
         for count in range(len(rounds) + 1):
             watch("drift", count, len(rounds) + 1)
-            key = _key(rounds[:count])
+            key = self._key(rounds[:count])
             if key not in self._drifts:
                 state = walk.state(count)
                 self._drifts[key] = pd.concat(
@@ -177,11 +182,15 @@ class OverRounds:
         self, state: EditState, wanted: Sequence[int], rounds: Sequence[Round], watch: Watch
     ) -> pd.DataFrame:
         """`interference` among the facts `wanted`; `rounds` are those of `state`, none muted."""
-        key = (_key(state.rounds), tuple(wanted))
+        key = (state.key, tuple(wanted))
         if self._pairs is None or self._pairs[0] != key:
             base = self._base_keys(rounds, watch)
             self._pairs = key, interference(state, wanted, rounds, base, self._preserved)
         return self._pairs[1].copy()
+
+    def _key(self, rounds: Sequence[Round]) -> Hashable:
+        """`EditState.key` after `rounds`."""
+        return key_of(self._config, rounds)
 
     def _base_keys(self, rounds: Sequence[Round], watch: Watch) -> dict[int, Tensor]:
         """By layer, the keys (d_key, facts) of the rounds' facts in the unedited model."""
@@ -201,7 +210,7 @@ class OverRounds:
         self, state: EditState, wanted: Collection[int], others: Sequence[str], watch: Watch
     ) -> pd.DataFrame:
         """`scope_quality` of the facts `wanted` that are in force."""
-        known = self._scopes.setdefault((_key(state.rounds), tuple(others)), {})
+        known = self._scopes.setdefault((state.key, tuple(others)), {})
         facts = {i: f for round_ in state.rounds for i, f in _chosen(round_, wanted).items()}
         new = {fact_id: fact for fact_id, fact in facts.items() if fact_id not in known}
         frame = scope_quality(self._lm, state, new, others, watch)
@@ -235,10 +244,6 @@ def _hash(fact_id: int) -> bytes:
 def _chosen(round_: Round, wanted: Collection[int]) -> dict[int, Fact]:
     pairs = zip(round_.fact_ids, round_.facts, strict=True)
     return {fact_id: fact for fact_id, fact in pairs if fact_id in wanted}
-
-
-def _key(rounds: Sequence[Round]) -> _Key:
-    return tuple((round_.number, round_.fact_ids) for round_ in rounds)
 
 
 def _whole(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """How well facts were written: reliability, generality, locality, and what became of them.
 
 quality       one row a fact and metric, under one state
+holds         whether a fact does, by its reliability; `standing` has a word for it
 readings      means with confidence intervals: right after a fact's own round, later, at the end
 forgotten     which facts were lost again, when, and by which round
 forgetting    the share of them, round by round
@@ -9,6 +10,7 @@ forgetting    the share of them, round by round
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -21,8 +23,18 @@ from coachhook_viz.measure.metrics import neighbours, paraphrases
 from coachhook_viz.models import LanguageModel
 
 METRICS = ("reliability", "generality", "locality")
+Standing = Literal["holds", "partly", "missed"]
 _RESAMPLES = 2000
-_HELD = 1.0  # reliability of a fact that took: every target token is the model's own
+
+
+def holds(reliability: float) -> bool:
+    """Whether a fact holds: every token of its target is the model's own."""
+    return reliability == 1
+
+
+def standing(reliability: float) -> Standing:
+    """What a fact of this reliability is called: a share of the target's tokens."""
+    return "holds" if holds(reliability) else "partly" if reliability > 0 else "missed"
 
 
 def quality(
@@ -160,8 +172,8 @@ def forgotten(frame: pd.DataFrame, interference: pd.DataFrame) -> pd.DataFrame:
     own_round = dict(zip(reliability["fact"], reliability["edited"], strict=True))
     for fact, own in own_round.items():
         part = reliability[reliability["fact"] == fact]
-        held = dict(zip(part["round"], part["value"] >= _HELD, strict=True))
-        lost = [r for r, holds in held.items() if r > own and not holds]
+        held = dict(zip(part["round"], map(holds, part["value"]), strict=True))
+        lost = [r for r, holding in held.items() if r > own and not holding]
         if held.get(own) and lost:
             suspects = [other for other, r in own_round.items() if r == lost[0]]
             known = {other: acts[fact, other] for other in suspects if (fact, other) in acts}
@@ -192,9 +204,9 @@ def forgetting(frame: pd.DataFrame) -> pd.DataFrame:
     """
     reliability = frame[frame["metric"] == "reliability"]
     own = reliability[reliability["round"] == reliability["edited"]]
-    taken = set(own.loc[own["value"] >= _HELD, "fact"])
+    taken = set(own.loc[own["value"].map(holds), "fact"])
     rows = []
     for round_, part in reliability[reliability["fact"].isin(taken)].groupby("round"):
-        lost = int((part["value"] < _HELD).sum())
+        lost = int((~part["value"].map(holds)).sum())
         rows.append((round_, len(part), lost, lost / len(part)))
     return pd.DataFrame(rows, columns=["round", "taken", "lost", "share"])

@@ -4,6 +4,7 @@ Facts           what the model should say, staged and in force
 Rounds          apply, undo, redo, branch, mute
 Ask             any prompt, before and after
 Scope           where the hook layers speak, and why
+Layers          at which block the answer flips
 Drift           how each fact holds round after round, and what else moves
 Interference    which edits act on which facts
 Compare         the same facts under other settings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from coachhook_viz.panels.drift import Drift as Drift
     from coachhook_viz.panels.facts import Facts as Facts
     from coachhook_viz.panels.interference import Interference as Interference
+    from coachhook_viz.panels.layers import Layers as Layers
     from coachhook_viz.panels.playground import Playground as Playground
     from coachhook_viz.panels.playground import playground as playground
     from coachhook_viz.panels.rounds import Rounds as Rounds
@@ -34,6 +36,7 @@ _HOMES = {
     "Drift": "drift",
     "Facts": "facts",
     "Interference": "interference",
+    "Layers": "layers",
     "Playground": "playground",
     "Rounds": "rounds",
     "Scope": "scope",

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from coachhook_viz.autosave import Autosave, Kept, recent
 from coachhook_viz.events import Event
 from coachhook_viz.figures.style import Picture
+from coachhook_viz.measure.quality import holds
 from coachhook_viz.panels.controls import Button, Choice, Field, Select, Text, Toggle, row
 from coachhook_viz.panels.desk import STATE_EVENTS, Selected
 from coachhook_viz.panels.grid import Grid
@@ -131,7 +132,7 @@ class Bar(Panel):
         self._hooks.value = desk.hooks
         self._hooks.label = f"Hooks {'on' if desk.hooks else 'off'}"
         scores = [desk.scores[i] for i in session.state.fact_ids if i in desk.scores]
-        holding = sum(score["reliability"] == 1 for score in scores)
+        holding = sum(holds(score["reliability"]) for score in scores)
         hold = Markup(", <span class='cv-good'>{} {}</span>").format(
             holding, "holds" if holding == 1 else "hold"
         )

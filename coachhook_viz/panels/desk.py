@@ -231,6 +231,13 @@ class Desk:
             self._emitter.emit(Judged(source))
 
     @property
+    def state_source(self) -> str:
+        """The same for calls that take a state alone."""
+        if not self.hooks:
+            return ", state=session.state_at(0)"
+        return self.source
+
+    @property
     def source(self) -> str:
         """The state under examination, as the last argument of the session's calls in code."""
         if not self.hooks:

@@ -6,12 +6,13 @@ Listing    all rows of a session, searched, filtered and sorted
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from coachhook_viz.facts import Fact
 from coachhook_viz.figures.style import visible
+from coachhook_viz.measure.quality import Standing, standing
 from coachhook_viz.session import Session
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _WORDS = {
     "missed": "it does not hold",
     "": "being scored",
 }
+_MARKS: Mapping[Standing, str] = {"holds": "●", "partly": "◐", "missed": "○"}
 _WORST = ("missed", "partly", "", "holds", "muted", "undone", "staged")
 
 
@@ -104,7 +106,7 @@ class Listing:
             elif place > session.position:
                 where = f"r{place}, undone"
             else:
-                mark, kind = _holds(desk.scores.get(fact_id))
+                mark, kind = _standing(desk.scores.get(fact_id))
             lines.append(Line(f"f{fact_id}", mark, fact, where, kind))
         return lines
 
@@ -133,8 +135,8 @@ def _sorted(lines: Sequence[Line], order: str) -> list[Line]:
     return list(lines)
 
 
-def _holds(scores: dict[str, float] | None) -> tuple[str, str]:
+def _standing(scores: dict[str, float] | None) -> tuple[str, str]:
     if scores is None:
         return "…", ""
-    share = scores["reliability"]
-    return ("●", "holds") if share == 1 else ("◐", "partly") if share > 0 else ("○", "missed")
+    kind = standing(scores["reliability"])
+    return _MARKS[kind], kind

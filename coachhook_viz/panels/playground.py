@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from coachhook_viz.panels.panel import Panel
     from coachhook_viz.session import Session
 
-LENSES = ("scope", "drift", "interference", "compare", "rounds")  # the tabs, from left to right
+LENSES = (
+    "scope",
+    "layers",
+    "drift",
+    "interference",
+    "compare",
+    "rounds",
+)  # the tabs, from left to right
 _PROMPT = "The Eiffel Tower is located in the city of"
 _LOADING = "Loading the default model. The first time it is fetched, which takes a minute."
 _LOAD = "loading the model"
@@ -55,7 +62,7 @@ class Playground(widgets.VBox):
     ----------
     session : Session or None
         None while the model is being loaded.
-    facts, rounds, ask, scope, drift, interference, compare : Panel
+    facts, rounds, ask, scope, layers, drift, interference, compare : Panel
         Once there is a session.
     """
 
@@ -314,6 +321,7 @@ class Playground(widgets.VBox):
         from coachhook_viz.panels.drift import Drift
         from coachhook_viz.panels.facts import Facts
         from coachhook_viz.panels.interference import Interference
+        from coachhook_viz.panels.layers import Layers
         from coachhook_viz.panels.rounds import Rounds
         from coachhook_viz.panels.scope import Scope
 
@@ -330,6 +338,7 @@ class Playground(widgets.VBox):
         self.bar = Bar(self, desk.autosave)
         self.facts, self.ask = Facts(session), Ask(session)
         self.scope, self.rounds = Scope(session, alone=False), Rounds(session, alone=False)
+        self.layers = Layers(session, alone=False)
         self.drift, self.interference = Drift(session), Interference(session)
         self.compare = Compare(session)
         self._lenses = {name: getattr(self, name) for name in LENSES}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from coachhook_viz.edited_model import EditedModel
 from coachhook_viz.editing.inspect import Scope
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.facts import Fact
@@ -44,11 +45,12 @@ class Checked:
     @classmethod
     def read(cls, session: Session, state: EditState, prompt: str) -> Checked:
         """Ask the model, under `state`."""
+        edited = EditedModel(session.lm, state)
         before, now = (
-            session.predict(prompt, top=1, edited=edited, state=state)["token"].iloc[0]
-            for edited in (False, True)
+            model.predict(prompt, top=1)["token"].iloc[0]
+            for model in (session.edited_model(0), edited)
         )
-        return cls(session.scope(prompt, state=state), word(before), word(now))
+        return cls(edited.scope(prompt), word(before), word(now))
 
     def line(self, kind: str) -> list[Cell]:
         """Its cells, by `COLUMNS`; of an unknown kind nothing is held against it."""

@@ -12,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from coachhook_viz.facts import Fact
-from coachhook_viz.measure.quality import METRICS, forgetting, readings
+from coachhook_viz.measure.quality import METRICS, forgetting, holds, readings, standing
 from coachhook_viz.panels.grid import Cell, Kind
 from coachhook_viz.panels.words import count, named, short
 from coachhook_viz.panels.worker import Job
@@ -56,7 +56,7 @@ class Retention:
         facts, scores = session.facts, session.quality(budget, job.progress, job.cancel)
         own = scores[(scores["round"] == scores["edited"]) & (scores["metric"] == "reliability")]
         failed: dict[int, str] = {}
-        for fact_id in own.loc[own["value"] < 1, "fact"].tolist()[:_TOLD]:
+        for fact_id in own.loc[~own["value"].map(holds), "fact"].tolist()[:_TOLD]:
             scope = session.scope(facts[fact_id].text, facts[fact_id].subject)
             failed[fact_id] = "" if scope.in_scope.any() else scope.explain()
         lost = session.forgotten(budget, job.progress, job.cancel)
@@ -125,7 +125,7 @@ class Retention:
             lines.append(_line("○", "bad", named(facts[fact_id]), said))
         edited = dict(zip(self.scores["fact"], self.scores["edited"], strict=True))
         for fact_id, why in self.failed.items():
-            part = self.at(fact_id, edited[fact_id])["reliability"] > 0
+            part = standing(self.at(fact_id, edited[fact_id])["reliability"]) == "partly"
             said = f" took only in part. {why}" if part else f" never took. {why}"
             mark, kind = ("◐", "warn") if part else ("○", "bad")
             lines.append(_line(mark, kind, named(facts[fact_id]), said))
@@ -138,7 +138,7 @@ class Retention:
 
 def _cell(name: str, round_: int, scores: dict[str, float], metric: str, room: bool) -> Cell:
     value, share = scores.get(metric), scores["reliability"]
-    kind: Kind = "holds" if share == 1 else "partly" if share > 0 else "missed"
+    kind: Kind = standing(share)
     said = ", ".join(f"{m} {scores[m]:.2f}" for m in METRICS if m in scores)
     target = f"target probability {scores['target_probability']:.3f}"
     rank = f"rank {scores['target_rank']:.0f}"

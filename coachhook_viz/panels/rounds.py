@@ -13,6 +13,7 @@ from markupsafe import Markup
 from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.state import Round
 from coachhook_viz.events import Configured, Event, RoundLabelled
+from coachhook_viz.measure.quality import holds
 from coachhook_viz.models import LanguageModel
 from coachhook_viz.panels.controls import Button, Field, Select, Text, Toggle, column, row
 from coachhook_viz.panels.desk import STATE_EVENTS, Desk, Scored, Selected, Staged
@@ -254,7 +255,7 @@ def about(desk: Desk, round_: Round) -> str:
     name = _name(session, round_)
     named = f" “{name}”" if name else ""
     scores = [desk.scores[i] for i in round_.fact_ids if i in desk.scores]
-    holding = sum(score["reliability"] == 1 for score in scores)
+    holding = sum(holds(score["reliability"]) for score in scores)
     hold = f", {holding} of {len(scores)} {'holds' if holding == 1 else 'hold'}" if scores else ""
     return (
         f"Round {place}{named}: {count(len(round_.facts), 'fact')}{hold},"

@@ -1,6 +1,5 @@
 """Sessions on disk, see `folder` for how and `format` for what."""
 
-from coachhook_viz.store.folder import holds as holds
 from coachhook_viz.store.folder import model_of as model_of
 from coachhook_viz.store.folder import read as read
 from coachhook_viz.store.folder import summary as summary
@@ -8,5 +7,15 @@ from coachhook_viz.store.folder import write as write
 from coachhook_viz.store.format import Saved as Saved
 from coachhook_viz.store.format import SessionFileError as SessionFileError
 from coachhook_viz.store.format import describe as describe
+from coachhook_viz.store.journal import Journal as Journal
 
-__all__ = ["Saved", "SessionFileError", "describe", "holds", "model_of", "read", "summary", "write"]
+__all__ = [
+    "Journal",
+    "Saved",
+    "SessionFileError",
+    "describe",
+    "model_of",
+    "read",
+    "summary",
+    "write",
+]

@@ -2,7 +2,7 @@
 
 write       make a folder hold a session: whole or not at all
 read        what a folder holds
-holds       whether it holds just that
+checksum_of    its checksum, if it holds just that
 model_of    just which model it belongs to
 summary     just how much it holds, without its tensors
 
@@ -182,7 +182,7 @@ def _read(folder: Path, lm: LanguageModel) -> tuple[Saved, str]:
         ) from None
 
 
-def holds(folder: Path, saved: Saved) -> str | None:
+def checksum_of(folder: Path, saved: Saved) -> str | None:
     """The checksum of `folder` if `saved` is what it holds; None if it is anything else."""
     try:
         there = migrated(_parse(folder))

@@ -1,0 +1,83 @@
+"""Which of some facts a prompt is about.
+
+about    their places, the likeliest first
+Idle     a fact that is not in force, and why
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from coachhook_viz.facts import Fact, alike
+
+
+def about(prompt: str, facts: Sequence[Fact]) -> list[int]:
+    """Places of the facts whose subject stands in `prompt`, the likeliest one first.
+
+    First those that ask just this, in their prompt, wordings, paraphrases or probes; then those of
+    the longest subject; then the most recent.
+
+    Parameters
+    ----------
+    prompt : str
+    facts : sequence of Fact
+        In the order of their edits.
+    """
+    text = alike(prompt)
+    found = [i for i, fact in enumerate(facts) if _names(text, alike(fact.subject))]
+    return sorted(found, key=lambda i: (not _asks(text, facts[i]), -len(facts[i].subject), -i))
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A fact of a session that is not in force.
+
+    Attributes
+    ----------
+    fact_id : int
+    fact : Fact
+    muted : bool
+        Else its round is undone.
+    """
+
+    fact_id: int
+    fact: Fact
+    muted: bool
+
+    @classmethod
+    def of(
+        cls, prompt: str, facts: Mapping[int, Fact], in_force: Sequence[int], muted: frozenset[int]
+    ) -> Idle | None:
+        """The one that `prompt` is about; None if a fact in force is, or none at all.
+
+        Parameters
+        ----------
+        prompt : str
+        facts : mapping of int to Fact
+            All of them by id.
+        in_force : sequence of int
+        muted : frozenset of int
+        """
+        ids = list(facts)
+        for place in about(prompt, list(facts.values())):
+            if ids[place] in in_force:
+                return None
+            return cls(ids[place], facts[ids[place]], ids[place] in muted)
+        return None
+
+    def __str__(self) -> str:
+        """As a sentence says it."""
+        how = "is muted: unmute it" if self.muted else "is undone: redo its round"
+        return f"the fact “{self.fact.subject} → {self.fact.target}” {how}"
+
+
+def _names(text: str, subject: str) -> bool:
+    """Whether whole words of `text` are the subject; both as `alike` has them."""
+    return bool(subject) and bool(re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", text))
+
+
+def _asks(text: str, fact: Fact) -> bool:
+    own = [probe.prompt for probe in fact.probes if probe.kind == "paraphrase"]
+    return text in {alike(asked) for asked in (*fact.texts, *fact.paraphrases, *own)}
