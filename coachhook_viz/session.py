@@ -23,7 +23,7 @@ from coachhook_viz import store
 from coachhook_viz.asking import Asking
 from coachhook_viz.clashes import warn_of_repeats
 from coachhook_viz.editing.config import OPTIMISATION, EditConfig
-from coachhook_viz.editing.editor import check, edit_round
+from coachhook_viz.editing.editor import check, edit_round, parts_of
 from coachhook_viz.editing.moments import cached_moments, check_moments
 from coachhook_viz.editing.progress import (
     Bar,
@@ -117,7 +117,7 @@ class Session(Asking, Measuring):
         self.config = config
         self._id = uuid4().hex
         self._traces = {layer: float(torch.trace(moment)) for layer, moment in moments.items()}
-        self._preserved = PreservedKeys(moments, config.covariance_weight)
+        self._preserved = PreservedKeys(moments, config.covariance_weight, config.method)
         self._measured = OverRounds(lm, config, self._preserved.base)
         self._emitter = Emitter()
         self._history = History()
@@ -327,6 +327,8 @@ class Session(Asking, Measuring):
     ) -> Round:
         """Edit a batch of facts as one round on top of those in force.
 
+        A method that edits one fact at a time makes a round of each of them.
+
         Rounds of this branch that had been undone are dropped. It happens whole or not at all:
         after an error or a cancel the session is as it was, and so it is after an interrupt, unless
         that comes when the folder has the round already.
@@ -344,6 +346,7 @@ class Session(Asking, Measuring):
         Returns
         -------
         Round
+            The last one, if there are several.
 
         Raises
         ------
@@ -360,21 +363,30 @@ class Session(Asking, Measuring):
         -----
         RepeatedFactWarning
             If a fact is in force already, with the same target.
+        OneByOneWarning
+            If the batch becomes several rounds.
         """
         history, state, watch = self._history, self._state, Watch(progress, cancel)
         self._keep(history, state)  # fail now rather than after the work
         warn_of_repeats(facts, state.rounds, stacklevel=2)
-        if SCOPES[state.config.scope].by_fact:
-            preserved = self._preserved.base  # no edit can reach another one's keys
-        else:
-            preserved = self._preserved.after(self.rounds[: self.position])
-        round_ = edit_round(self.lm, state, facts, preserved, watch)
+        parts = parts_of(self.lm, self.config, facts)
+        changed, applied = history, []
+        for place, part in enumerate(parts):
+            if SCOPES[state.config.scope].by_fact:
+                preserved = self._preserved.base  # no edit can reach another one's keys
+            else:
+                preserved = self._preserved.after(changed.branch.rounds[: changed.branch.position])
+            try:
+                round_ = edit_round(self.lm, state, part, preserved, watch)
+            except FactError as error:
+                raise FactError(error.within(place), facts) from error
+            changed = changed.applied(round_)
+            applied.append(changed.branch.rounds[-1])
+            state = state.then(applied[-1]) if len(parts) > 1 else state
         if self._history is not history:
             raise RuntimeError("the session was changed while a round was computed on top of it")
-        history = history.applied(round_)
-        applied = history.branch.rounds[-1]
-        self._commit(history, RoundApplied(source, applied))
-        return applied
+        self._commit(changed, *(RoundApplied(source, round_) for round_ in applied))
+        return applied[-1]
 
     def apply_in_rounds(
         self,
@@ -418,14 +430,14 @@ class Session(Asking, Measuring):
             As in `apply`.
         """
         self.check(facts, size)
-        parts = batches(facts, size)
+        parts = batches(facts, 1 if self.config.method.one_by_one else size)
         done: list[Round] = []
         for number, part in enumerate(parts):
             tell = None if progress is None else _placed(progress, number + 1, len(parts))
             try:
                 done.append(self.apply(part, tell, cancel, source=source))
             except FactError as error:
-                raise FactError(error.within(number * size), facts) from error
+                raise FactError(error.within(number * len(parts[0])), facts) from error
             except EditCancelled as error:
                 error.rounds = tuple(done)
                 raise
@@ -616,14 +628,15 @@ class Session(Asking, Measuring):
             session.apply(batch, progress, cancel)
         return session
 
-    def _commit(self, history: History, event: Event) -> None:
-        """The one place where the session changes: state, disk, memory, and then the event."""
+    def _commit(self, history: History, *events: Event) -> None:
+        """The one place where the session changes: state, disk, memory, and then the events."""
         state = self._after(history.branch.in_force())
         try:
             self._keep(history, state)
         finally:
             if self._history is history:
-                self._emitter.emit(event)
+                for event in events:
+                    self._emitter.emit(event)
 
     def _keep(self, history: History, state: EditState) -> None:
         """Put a change on disk and then in memory: in both or, whatever interrupts it, in none."""

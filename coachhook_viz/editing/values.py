@@ -59,7 +59,8 @@ def optimise_targets(
     Minimises, per fact, the mean target-token NLL over its contexts
     + kl_weight · KL(current ‖ initial) at the KL prompt's subject
     + weight_decay · ‖δ‖ / ‖h‖², with ‖δ‖ ≤ clamp_factor · ‖h‖, where h is that of its first column.
-    At the answer site there is no KL term.
+    At the answer site there is no KL term. h is the last hooked block's output or, for a method
+    that aims there, its MLP's: a push on that is the same push on the block's.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ def _optimise(
     total = config.steps * chunk[1]
     watch("targets", config.steps * chunk[0], total)
     problem = Suffixes(lm, hook_layers, columns, config)
-    initial = problem.initial.float()  # h (columns, d_model)
+    initial = (problem.written if config.method.aims_at == "mlp" else problem.initial).float()
     owners = problem.owners  # (columns,)
     count = owners[-1] + 1
     firsts = [owners.index(i) for i in range(count)]
@@ -117,6 +118,7 @@ def _optimise(
     deltas = [torch.zeros_like(initial[0], requires_grad=True) for _ in range(count)]
     adam = torch.optim.Adam(deltas, lr=config.learning_rate)
     losses = torch.zeros(count)
+    passes = [0] * count  # that are enough for the method to stop early
     active = list(range(count))
 
     with torch.enable_grad(), problem.skipping_to_suffixes():
@@ -131,14 +133,17 @@ def _optimise(
             decay = delta.norm(dim=1) / norm[active].square()
             loss = nll + config.kl_weight * kl + config.weight_decay * decay
             losses[active] = loss.detach().cpu()
-            going = [i for i in active if not losses[i] < config.stop_loss]
+            for i, right in zip(active, problem.right, strict=True):
+                passes[i] += config.method.enough(right)
+            stopped = {i for i in active if 0 < config.method.stop_after <= passes[i]}
+            going = [i for i in active if not losses[i] < config.stop_loss and i not in stopped]
             if step == config.steps - 1 or not going:
                 break
             watch.stop_if_asked("targets", step, total)
             adam.zero_grad(set_to_none=True)
             loss.sum().backward()
-            for stopped in set(active) - set(going):
-                deltas[stopped].grad = None  # so that Adam leaves it, momentum and all
+            for i in set(active) - set(going):
+                deltas[i].grad = None  # so that Adam leaves it, momentum and all
             adam.step()
             with torch.no_grad():
                 for i in going:
