@@ -25,6 +25,7 @@ _HOMES = {
     "Scope": "editing.inspect",
     "Session": "session",
     "bundled_facts": "reading",
+    "compare": "comparing",
     "figures": "figures",
     "load_model": "models",
     "methods": "editing.methods",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from coachhook_viz import figures as figures
     from coachhook_viz import panels as panels
     from coachhook_viz.clashes import RepeatedFactWarning as RepeatedFactWarning
+    from coachhook_viz.comparing import compare as compare
     from coachhook_viz.editing import methods as methods
     from coachhook_viz.editing.config import EditConfig as EditConfig
     from coachhook_viz.editing.inspect import Scope as Scope

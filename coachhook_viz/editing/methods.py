@@ -4,7 +4,7 @@ Every method adds ``ΔW += R Aᵀ`` with ``A = P K (ρ I + Kᵀ P K)⁻¹``. It 
 inverse P; the directions A, and whether P carries on to the next round; and what R aims at.
 
 Method       the protocol, with CoachHooK's answers
-CoachHook, Memit, AlphaEdit, Encore, Emmet, Rome, RRome, UltraEdit
+CoachHook, Memit, AlphaEdit, Encore, Emmet, Rome, RRome, UltraEdit    the methods
 METHODS      the table of all by name; a new one is a class and an entry
 method_of    the method that a name or an instance means
 Seen         what a layer shows before its update

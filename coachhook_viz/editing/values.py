@@ -1,18 +1,21 @@
 """Target hidden states z: what the last hooked layer should say where an edit is written.
 
 optimise_targets    z of a batch of facts, method page "One round", step 2
+sharing_targets     a context in which what was optimised once on the unedited model is taken again
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from coachhook_viz.editing.config import EditConfig
+from coachhook_viz.editing.config import OPTIMISATION, EditConfig
 from coachhook_viz.editing.hooks import Hook
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.sites import SITES
@@ -78,6 +81,11 @@ def optimise_targets(
     EditCancelled
         If `watch` says so.
     """
+    shared = _SHARED.get()
+    of = None if shared is None or hook_layers else _wanted(lm, columns, config)
+    if shared is not None and of in shared:
+        watch.stop_if_asked("targets", 0, config.steps)
+        return shared[of]
     chunks: list[list[FactTokens]] = [[]]
     space = room = _CHUNK_TOKENS.get(lm.device.type, _CHUNK_ELSEWHERE)
     for _, of_fact in groupby(columns, lambda column: column.fact):
@@ -92,11 +100,36 @@ def optimise_targets(
         _optimise(lm, hook_layers, chunk, config, watch, (i, len(chunks)))
         for i, chunk in enumerate(chunks)
     ]
-    return Targets(
+    together = Targets(
         torch.cat([targets.states for targets in found]),
         tuple(loss for targets in found for loss in targets.losses),
         tuple(known for targets in found for known in targets.known),
     )
+    if shared is not None and of is not None:
+        shared[of] = together
+    return together
+
+
+_SHARED: ContextVar[dict[Hashable, Targets] | None] = ContextVar("shared targets", default=None)
+
+
+@contextmanager
+def sharing_targets() -> Iterator[None]:
+    """Within the context, the same targets on the unedited model are optimised only once."""
+    token = _SHARED.set({})
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
+def _wanted(lm: LanguageModel, columns: Sequence[FactTokens], config: EditConfig) -> Hashable:
+    """All that z depends on while no edit is in force."""
+    method = config.method
+    stop = method if method.stop_after else None
+    optimisation = tuple(getattr(config, name) for name in OPTIMISATION)
+    place = (config.site, config.layers[-1], method.aims_at)
+    return id(lm), tuple(columns), place, optimisation, stop
 
 
 def _optimise(
