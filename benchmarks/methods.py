@@ -6,7 +6,7 @@
     python benchmarks/methods.py ... --frame build/methods.csv                    and all the values
 
 Reliability, generality and locality by tokens are means over all facts at the end; "kept" is the
-reliability then of the facts of all rounds but the last; perplexity is that of neutral text; ‖ΔW‖ is
+reliability then of the facts of all rounds but the last; perplexity is of neutral text; ‖ΔW‖ is
 relative to the weights, over all edited layers; time a fact is that of editing alone, and of a
 method whose targets another one has optimised already it does not count the first round.
 """
