@@ -45,8 +45,8 @@ SWEEPS: dict[str, list[dict[str, Any]]] = {
             for weight in (1.0, 0.1)
         ),
     ],
-    "rome": [{"layers": (layer,)} for layer in (3, 4, 5, 6, 7, 9)],
-    "r-rome": [{"layers": (layer,)} for layer in (3, 4, 5, 6, 7, 9)],
+    "rome": [{"layers": (layer,)} for layer in (4, 5, 7, 9)],
+    "r-rome": [{"layers": (layer,)} for layer in (4, 5, 7, 9)],
     "ultraedit": [
         {"layers": layers, "method": methods.UltraEdit(rate=rate)}
         for layers in ((4, 5, 6, 7), (14, 15, 16, 17), (24, 25, 26, 27))
