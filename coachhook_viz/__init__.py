@@ -26,14 +26,16 @@ _HOMES = {
     "Scope": "editing.inspect",
     "Session": "session",
     "bundled_facts": "reading",
+    "compare": "comparing",
     "figures": "figures",
     "load_model": "models",
+    "methods": "editing.methods",
     "panels": "panels",
     "playground": "panels.playground",
     "read_facts": "reading",
     "report": "html_report",
 }
-_MODULES = ("figures", "panels")
+_MODULES = ("figures", "methods", "panels")
 
 __all__ = [*_HOMES]
 
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
     from coachhook_viz import figures as figures
     from coachhook_viz import panels as panels
     from coachhook_viz.clashes import RepeatedFactWarning as RepeatedFactWarning
+    from coachhook_viz.comparing import compare as compare
     from coachhook_viz.edited_model import EditedModel as EditedModel
+    from coachhook_viz.editing import methods as methods
     from coachhook_viz.editing.config import EditConfig as EditConfig
     from coachhook_viz.editing.inspect import Scope as Scope
     from coachhook_viz.editing.progress import EditCancelled as EditCancelled

@@ -117,14 +117,14 @@ def apply_in_rounds(
         As in `apply`.
     """
     check(session, facts, size)
-    parts = batches(facts, size)
+    parts = batches(facts, 1 if session.config.method.one_by_one else size)
     done: list[Round] = []
     for number, part in enumerate(parts):
         tell = None if progress is None else _placed(progress, number + 1, len(parts))
         try:
             done.append(session.apply(part, tell, cancel, source=source))
         except FactError as error:
-            raise FactError(error.within(number * size), facts) from error
+            raise FactError(error.within(number * len(parts[0])), facts) from error
         except EditCancelled as error:
             error.rounds = tuple(done)
             raise

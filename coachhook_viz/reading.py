@@ -196,7 +196,7 @@ def known_relation(prompt: str) -> str:
 def _relations_asked() -> Mapping[str, str]:
     return {
         alike(text): relation
-        for relation, known in reversed(bundled_wordings().items())
+        for relation, known in reversed(list(bundled_wordings().items()))
         for text in known.prompts + known.questions
     } | {alike(fact.prompt): fact.relation for fact in bundled_facts()}
 

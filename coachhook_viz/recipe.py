@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from coachhook_viz.editing.config import OPTIMISATION, EditConfig
+from coachhook_viz.editing.methods import CoachHook, Method
 from coachhook_viz.editing.state import Round
 from coachhook_viz.facts import Fact
 from coachhook_viz.history import MAIN, Branch, History
@@ -80,10 +81,14 @@ def fact_source(fact: Fact, indent: int = 0) -> str:
     return _bracketed("cv.Fact(", parts, ")", indent)
 
 
+def _literal(value: Any) -> str:
+    return f"cv.methods.{value!r}" if isinstance(value, Method) else repr(value)
+
+
 def _value(value: Any, indent: int) -> str:
     """A literal, a tuple over several lines where one does not hold it."""
     if not isinstance(value, tuple) or not value:
-        return repr(value)
+        return _literal(value)
     closing = ",)" if len(value) == 1 else ")"
     return _bracketed("(", [("", item) for item in value], closing, indent)
 
@@ -92,7 +97,7 @@ def _bracketed(
     opening: str, parts: Sequence[tuple[str, Any]], closing: str, indent: int, room: int = 4
 ) -> str:
     """Prefixed values in brackets: on one line, or one on each; `room` for what may follow."""
-    flat = opening + ", ".join(f"{name}{value!r}" for name, value in parts) + closing
+    flat = opening + ", ".join(name + _literal(value) for name, value in parts) + closing
     if indent + len(flat) + room <= _WIDTH:
         return flat
     inner = indent + 4
@@ -118,7 +123,8 @@ def _load(lm: LanguageModel) -> str:
 def _session(lm: LanguageModel, config: EditConfig, moments: bool) -> list[str]:
     with warnings.catch_warnings(record=True) as guesses:
         warnings.simplefilter("always")
-        own = {"scope": config.scope} if config.scope == "two-key" else {}
+        own: dict[str, Any] = {"scope": config.scope} if config.scope == "two-key" else {}
+        own |= {"method": config.method} if config.method != CoachHook() else {}
         known = EditConfig.for_model(lm, **own)
     changes = own | {
         field.name: getattr(config, field.name)

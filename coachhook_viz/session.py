@@ -21,7 +21,7 @@ from coachhook_viz import asking, in_rounds, measuring, store
 from coachhook_viz.clashes import warn_of_repeats
 from coachhook_viz.edited_model import EditedModel
 from coachhook_viz.editing.config import OPTIMISATION, EditConfig
-from coachhook_viz.editing.editor import edit_round
+from coachhook_viz.editing.editor import edit_round, parts_of
 from coachhook_viz.editing.progress import (
     Bar,
     CancelCallback,
@@ -41,7 +41,7 @@ from coachhook_viz.events import (
     RoundLabelled,
     Subscriber,
 )
-from coachhook_viz.facts import Fact
+from coachhook_viz.facts import Fact, FactError
 from coachhook_viz.history import Branch, History, Label
 from coachhook_viz.measure.over_rounds import OverRounds
 from coachhook_viz.models import LanguageModel
@@ -315,6 +315,8 @@ class Session:
     ) -> Round:
         """Edit a batch of facts as one round on top of those in force.
 
+        A method that edits one fact at a time makes a round of each of them.
+
         Rounds of this branch that had been undone are dropped. It happens whole or not at all:
         after an error or a cancel the session is as it was, and so it is after an interrupt, unless
         that comes when the folder has the round already.
@@ -332,6 +334,7 @@ class Session:
         Returns
         -------
         Round
+            The last one, if there are several.
 
         Raises
         ------
@@ -348,21 +351,31 @@ class Session:
         -----
         RepeatedFactWarning
             If a fact is in force already, with the same target.
+        OneByOneWarning
+            If the batch becomes several rounds.
         """
         history, state, watch = self._history, self._state, Watch(progress, cancel)
         self._keep(history, state)  # fail now rather than after the work
         warn_of_repeats(facts, state.rounds, stacklevel=2)
-        if SCOPES[state.config.scope].by_fact:
-            preserved = self._setup.preserved.base  # no edit can reach another one's keys
-        else:
-            preserved = self._setup.preserved.after(self.rounds[: self.position])
-        round_ = edit_round(self.lm, state, facts, preserved, watch)
+        parts = parts_of(self.lm, self.config, facts)
+        changed, applied = history, []
+        for place, part in enumerate(parts):
+            if SCOPES[state.config.scope].by_fact:
+                preserved = self._setup.preserved.base  # no edit can reach another one's keys
+            else:
+                below = changed.branch.rounds[: changed.branch.position]
+                preserved = self._setup.preserved.after(below)
+            try:
+                round_ = edit_round(self.lm, state, part, preserved, watch)
+            except FactError as error:
+                raise FactError(error.within(place), facts) from error
+            changed = changed.applied(round_)
+            applied.append(changed.branch.rounds[-1])
+            state = state.then(applied[-1]) if len(parts) > 1 else state
         if self._history is not history:
             raise RuntimeError("the session was changed while a round was computed on top of it")
-        history = history.applied(round_)
-        applied = history.branch.rounds[-1]
-        self._commit(history, RoundApplied(source, applied))
-        return applied
+        self._commit(changed, *(RoundApplied(source, round_) for round_ in applied))
+        return applied[-1]
 
     def go_to(self, position: int, *, source: object = None) -> None:
         """Put the first `position` rounds in force, bit for bit as when they were applied.
@@ -548,14 +561,15 @@ class Session:
             session.apply(batch, progress, cancel)
         return session
 
-    def _commit(self, history: History, event: Event) -> None:
-        """The one place where the session changes: state, disk, memory, and then the event."""
+    def _commit(self, history: History, *events: Event) -> None:
+        """The one place where the session changes: state, disk, memory, and then the events."""
         state = self._after(history.branch.in_force())
         try:
             self._keep(history, state)
         finally:
             if self._history is history:
-                self._emitter.emit(event)
+                for event in events:
+                    self._emitter.emit(event)
 
     def _keep(self, history: History, state: EditState) -> None:
         """Put a change on disk and then in memory: in both or, whatever interrupts it, in none."""

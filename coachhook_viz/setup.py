@@ -65,7 +65,8 @@ class Setup:
         check_moments(used, lm, config.keyed_layers)
         used = {layer: used[layer].to(lm.device) for layer in config.keyed_layers}
         traces = {layer: float(torch.trace(moment)) for layer, moment in used.items()}
-        return cls(lm, config, moments, traces, PreservedKeys(used, config.covariance_weight))
+        preserved = PreservedKeys(used, config.covariance_weight, config.method)
+        return cls(lm, config, moments, traces, preserved)
 
     def state(self, rounds: tuple[Round, ...], known: EditState | None = None) -> EditState:
         """What is in force after `rounds`; `known`, of the same setup, may save some of the work.

@@ -519,3 +519,68 @@ def test_names_of_facts_are_drawn_as_text(text: str) -> None:
             assert f"{text} · 4" in shown(figure)
             assert figure.svg()
         assert "a" * 100 not in shown(figure)
+
+
+def compared(names: tuple[str, ...] = ("MEMIT", "<b>ROME</b>")) -> pd.DataFrame:
+    """Two rounds of two facts under each setting, as `compare` gives them."""
+    rows = []
+    for i, name in enumerate(names):
+        for round_ in range(3):
+            rows.append((name, round_, None, "perplexity", 10.0 + i * round_))
+            rows.append((name, round_, None, "norm", 0.1 * i * round_))
+            for fact in range(2 * round_):
+                rows.append((name, round_, fact, "reliability", 1 - 0.1 * fact * (round_ - 1)))
+                rows.append((name, round_, fact, "locality", 0.75 - 0.25 * i))
+    frame = pd.DataFrame(rows, columns=["setting", "round", "fact", "metric", "value"])
+    return frame.astype({"fact": "Int64"})
+
+
+@BOTH
+def test_settings_over_rounds_have_a_line_for_each_setting(backend) -> None:
+    figure = figures.settings_over_rounds(compared(), backend=backend)
+    if backend == "plotly":
+        lines = [(list(line.x), list(line.y)) for line in figure.data]
+        assert [line.showlegend for line in figure.data] == [True, True] + [False] * 6
+    else:
+        lines = [
+            (list(line.get_xdata()), list(line.get_ydata()))
+            for axes in figure.axes
+            for line in axes.get_lines()
+        ]
+    retention, again, locality, other, perplexity, _, _, norm = lines
+    assert retention == again == ([2.0], [pytest.approx(0.95)])  # facts 0 and 1 after round 2
+    assert (locality, other) == (([1.0, 2.0], [0.75, 0.75]), ([1.0, 2.0], [0.5, 0.5]))
+    assert perplexity == ([0.0, 1.0, 2.0], [10.0, 10.0, 10.0])
+    assert norm == ([0.0, 1.0, 2.0], pytest.approx([0.0, 0.1, 0.2]))
+    assert "MEMIT" in shown(figure)
+    with pytest.raises(ValueError, match="there is no metric 'speed'"):
+        figures.settings_over_rounds(compared(), ["speed"], backend=backend)
+    with pytest.raises(ValueError, match="nothing to draw"):
+        figures.settings_over_rounds(compared(), ["generality"], backend=backend)
+    with pytest.raises(ValueError, match="backend is 'svg'"):
+        figures.settings_over_rounds(compared(), backend="svg")
+
+
+@BOTH
+def test_damage_has_a_point_for_each_setting(backend) -> None:
+    names = tuple(f"setting {i}" for i in range(9))
+    figure = figures.damage(compared(names), backend=backend)
+    if backend == "plotly":
+        points = [(point.x[0], point.y[0]) for point in figure.data]
+        assert [point.showlegend for point in figure.data] == [True] * 9 + [False] * 9
+    else:
+        points = [
+            (line.get_xdata()[0], line.get_ydata()[0])
+            for axes in figure.axes
+            for line in axes.get_lines()
+        ]
+    success = pytest.approx(1 - 0.1 * (0 + 1 + 2 + 3) / 4)
+    for i, (x, y) in enumerate(points):
+        assert x == success
+        wanted = 0.25 + 0.25 * i if i < 9 else (10 + 2 * (i - 9)) / 10
+        assert y == pytest.approx(wanted)
+    assert "setting 8" in shown(figure)
+    with pytest.raises(ValueError, match="nothing to draw"):
+        figures.damage(compared().iloc[:0], backend=backend)
+    with pytest.raises(ValueError, match="backend is 'svg'"):
+        figures.damage(compared(), backend="svg")

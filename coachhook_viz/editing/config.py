@@ -9,12 +9,13 @@ from dataclasses import dataclass, fields
 from operator import index
 from typing import Any, Literal, get_args
 
+from coachhook_viz.editing.methods import CoachHook, ContextTemplates, Method, method_of, name_of
 from coachhook_viz.models import LanguageModel
 
 SiteKind = Literal["subject", "answer"]
 ScopeKind = Literal["zscore", "match", "two-key", "off"]
 Calibration = Literal["edited", "base"]
-ContextTemplates = tuple[tuple[str, ...], ...]
+_COACHHOOK = CoachHook()
 OPTIMISATION = (
     "steps", "learning_rate", "weight_decay", "kl_weight", "clamp_factor", "stop_loss",
 )  # fmt: skip
@@ -23,14 +24,15 @@ OPTIMISATION = (
 
 @dataclass(frozen=True)
 class EditConfig:
-    """Settings of CoachHooK, named as in the method page.
+    """Settings of a session, named as in the method page.
 
     Attributes
     ----------
     layers : tuple of int
         Hooked layers, ascending. Target hidden states live at the last one's block output.
     covariance_weight : float
-        λ, the weight of the corpus moment ``C0`` against the keys of edited facts.
+        λ, the weight of the corpus moment ``C0`` against the keys of edited facts. AlphaEdit, ROME,
+        R-ROME and UltraEdit do without.
     alpha : float
         Scope threshold that every layer starts from; rounds only lower it.
     steps : int
@@ -45,7 +47,7 @@ class EditConfig:
         (published) all of them at the end, from the bare model.
     scope : {"zscore", "match", "two-key", "off"}
         Where the hook speaks: published z-score rule, this project's match rule, its two-key
-        rule, every token.
+        rule, every token. Not given: "zscore", or "off" for the other methods, as published.
     match_threshold : float
         τ of the match scope; τ_r, what a relation key needs, of the two-key scope.
     site : {"subject", "answer"}
@@ -55,6 +57,8 @@ class EditConfig:
         A block before `layers`, where the two-key scope looks for a fact's subject.
     subject_threshold : float
         τ_s, the match that opens a fact there.
+    method : Method or str
+        Which editor solves a round: one of `methods`, or its name in `methods.METHODS`.
 
     Raises
     ------
@@ -63,7 +67,7 @@ class EditConfig:
     """
 
     layers: tuple[int, ...]
-    covariance_weight: float
+    covariance_weight: float = None  # type: ignore[assignment]
     alpha: float = 2.2
     steps: int = 20
     learning_rate: float = 0.5
@@ -73,13 +77,15 @@ class EditConfig:
     stop_loss: float = 0.05
     context_templates: ContextTemplates | None = None
     calibration: Calibration = "edited"
-    scope: ScopeKind = "zscore"
+    scope: ScopeKind = None  # type: ignore[assignment]
     match_threshold: float = 0.5
     site: SiteKind = "subject"
     subject_layer: int | None = None
     subject_threshold: float = 0.5
+    method: Method = _COACHHOOK
 
     def __post_init__(self) -> None:
+        self._set_method()
         try:
             object.__setattr__(self, "layers", tuple(map(index, self.layers)))
             object.__setattr__(self, "steps", index(self.steps))
@@ -104,6 +110,7 @@ class EditConfig:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}: use one of {get_args(allowed)}"
                 )
+        self.method.check(self.layers, self.scope, self.site)
         self._check_keys()
         if self.context_templates is not None:
             groups = tuple(tuple(group) for group in self.context_templates)
@@ -115,6 +122,18 @@ class EditConfig:
                     "context_templates: groups of texts that each end in their only '{}', the very"
                     f" first one the bare '{{}}'; got {bad or self.context_templates!r}"
                 )
+
+    def _set_method(self) -> None:
+        """The method that is named, and what its publication has where nothing is given."""
+        object.__setattr__(self, "method", method_of(self.method))
+        if self.scope is None:
+            object.__setattr__(self, "scope", self.method.scopes[0])
+        if self.covariance_weight is None:
+            if self.method.weighs:
+                raise ValueError(f"covariance_weight is not given: {self.method.title} needs it")
+            object.__setattr__(self, "covariance_weight", 1.0)
+        if self.context_templates is None and self.method.aims_at == "gradient":
+            object.__setattr__(self, "context_templates", (("{}",),))  # it has no use for others
 
     def _check_keys(self) -> None:
         """The two-key scope needs the answer site, and a layer to look for the subject at."""
@@ -163,7 +182,8 @@ class EditConfig:
             (four from an eighth of its depth, where published settings lie) and a warning says so.
         **changes
             Any field of `EditConfig`. ``scope="two-key"`` brings the answer site and layers for
-            it, and ``site="answer"`` the two-key scope.
+            it, and ``site="answer"`` the two-key scope. A `method` by name brings settings for it
+            and, unless given, the scope of its publication.
 
         Raises
         ------
@@ -179,15 +199,23 @@ class EditConfig:
             changes = {"scope": "two-key", **changes}
         two_keys = changes.get("scope") == "two-key"
         settings = _known_settings(lm.name, _TWO_KEY if two_keys else _KNOWN)
+        method = method_of(changes.get("method", _COACHHOOK))
+        own = (_known_settings(lm.name, _OF_METHODS) or {}).get(name_of(method), {})
+        guessed = settings is None
         if settings is None:
             settings = {**(_guess_two_key if two_keys else _guess)(lm.n_layers)}
-            layers = settings["layers"]
-            if not {"layers", "covariance_weight"} <= set(changes):
-                warnings.warn(
-                    f"no settings are known for {lm.name!r}: layers {layers} and covariance weight"
-                    " 15000 are a guess; pass layers= and covariance_weight= to choose",
-                    stacklevel=2,
-                )
+        if method.one_by_one:
+            middle = settings["layers"][len(settings["layers"]) // 2]
+            settings = {**settings, "layers": (middle,)}
+        settings = {**settings, "method": method, **own}
+        if isinstance(changes.get("method"), str):
+            changes = {name: value for name, value in changes.items() if name != "method"}
+        if guessed and not {"layers", "covariance_weight"} <= set(changes):
+            warnings.warn(
+                f"no settings are known for {lm.name!r}: layers {settings['layers']} and covariance"
+                " weight 15000 are a guess; pass layers= and covariance_weight= to choose",
+                stacklevel=2,
+            )
         config = cls(**{**settings, **changes})
         config.check(lm)
         return config
@@ -266,6 +294,14 @@ _TWO_KEY: dict[str, dict[str, Any]] = {
         "stop_loss": 0.02,
         "context_templates": (_WRITTEN_CONTEXTS,),
     },
+}
+
+
+# What a method needs otherwise; for the bundled default found by benchmarks/methods.py.
+_OF_METHODS: dict[str, dict[str, Any]] = {
+    r"smollm2-135m.*": {},
+    r"gpt2-xl": {"rome": {"layers": (17,)}, "r-rome": {"layers": (17,)}},
+    r"gpt-j-6b": {"rome": {"layers": (5,)}, "r-rome": {"layers": (5,)}},
 }
 
 

@@ -1,9 +1,11 @@
-"""One round of CoachHooK, top to bottom as on the method page.
+"""One round, top to bottom as on the method page; a method gives its own answers (`methods`).
 
 edit_round          a batch of facts, edited at once into a Round
 check               what is wrong with a batch, before anything is computed
+parts_of            which facts of a batch are edited as one round
 bare_keys           the keys that facts have in the unedited model
 WideScopeWarning    what it says of prompts too short for the z-score scope
+OneByOneWarning     and of a batch for a method that edits one fact a round
 """
 
 from __future__ import annotations
@@ -12,17 +14,20 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from coachhook_viz.editing.config import OPTIMISATION, EditConfig
 from coachhook_viz.editing.forward import Batch, Relay
+from coachhook_viz.editing.gradients import Written, gradient_columns
 from coachhook_viz.editing.hooks import Hook, attached
+from coachhook_viz.editing.methods import ContextTemplates
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.scope import CALIBRATION_MARGIN, ceiling, threshold, z_scores
 from coachhook_viz.editing.scopes import SCOPES
-from coachhook_viz.editing.sites import SITES
+from coachhook_viz.editing.sites import site_of
 from coachhook_viz.editing.state import EditState, Factors, Keys, LayerState, Round
 from coachhook_viz.editing.tokens import (
     FactTokens,
@@ -45,6 +50,35 @@ class WideScopeWarning(UserWarning):
     """A short edit prompt has lowered α so far that edits hardly stay local."""
 
 
+class OneByOneWarning(UserWarning):
+    """The method edits one fact a round, so a batch has become several rounds."""
+
+
+def parts_of(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> list[Sequence[Fact]]:
+    """What of a batch is edited as one round: all of it, or each fact by itself.
+
+    Raises
+    ------
+    FactError
+        As `check`, if there are several parts: before the first of them is edited.
+
+    Warns
+    -----
+    OneByOneWarning
+        If there are several.
+    """
+    if not config.method.one_by_one or len(facts) < 2:
+        return [facts]
+    check(lm, config, facts)
+    warnings.warn(
+        f"{config.method.title} edits one fact a round: these {len(facts)} facts become"
+        f" {len(facts)} rounds, each on top of those before it",
+        OneByOneWarning,
+        stacklevel=3,
+    )
+    return [[fact] for fact in facts]
+
+
 def edit_round(
     lm: LanguageModel,
     state: EditState,
@@ -62,7 +96,7 @@ def edit_round(
     facts : sequence of Fact
         The batch, b facts.
     preserved : mapping of int to Tensor
-        By layer, ``P = C_{t−1}⁻¹`` (d_key, d_key), float64.
+        By layer, P (d_key, d_key), float64; in CoachHooK ``C_{t−1}⁻¹``.
     watch : Watch
         Called before each step.
 
@@ -86,18 +120,30 @@ def edit_round(
     """
     started = time.perf_counter()
     config = state.config
+    if config.method.one_by_one and len(facts) > 1:
+        raise ValueError(f"{config.method.title} edits one fact a round, not {len(facts)}")
     tokens = check(lm, config, facts)
-    facts = worded(lm, SITES[config.site], facts)
+    facts = worded(lm, site_of(config), facts)
+    written = None
 
     with attached(lm, {}):  # whatever else hangs on the model is silent meanwhile
-        targets = optimise_targets(lm, state.hook_layers(lm.dtype), tokens, config, watch)
-        _check_finite(targets, tokens, facts)
+        if config.method.aims_at == "gradient":
+            written = gradient_columns(lm, state, tokens, watch)
+            targets = Targets(
+                written.values[config.layers[0]].new_empty(0, lm.d_model), written.losses
+            )
+            aims = torch.cat([*written.values.values()]).T
+        else:
+            targets = optimise_targets(lm, state.hook_layers(lm.dtype), tokens, config, watch)
+            aims = targets.states
+        owners = [t.fact for t in tokens] if written is None else written.owners
+        _check_finite(targets.losses, aims, owners, facts)
         subjects = subject_keys(lm, config, tokens, preserved)
         foils = None
         if SCOPES[config.scope].by_fact:
             foils = foil_keys(lm, config.layers, facts, tokens, watch)
         factors, alphas, peaks = spread(
-            lm, state, tokens, targets.states, preserved, watch, targets.known, subjects, foils
+            lm, state, tokens, targets, preserved, watch, subjects, foils, written
         )
     _warn_of_wide_scope(state, alphas, facts, tokens)
     return Round(
@@ -111,6 +157,7 @@ def edit_round(
         seconds=time.perf_counter() - started,
         settings={name: getattr(config, name) for name in OPTIMISATION},
         subjects=subjects,
+        statistics=None if written is None else written.statistics,
     )
 
 
@@ -124,7 +171,7 @@ def check(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> list[
     """
     problems: list[Problem] = []
     tokens: list[FactTokens] = []
-    site = SITES[config.site]
+    site = site_of(config)
     facts = worded(lm, site, facts)
     try:
         validate(facts)
@@ -132,7 +179,7 @@ def check(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> list[
         problems += error.problems
     if not find_problems(facts):
         try:
-            tokens = prepare(lm, facts, config.context_templates or (("{}",),), site)
+            tokens = prepare(lm, facts, _templates(config), site)
         except FactError as error:
             problems += error.problems
     if problems:
@@ -152,8 +199,8 @@ def bare_keys(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> d
     """
     with warnings.catch_warnings(), attached(lm, {}):
         warnings.simplefilter("ignore", FirstTokenWarning)
-        site = replace(SITES[config.site], takes_wordings=False)
-        tokens = prepare(lm, facts, config.context_templates or (("{}",),), site)
+        site = replace(site_of(config), takes_wordings=False)
+        tokens = prepare(lm, facts, _templates(config), site)
         contexts = _relays(lm, [prompt for fact in tokens for prompt in fact.contexts])
         return {
             layer: _mean_keys(
@@ -163,10 +210,17 @@ def bare_keys(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> d
         }
 
 
-def _check_finite(targets: Targets, columns: Sequence[FactTokens], facts: Sequence[Fact]) -> None:
-    finite = torch.tensor(targets.losses).isfinite()
-    for column, state in zip(columns, targets.states, strict=True):
-        finite[column.fact] &= bool(state.isfinite().all())
+def _templates(config: EditConfig) -> ContextTemplates:
+    return config.method.templates(config.context_templates or (("{}",),))
+
+
+def _check_finite(
+    losses: Sequence[float], aims: Tensor, owners: Sequence[int], facts: Sequence[Fact]
+) -> None:
+    """Name the facts whose loss, or what is aimed at (columns, …), is no finite number."""
+    finite = torch.tensor(losses).isfinite()
+    for owner, aim in zip(owners, aims, strict=True):
+        finite[owner] &= bool(aim.isfinite().all())
     problems = [
         Problem(
             index,
@@ -225,18 +279,19 @@ def spread(
     lm: LanguageModel,
     state: EditState,
     columns: Sequence[FactTokens],
-    targets: Tensor,
+    targets: Targets,
     preserved: Mapping[int, Tensor],
     watch: Watch,
-    known: Sequence[bool] = (),
     subjects: Keys | None = None,
     foils: Mapping[int, Sequence[Tensor]] | None = None,
+    written: Written | None = None,
 ) -> tuple[dict[int, Factors], dict[int, float], dict[int, Tensor]]:
     """Factors of every hooked layer, first to last, their thresholds, and the peaks that set them.
 
     Each layer takes its share of what is still missing to z: ``R = (z − h_L) / (n − i)``,
-    ``A = (C + K Kᵀ)⁻¹ K``. Where each fact adds only its own columns, K holds its keys, and C also
-    preserves those of its foils; else K holds the keys of the batch.
+    ``A = (C + K Kᵀ)⁻¹ K``, or as the method has it. Where each fact adds only its own columns, K
+    holds its keys, and C also preserves those of its foils; else K holds the keys of the batch.
+    What is `written` already, by a method without z, only needs its directions.
 
     With ``calibration="edited"`` its threshold is set at once, on what it sees with the hooks
     before it on. So every edit prompt of the round is in scope at every hooked layer, and the
@@ -246,6 +301,7 @@ def spread(
     `known` has nothing to write, so its z-scores are of something else and set no threshold.
     """
     config, dtype, scope = state.config, lm.dtype, SCOPES[state.config.scope]
+    method = config.method
     owners = tuple(column.fact for column in columns)
     firsts = [owners.index(fact) for fact in range(owners[-1] + 1)]  # columns of the prompts
     layers: dict[int, LayerState] = dict(state.layers)
@@ -260,7 +316,7 @@ def spread(
     bare = _relays(lm, [column.bare for column in columns], again)
     factors: dict[int, Factors] = {}
     peaks: dict[int, Tensor] = {}
-    nothing = torch.tensor(known or [False] * len(firsts))
+    nothing = torch.tensor(targets.known or [False] * len(firsts))
 
     def peaks_of(relays: _Relays, layer: int, at: LayerState) -> Tensor:
         found = _peaks(relays, layer, at.delta_weight.to(dtype))[firsts]
@@ -269,12 +325,16 @@ def spread(
     for i, layer in enumerate(config.layers):
         watch("layers", i, len(config.layers))
         with attached(lm, hooks):
-            keys = _mean_keys(columns, contexts, layer)  # (d_key, columns)
-            reached = _edited_states(bare, layer, config.layers[-1])  # (columns, d_model)
-        residuals = (targets - reached).T / (len(config.layers) - i)  # (d_model, columns)
-        if foils is None:
-            directions, _ = woodbury(preserved[layer], keys)  # (d_key, columns)
-        else:
+            seen = _Seen(lm, columns, contexts, bare, layer, config.layers[-1], written)
+            if written is None:
+                missing = targets.states.T - method.reached(seen)
+                residuals = missing / (len(config.layers) - i)  # (d_model, columns)
+            else:
+                residuals = written.values[layer]
+            keys = seen.keys  # (d_key, columns)
+            if foils is None:
+                directions = method.directions(preserved[layer], seen)  # (d_key, columns)
+        if foils is not None:
             of_facts = keys.split([owners.count(fact) for fact in range(len(firsts))], dim=1)
             directions = torch.cat(
                 [
@@ -283,7 +343,8 @@ def spread(
                 ],
                 dim=1,
             )
-        factors[layer] = Factors(residuals, directions, keys, owners)
+        of_columns = owners if written is None else written.owners
+        factors[layer] = Factors(residuals, directions, keys, of_columns)
         updated = layers[layer].then(factors[layer], layers[layer].alpha)
         if config.calibration == "edited":
             with attached(lm, hooks):
@@ -299,6 +360,58 @@ def spread(
             alpha = threshold(updated.alpha, peaks[layer], margin=0.0)
             layers[layer] = replace(updated, alpha=alpha)
     return factors, {layer: updated.alpha for layer, updated in layers.items()}, peaks
+
+
+class _Seen:
+    """See `methods.Seen`; what is asked for is measured then, under the hooks that hang there."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        columns: Sequence[FactTokens],
+        contexts: _Relays,
+        bare: _Relays,
+        layer: int,
+        last: int,
+        written: Written | None,
+    ) -> None:
+        self._lm = lm
+        self._columns = columns
+        self._contexts = contexts
+        self._bare = bare
+        self._layer = layer
+        self._last = last
+        self._written = written
+
+    @cached_property
+    def keys(self) -> Tensor:
+        if self._written is not None:
+            return self._written.keys[self._layer]
+        return _mean_keys(self._columns, self._contexts, self._layer)
+
+    @cached_property
+    def bare_keys(self) -> Tensor:
+        return self._of_bare(lambda relay: relay.advance(self._layer))
+
+    @cached_property
+    def states(self) -> Tensor:
+        return _edited_states(self._bare, self._layer, self._last).T
+
+    @cached_property
+    def bare_outputs(self) -> Tensor:
+        return self._of_bare(self._said)
+
+    @cached_property
+    def outputs(self) -> Tensor:
+        return _means(self._columns, _read(self._contexts, self._said))
+
+    def _of_bare(self, take: Callable[[Relay], Tensor]) -> Tensor:
+        return _read(self._bare, take).T
+
+    def _said(self, relay: Relay) -> Tensor:
+        """Output (B, T, d_model) of the layer's down projection, with what its hook adds."""
+        said: Tensor = self._lm.down_projection(self._layer)(relay.advance(self._layer))
+        return said
 
 
 _Relays = Sequence[tuple[Sequence[int], Sequence[Prompt], Relay]]
@@ -338,14 +451,24 @@ def _mean_keys(
     place: Callable[[Prompt], int] = _edited,
 ) -> Tensor:
     """Keys (d_key, columns): mean over groups of the mean over a group's contexts."""
-    keys = _in_order(
-        [
-            (rows, _at(relay.advance(layer), map(place, prompts)))
-            for rows, prompts, relay in contexts
-        ]
+    return _means(columns, _read(contexts, lambda relay: relay.advance(layer), place))
+
+
+def _read(
+    relays: _Relays,
+    take: Callable[[Relay], Tensor],
+    place: Callable[[Prompt], int] = _edited,
+) -> Tensor:
+    """What each relay gives (B, T, d), at one token of each prompt (prompts, d), in their order."""
+    return _in_order(
+        [(rows, _at(take(relay), map(place, prompts))) for rows, prompts, relay in relays]
     )
+
+
+def _means(columns: Sequence[FactTokens], values: Tensor) -> Tensor:
+    """Means (d, columns) over groups of the mean over a group's contexts, from (prompts, d)."""
     sizes = [[len(group) for group in column.groups] for column in columns]
-    of_columns = keys.split([sum(groups) for groups in sizes])
+    of_columns = values.split([sum(groups) for groups in sizes])
     means = [
         torch.stack([group.mean(0) for group in of_column.split(groups)]).mean(0)
         for of_column, groups in zip(of_columns, sizes, strict=True)

@@ -33,7 +33,9 @@ class Progress:
     loss : float or None
         Mean loss over the facts still being optimised (stage "targets" only).
     round, rounds : int or None
-        `round` of `rounds` is being edited (`Session.apply_in_rounds` only).
+        `round` of `rounds` is being edited (`Session.apply_in_rounds` and `compare` only).
+    setting : str or None
+        What `compare` calls the configuration (`compare` only).
     """
 
     stage: str
@@ -42,6 +44,7 @@ class Progress:
     loss: float | None = None
     round: int | None = None
     rounds: int | None = None
+    setting: str | None = None
 
 
 ProgressCallback = Callable[[Progress], object]
@@ -106,10 +109,11 @@ class Bar:
 
     def __call__(self, progress: Progress) -> None:
         """Draw `progress`."""
-        if progress.stage != self._stage:
+        place = f"{progress.setting}, " if progress.setting else ""
+        place += f"round {progress.round} of {progress.rounds}, " if progress.rounds else ""
+        if place + progress.stage != self._stage:
             self.__exit__(None, None, None)
-            self._stage = progress.stage
-            place = f"round {progress.round} of {progress.rounds}, " if progress.rounds else ""
+            self._stage = place + progress.stage
             self._bar = tqdm(
                 desc=f"{place}{progress.stage}", total=progress.total, leave=False, delay=0.3
             )

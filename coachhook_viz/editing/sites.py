@@ -2,14 +2,15 @@
 
 Site         what a site decides
 SITES        by name: "subject", the published one, and "answer", this project's own
+site_of      the site of a configuration
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from coachhook_viz.editing.config import SiteKind
+from coachhook_viz.editing.config import EditConfig, SiteKind
 
 
 @dataclass(frozen=True)
@@ -39,3 +40,13 @@ SITES: Mapping[SiteKind, Site] = {
     "subject": Site(at_subject=True, takes_wordings=False, keeps_essence=True),
     "answer": Site(at_subject=False, takes_wordings=True, keeps_essence=False),
 }
+
+
+def site_of(config: EditConfig) -> Site:
+    """Which token the edits of a configuration are written at.
+
+    A method without z knows no subject: it writes where the target is predicted.
+    """
+    if config.method.aims_at == "gradient":
+        return replace(SITES["answer"], takes_wordings=False)
+    return SITES[config.site]

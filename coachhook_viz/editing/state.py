@@ -2,6 +2,7 @@
 
 Factors      one layer's update of one round: ΔW += R Aᵀ
 Keys         subject keys of one round, under the two-key scope
+Statistics   UltraEdit's running mean and spread, after one round
 Round        a batch of facts edited at once: their factors and thresholds
 LayerState   one layer under some rounds: ΔW and α
 EditState    a prefix of the list of rounds, ready to hang on a model
@@ -107,6 +108,52 @@ class Keys:
 
 
 @dataclass(frozen=True, eq=False)
+class Statistics:
+    """Running statistics of rows (d,), which a round hands on to the next.
+
+    Attributes
+    ----------
+    count : int
+        Rows so far, n.
+    mean : Tensor
+        (d,), float64.
+    squares : Tensor
+        S (d,), float64, of which the standard deviation is ``√(S / (n − 1))``.
+    """
+
+    count: int
+    mean: Tensor
+    squares: Tensor
+
+    @classmethod
+    def none(cls, width: int, device: torch.device) -> Statistics:
+        """Of no row."""
+        zero = torch.zeros(width, dtype=torch.float64, device=device)
+        return cls(0, zero, zero)
+
+    @property
+    def std(self) -> Tensor:
+        """(d,), 1 where nothing has been spread out yet."""
+        std = (self.squares / max(self.count - 1, 1)).sqrt()
+        return std.masked_fill(std == 0, 1)
+
+    def then(self, rows: Tensor) -> Statistics:
+        """With more `rows` (r, d), by the published sum.
+
+        ``S += r · var + n r d² / (n + r)`` with the sample variance, which is 0 for one row.
+        """
+        new = len(rows)
+        spread = rows.var(0) if new > 1 else torch.zeros_like(self.squares)
+        shift = rows.mean(0) - self.mean
+        count = self.count + new
+        return Statistics(
+            count,
+            self.mean + shift * new / count,
+            self.squares + new * spread + shift.square() * self.count * new / count,
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Round:
     """One batch of facts, edited at once.
 
@@ -124,7 +171,8 @@ class Round:
         By hooked layer, each edit prompt's highest z-score (b,), which set the threshold; infinite
         for a fact that the model knew already.
     targets : Tensor
-        Target hidden states z (columns, d_model), float64.
+        Target hidden states z (columns, d_model), float64; of the MLP's output in ROME and R-ROME,
+        none (0, d_model) in UltraEdit.
     losses : tuple of float
         Loss of each fact at its last optimisation step.
     seconds : float
@@ -137,6 +185,8 @@ class Round:
         Ids of facts below it that were muted while it was computed.
     subjects : Keys or None
         Subject keys at the configuration's subject layer, if it has one.
+    statistics : Statistics or None
+        UltraEdit's after the round.
     """
 
     facts: tuple[Fact, ...]
@@ -151,6 +201,7 @@ class Round:
     settings: Mapping[str, Any] = field(default_factory=dict)
     muted: frozenset[int] = frozenset()
     subjects: Keys | None = None
+    statistics: Statistics | None = None
 
     @property
     def owners(self) -> tuple[int, ...]:
@@ -173,7 +224,7 @@ class Round:
             fact_ids=tuple(self.fact_ids[i] for i in kept),
             factors={layer: factors.columns(kept) for layer, factors in self.factors.items()},
             peaks={layer: peaks[kept] for layer, peaks in self.peaks.items()},
-            targets=self.targets[columns],
+            targets=self.targets[columns] if len(self.targets) else self.targets,
             losses=tuple(self.losses[i] for i in kept),
             subjects=None if self.subjects is None else self.subjects.columns(kept),
         )

@@ -131,6 +131,7 @@ class _Step:
     targets: Tensor  # (targets,) token ids
     owners: Tensor  # (targets,)
     weights: Tensor  # (targets,) in the owner's mean
+    counted: Tensor  # (targets,) 1 of a context beside the bare one, else 0
 
 
 class Suffixes:
@@ -152,6 +153,11 @@ class Suffixes:
         the same tokens. A target begins with another token after a line break than after a word.
     initial : Tensor
         h (columns, d_model), at the edited token of each column's bare prompt.
+    written : Tensor
+        (columns, d_model) what the last hooked layer's down projection says there.
+    right : list of int
+        By active fact, in the last pass: how many target tokens were the likeliest, over all
+        contexts but the bare one. All 0 where the method does not ask.
     """
 
     def __init__(
@@ -169,22 +175,29 @@ class Suffixes:
         self._fed: Tensor | None = None
         self._form: Any = None
         self._active: list[int] = []
+        self._counts = config.method.stop_after > 0
+        self.right: list[int] = []
         self._step: _Step  # of the active facts
         self._before: Tensor | None = None  # (facts, vocabulary) initial log-probabilities
         sizes = torch.tensor([s.suffix.stop - s.start for s in self._sequences])
         self._owner = torch.arange(len(sizes)).repeat_interleave(sizes).to(lm.device)  # (N,)
         self._position = torch.cat([torch.arange(size) for size in sizes]).to(lm.device)
         with torch.no_grad():
-            self._states = self._run_to_last(hook_layers)
+            self._states, outputs = self._run_to_last(hook_layers)
             firsts = {s.column: s.edited for s in reversed(self._sequences)}
             bare = [firsts[column] for column in range(len(columns))]
-            self.initial = self._states[bare]
+            self.initial, self.written = self._states[bare], outputs[bare]
             with self.skipping_to_suffixes():
                 self._cached = self._run_prefixes()
 
-    def _run_to_last(self, hook_layers: Mapping[int, Hook]) -> Tensor:
-        """Outputs (N, d_model) of the last hooked block, run on whole sequences."""
+    def _run_to_last(self, hook_layers: Mapping[int, Hook]) -> tuple[Tensor, Tensor]:
+        """Outputs (N, d_model) of the last hooked block and of its down projection.
+
+        They are run on whole sequences.
+        """
         lm, states = self._lm, [torch.empty(0)] * len(self._sequences)
+        outputs = list(states)
+        said: list[Tensor] = []
 
         def remember(module: nn.Module, args: Any, output: Any) -> None:
             self._form = output
@@ -192,6 +205,9 @@ class Suffixes:
         handle = lm.blocks[self._last].register_forward_hook(remember)
         with attached(lm, hook_layers) as attachment, ExitStack() as stack:
             stack.callback(handle.remove)
+            module = lm.down_projection(self._last)  # after the hook layer's, so with what it adds
+            hear = module.register_forward_hook(lambda m, args, output: said.append(output))
+            stack.callback(hear.remove)
             lengths = [len(sequence.ids) for sequence in self._sequences]
             for rows in length_batches(lengths, _BATCH_OVERHEAD):
                 batch = Batch.of([self._sequences[row].ids for row in rows], lm.device)
@@ -199,10 +215,10 @@ class Suffixes:
                     [len(self._sequences[row].prompt.ids) for row in rows], device=lm.device
                 )
                 output, _ = run_to(lm, batch, self._last)
-                for row, state in zip(rows, output, strict=True):
-                    sequence = self._sequences[row]
-                    states[row] = state[: sequence.suffix.stop - sequence.start]
-        return torch.cat(states)
+                for row, state, written in zip(rows, output, said.pop(), strict=True):
+                    size = self._sequences[row].suffix.stop - self._sequences[row].start
+                    states[row], outputs[row] = state[:size], written[:size]
+        return torch.cat(states), torch.cat(outputs)
 
     def _run_prefixes(self) -> dict[int, tuple[Tensor, Tensor]]:
         """Attention keys and values (N, heads, d_head) by block, set at the prefixes' tokens."""
@@ -255,6 +271,10 @@ class Suffixes:
         at_targets, at_essences = logits.split([len(step.targets), essences])
         nll = F.cross_entropy(at_targets, step.targets, reduction="none") * step.weights
         nothing = nll.new_zeros(len(active))
+        self.right = [0] * len(active)
+        if self._counts:
+            hits = (at_targets.argmax(-1) == step.targets) * step.counted
+            self.right = nothing.long().index_add(0, step.owners, hits).tolist()
         kl = self._moved(at_essences, active) if essences else nothing
         return nothing.index_add(0, step.owners, nll), kl
 
@@ -305,6 +325,8 @@ class Suffixes:
         essences = [s for s in sequences if not s.target]
         owners = [owner[s.fact] for s in contexts for _ in s.target]
         device = self._lm.device
+        bare = {min(c.start for c in contexts if c.fact == fact) for fact in active}
+        counted = [int(s.start not in bare) for s in contexts for _ in s.target]
         return _Step(
             rows=self._rows(suffixes, prefixes),
             cache=cache,
@@ -314,6 +336,7 @@ class Suffixes:
             targets=torch.tensor([token for s in contexts for token in s.target], device=device),
             owners=torch.tensor(owners, device=device),
             weights=torch.tensor([1 / owners.count(i) for i in owners], device=device),
+            counted=torch.tensor(counted, device=device),
         )
 
     def _pack(self, rows: list[list[range]]) -> Packing:

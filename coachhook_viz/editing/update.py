@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from coachhook_viz.editing.moments import inverse
+from coachhook_viz.editing.methods import CoachHook, Method, solved
 from coachhook_viz.editing.state import Round
 
 
@@ -35,23 +35,26 @@ def woodbury(preserved: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         P (d_key, d_key) = (C_{t−1} + K Kᵀ)⁻¹.
     """
     pk = preserved @ keys  # (d_key, b)
-    core = keys.T @ pk  # (b, b)
-    core.diagonal().add_(1)
-    directions = torch.linalg.solve(core, pk, left=False)
+    directions = solved(pk, keys, rho=1.0)
     return directions, torch.addmm(preserved, directions, pk.T, alpha=-1)
 
 
 class _Inverses(Mapping[int, Tensor]):
-    """``(λ C0)⁻¹`` by layer, inverted when it is first asked for: a session starts without."""
+    """P0 by layer, computed when it is first asked for: a session starts without."""
 
-    def __init__(self, moments: Mapping[int, Tensor], covariance_weight: float) -> None:
+    def __init__(
+        self, moments: Mapping[int, Tensor], covariance_weight: float, method: Method
+    ) -> None:
         self._moments = moments
         self._covariance_weight = covariance_weight
+        self._method = method
         self._known: dict[int, Tensor] = {}
 
     def __getitem__(self, layer: int) -> Tensor:
         if layer not in self._known:
-            self._known[layer] = inverse(self._moments[layer], self._covariance_weight)
+            self._known[layer] = self._method.base_inverse(
+                self._moments[layer], self._covariance_weight
+            )
         return self._known[layer]
 
     def __iter__(self) -> Iterator[int]:
@@ -62,7 +65,9 @@ class _Inverses(Mapping[int, Tensor]):
 
 
 class PreservedKeys:
-    """``P_t = (λ C0 + Σ K Kᵀ)⁻¹`` of every hooked layer, derived from the rounds in force.
+    """P_t of every hooked layer, derived from the rounds in force.
+
+    In CoachHooK ``(λ C0 + Σ K Kᵀ)⁻¹``; a method that carries nothing has P0 in every round.
 
     Parameters
     ----------
@@ -70,15 +75,23 @@ class PreservedKeys:
         Layer to C0 (d_key, d_key).
     covariance_weight : float
         λ.
+    method : Method, optional
 
     Attributes
     ----------
     base : mapping of int to Tensor
-        ``P0 = (λ C0)⁻¹`` by layer, before any round.
+        P0 by layer, before any round: `Method.base_inverse`.
     """
 
-    def __init__(self, moments: Mapping[int, Tensor], covariance_weight: float) -> None:
-        self.base: Mapping[int, Tensor] = _Inverses(moments, covariance_weight)
+    def __init__(
+        self,
+        moments: Mapping[int, Tensor],
+        covariance_weight: float,
+        method: Method | None = None,
+    ) -> None:
+        method = CoachHook() if method is None else method
+        self._carries = method.carries
+        self.base: Mapping[int, Tensor] = _Inverses(moments, covariance_weight, method)
         self._latest: tuple[tuple[Round, ...], Mapping[int, Tensor]] = ((), self.base)
 
     def after(self, rounds: tuple[Round, ...]) -> Mapping[int, Tensor]:
@@ -87,6 +100,8 @@ class PreservedKeys:
         Rounds added since the last call cost O(d_key² b) each; other rounds start over from C0,
         in the same order and so with the same bits.
         """
+        if not self._carries:
+            return self.base
         known, inverses = self._latest
         if rounds[: len(known)] != known:
             known, inverses = (), self.base

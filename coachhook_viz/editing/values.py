@@ -1,18 +1,21 @@
 """Target hidden states z: what the last hooked layer should say where an edit is written.
 
 optimise_targets    z of a batch of facts, method page "One round", step 2
+sharing_targets     a context in which what was optimised once on the unedited model is taken again
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from coachhook_viz.editing.config import EditConfig
+from coachhook_viz.editing.config import OPTIMISATION, EditConfig
 from coachhook_viz.editing.hooks import Hook
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.sites import SITES
@@ -59,7 +62,8 @@ def optimise_targets(
     Minimises, per fact, the mean target-token NLL over its contexts
     + kl_weight · KL(current ‖ initial) at the KL prompt's subject
     + weight_decay · ‖δ‖ / ‖h‖², with ‖δ‖ ≤ clamp_factor · ‖h‖, where h is that of its first column.
-    At the answer site there is no KL term.
+    At the answer site there is no KL term. h is the last hooked block's output or, for a method
+    that aims there, its MLP's: a push on that is the same push on the block's.
 
     Parameters
     ----------
@@ -77,6 +81,11 @@ def optimise_targets(
     EditCancelled
         If `watch` says so.
     """
+    shared = _SHARED.get()
+    of = None if shared is None or hook_layers else _wanted(lm, columns, config)
+    if shared is not None and of in shared:
+        watch.stop_if_asked("targets", 0, config.steps)
+        return shared[of]
     chunks: list[list[FactTokens]] = [[]]
     space = room = _CHUNK_TOKENS.get(lm.device.type, _CHUNK_ELSEWHERE)
     for _, of_fact in groupby(columns, lambda column: column.fact):
@@ -91,11 +100,36 @@ def optimise_targets(
         _optimise(lm, hook_layers, chunk, config, watch, (i, len(chunks)))
         for i, chunk in enumerate(chunks)
     ]
-    return Targets(
+    together = Targets(
         torch.cat([targets.states for targets in found]),
         tuple(loss for targets in found for loss in targets.losses),
         tuple(known for targets in found for known in targets.known),
     )
+    if shared is not None and of is not None:
+        shared[of] = together
+    return together
+
+
+_SHARED: ContextVar[dict[Hashable, Targets] | None] = ContextVar("shared targets", default=None)
+
+
+@contextmanager
+def sharing_targets() -> Iterator[None]:
+    """Within the context, the same targets on the unedited model are optimised only once."""
+    token = _SHARED.set({})
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
+def _wanted(lm: LanguageModel, columns: Sequence[FactTokens], config: EditConfig) -> Hashable:
+    """All that z depends on while no edit is in force."""
+    method = config.method
+    stop = method if method.stop_after else None
+    optimisation = tuple(getattr(config, name) for name in OPTIMISATION)
+    place = (config.site, config.layers[-1], method.aims_at)
+    return id(lm), tuple(columns), place, optimisation, stop
 
 
 def _optimise(
@@ -109,7 +143,7 @@ def _optimise(
     total = config.steps * chunk[1]
     watch("targets", config.steps * chunk[0], total)
     problem = Suffixes(lm, hook_layers, columns, config)
-    initial = problem.initial.float()  # h (columns, d_model)
+    initial = (problem.written if config.method.aims_at == "mlp" else problem.initial).float()
     owners = problem.owners  # (columns,)
     count = owners[-1] + 1
     firsts = [owners.index(i) for i in range(count)]
@@ -117,6 +151,7 @@ def _optimise(
     deltas = [torch.zeros_like(initial[0], requires_grad=True) for _ in range(count)]
     adam = torch.optim.Adam(deltas, lr=config.learning_rate)
     losses = torch.zeros(count)
+    passes = [0] * count  # that are enough for the method to stop early
     active = list(range(count))
 
     with torch.enable_grad(), problem.skipping_to_suffixes():
@@ -131,14 +166,17 @@ def _optimise(
             decay = delta.norm(dim=1) / norm[active].square()
             loss = nll + config.kl_weight * kl + config.weight_decay * decay
             losses[active] = loss.detach().cpu()
-            going = [i for i in active if not losses[i] < config.stop_loss]
+            for i, right in zip(active, problem.right, strict=True):
+                passes[i] += config.method.enough(right)
+            stopped = {i for i in active if 0 < config.method.stop_after <= passes[i]}
+            going = [i for i in active if not losses[i] < config.stop_loss and i not in stopped]
             if step == config.steps - 1 or not going:
                 break
             watch.stop_if_asked("targets", step, total)
             adam.zero_grad(set_to_none=True)
             loss.sum().backward()
-            for stopped in set(active) - set(going):
-                deltas[stopped].grad = None  # so that Adam leaves it, momentum and all
+            for i in set(active) - set(going):
+                deltas[i].grad = None  # so that Adam leaves it, momentum and all
             adam.step()
             with torch.no_grad():
                 for i in going:

@@ -43,7 +43,8 @@ def proposed(lm: LanguageModel, fact: Fact) -> tuple[str, ...]:
     """Further prompts with one ``{}`` that ask what `fact` does.
 
     Known ones if its relation, given or seen by its prompt, is one of `reading.bundled_wordings`;
-    else its prompt within other text. A question is also put as a user of a chat would, where the model has a chat template.
+    else its prompt within other text. A question is also put as a user of a chat would, where the
+    model has a chat template.
     """
     known = bundled_wordings().get(_relation(fact))
     texts = list(known.prompts) if known is not None else [f"Question: {fact.prompt} what? Answer:"]

@@ -11,6 +11,8 @@ weights            size of ΔW and thresholds of each hooked layer over the roun
 shift              how far neutral text moves over the rounds
 interference       edit × edit, predicted beside actual
 comparison         settings side by side
+settings_over_rounds    the same of `compare`, one line a setting
+damage             what success costs under each setting of `compare`
 
 Each takes ``backend="plotly"`` (interactive) or ``"matplotlib"`` (print, saved notebooks). Text of
 users and models is drawn as text: no markup, no formulas.
@@ -27,17 +29,21 @@ from coachhook_viz.figures.pairs import comparison as comparison
 from coachhook_viz.figures.pairs import contributions as contributions
 from coachhook_viz.figures.pairs import interference as interference
 from coachhook_viz.figures.scope_grid import scope as scope
+from coachhook_viz.figures.side_by_side import damage as damage
+from coachhook_viz.figures.side_by_side import settings_over_rounds as settings_over_rounds
 
 __all__ = [
     "answers",
     "comparison",
     "contributions",
+    "damage",
     "forgetting_curve",
     "interference",
     "lens",
     "quality",
     "retention",
     "scope",
+    "settings_over_rounds",
     "shift",
     "weights",
 ]

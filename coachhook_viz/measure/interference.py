@@ -37,7 +37,7 @@ def interference(
     base_keys : mapping of int to Tensor
         By layer, the keys (d_key, facts) of all facts of `rounds` in the unedited model.
     preserved : mapping of int to Tensor
-        By layer, ``P0 = (λ C0)⁻¹`` (d_key, d_key).
+        By layer, P0 (d_key, d_key), in CoachHooK ``(λ C0)⁻¹``.
 
     Returns
     -------
@@ -55,12 +55,14 @@ def interference(
             The same with what each round will preserve, ``|k_iᵀ P_j k_j| / |k_iᵀ P_i k_i|``, where
             ``P_j = (λ C0 + Σ K Kᵀ)⁻¹`` over the rounds up to that of j: an edit spares the keys of
             its own and of earlier rounds, later ones it cannot know. Both are known before
-            editing, from the unedited model's keys and the order of the rounds. Under the two-key
-            scope no edit has to spare another: it is the overlap, or 0 as above.
+            editing, from the unedited model's keys and the order of the rounds. A method that
+            carries nothing spares the keys of its own round only. Under the two-key scope no edit
+            has to spare another: it is the overlap, or 0 as above.
     """
     chosen = set(wanted)
     columns = [place for place, fact_id in enumerate(state.fact_ids) if fact_id in chosen]
     ids = [state.fact_ids[column] for column in columns]
+    method = state.config.method
     sizes = [len(round_.facts) for round_ in rounds]
     ends = [stop for size, stop in zip(sizes, accumulate(sizes), strict=True) for _ in range(size)]
     place_of = {i: place for place, i in enumerate(i for r in rounds for i in r.fact_ids)}
@@ -78,8 +80,11 @@ def interference(
         base = base_keys[layer]
         whitened = base.T @ preserved[layer] @ base  # (all facts, all facts)
         overlap = whitened[places][:, places]
-        if gates is None:
+        if gates is None and method.carries:
             spared = _spare(whitened, ends, places)
+        elif gates is None:
+            rhos = [method.rho(size) for size in sizes]
+            spared = _spare_own(whitened, sizes, rhos)[places][:, places]
         else:
             near = _relative(overlap) >= state.config.match_threshold
             spared = overlap * (near & gates[columns][:, columns]).fill_diagonal_(True)
@@ -142,6 +147,18 @@ def _spare(whitened: Tensor, ends: Sequence[int], places: Sequence[int]) -> Tens
     rows = torch.arange(len(whitened), device=whitened.device)
     before = rows[:, None] < rows.new_tensor([ends[place] for place in places])
     spared: Tensor = whitened[places][:, places] - known.T @ (known * before)
+    return spared
+
+
+def _spare_own(whitened: Tensor, sizes: Sequence[int], rhos: Sequence[float]) -> Tensor:
+    """``k_iᵀ a_j`` of all facts, where a round of so many spares the keys of its own facts only.
+
+    ``a_j`` of the round with the columns t is that of ``W_t (ρ I + W_tt)⁻¹``.
+    """
+    spared = torch.empty_like(whitened)
+    for own, rho in zip(torch.arange(len(whitened)).split(list(sizes)), rhos, strict=True):
+        core = whitened[own][:, own] + rho * torch.eye(len(own)).to(whitened)
+        spared[:, own] = torch.linalg.solve(core, whitened[:, own], left=False)
     return spared
 
 

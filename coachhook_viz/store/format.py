@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from coachhook_viz.editing.config import EditConfig
-from coachhook_viz.editing.state import Factors, Keys, Round
+from coachhook_viz.editing.methods import CoachHook, from_fields, to_fields
+from coachhook_viz.editing.state import Factors, Keys, Round, Statistics
 from coachhook_viz.facts import Fact, Neighbor
 from coachhook_viz.history import Branch, History, Label
 from coachhook_viz.models import LanguageModel
@@ -76,7 +77,7 @@ def to_content(saved: Saved, digests: Mapping[int, str]) -> dict[str, Any]:
         "schema": schema(),
         "id": saved.id,
         "model": dict(saved.model),
-        "config": asdict(saved.config),
+        "config": _to_config(saved.config),
         "moments": {str(layer): trace for layer, trace in saved.moments.items()},
         "rounds": [
             _to_entry(round_, history.labels.get(number, Label()), digests[number])
@@ -98,6 +99,20 @@ def to_content(saved: Saved, digests: Mapping[int, str]) -> dict[str, Any]:
     return as_read
 
 
+def _to_config(config: EditConfig) -> dict[str, Any]:
+    """The settings; CoachHooK is not named, as before there were other methods."""
+    settings = asdict(config)
+    del settings["method"]
+    if config.method != CoachHook():
+        settings["method"] = to_fields(config.method)
+    return settings
+
+
+def _from_config(settings: dict[str, Any]) -> EditConfig:
+    named = {name: from_fields(settings[name]) for name in ("method",) if name in settings}
+    return EditConfig(**{**settings, **named})
+
+
 def _to_entry(round_: Round, label: Label, digest: str) -> dict[str, Any]:
     return {
         "number": round_.number,
@@ -116,7 +131,7 @@ def _to_entry(round_: Round, label: Label, digest: str) -> dict[str, Any]:
 
 
 def to_tensors(round_: Round) -> dict[str, Tensor]:
-    """What a round's file holds: targets, each layer's factors and peaks, and subject keys."""
+    """What a round's file holds: targets, each layer's factors and peaks, and what it carries."""
     tensors = {"targets": round_.targets}
     for layer, factors in round_.factors.items():
         tensors[f"{layer}.residuals"] = factors.residuals
@@ -126,6 +141,9 @@ def to_tensors(round_: Round) -> dict[str, Tensor]:
     if round_.subjects is not None:
         tensors["subjects.directions"] = round_.subjects.directions
         tensors["subjects.keys"] = round_.subjects.keys
+    if (found := round_.statistics) is not None:
+        tensors["statistics.count"] = torch.tensor(float(found.count), dtype=torch.float64)
+        tensors["statistics.mean"], tensors["statistics.squares"] = found.mean, found.squares
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
 
@@ -139,7 +157,7 @@ def from_content(
     KeyError, TypeError, ValueError
         If the content, or a tensor's shape, is not what `to_content` and `to_tensors` give.
     """
-    config = EditConfig(**content["config"])
+    config = _from_config(content["config"])
     config.check(lm)
     rounds = {
         entry["number"]: _from_entry(entry, tensors[entry["number"]], config, lm)
@@ -181,6 +199,8 @@ def _from_entry(
     if sorted(set(owners)) != list(range(count)) or list(owners) != sorted(owners):
         raise ValueError(f"round {entry['number']}: its columns belong to facts {list(owners)}")
 
+    no_z = config.method.aims_at == "gradient"
+
     def take(name: str, *shape: int) -> Tensor:
         if tensors[name].shape != shape or tensors[name].dtype != torch.float64:
             raise ValueError(f"round {entry['number']}: {name} is not a float64 {shape}")
@@ -200,7 +220,7 @@ def _from_entry(
         },
         alphas={layer: float(entry["alphas"][str(layer)]) for layer in config.layers},
         peaks={layer: take(f"{layer}.peaks", count).cpu() for layer in config.layers},
-        targets=take("targets", width, lm.d_model),
+        targets=take("targets", 0 if no_z else width, lm.d_model),
         losses=tuple(entry["losses"]),
         seconds=entry["seconds"],
         number=entry["number"],
@@ -212,6 +232,15 @@ def _from_entry(
             else Keys(
                 take("subjects.directions", lm.d_key, count), take("subjects.keys", lm.d_key, count)
             )
+        ),
+        statistics=(
+            Statistics(
+                int(take("statistics.count")),
+                take("statistics.mean", lm.d_key + lm.d_model),
+                take("statistics.squares", lm.d_key + lm.d_model),
+            )
+            if no_z
+            else None
         ),
     )
 
