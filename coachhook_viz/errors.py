@@ -37,13 +37,13 @@ class FactError(ValueError):
     problems : tuple of Problem
     """
 
-    def __init__(self, problems: Iterable[Problem], facts: Sequence[Any]) -> None:
+    def __init__(self, problems: Iterable[Problem], facts: Sequence[Any] = ()) -> None:
         self.problems = tuple(problems)
         lines = []
         for problem in self.problems:
             name = ""
-            if problem.index < len(facts):
-                fact = facts[problem.index]
+            fact: Any = facts[problem.index] if problem.index < len(facts) else None
+            if hasattr(fact, "subject") and not hasattr(fact, "columns"):
                 name = f"fact {problem.index + 1} ({fact.subject!r} in {fact.prompt!r}), "
                 name = name if len(name) < 200 else f"{name[:200]}…, "
             lines.append(f"{name}{problem.field}: {problem.reason}")

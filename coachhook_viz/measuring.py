@@ -15,7 +15,7 @@ import pandas as pd
 from coachhook_viz.clashes import Clash, find_clashes
 from coachhook_viz.editing.progress import CancelCallback, ProgressCallback, Watch
 from coachhook_viz.editing.state import EditState, Round
-from coachhook_viz.facts import Fact, find_conflicts
+from coachhook_viz.facts import Fact, as_batch, find_conflicts
 from coachhook_viz.measure.metrics import By, Metric, chosen
 from coachhook_viz.measure.over_rounds import OverRounds, sample
 from coachhook_viz.measure.quality import METRICS, forgotten
@@ -267,12 +267,12 @@ class Measuring(ABC):
         ids = self.state.fact_ids
         return [(ids[i], ids[j]) for i, j in find_conflicts(self.state.facts)]
 
-    def clashes(self, facts: Sequence[Fact]) -> list[Clash]:
+    def clashes(self, facts: Iterable[Fact] | Fact) -> list[Clash]:
         """Which of `facts`, that are to be applied, meet an edit in force, and how.
 
         Parameters
         ----------
-        facts : sequence of Fact
+        facts : iterable of Fact, or one Fact
 
         Returns
         -------
@@ -281,7 +281,7 @@ class Measuring(ABC):
             none, of the same subject, unless edits are of one relation alone (the answer site).
             `Clash.sentence` says it in words. Muted facts meet nobody.
         """
-        found = find_clashes(facts, self.state.rounds)
+        found = find_clashes(as_batch(facts), self.state.rounds)
         one_relation = self.state.config.site == "answer"
         return [clash for clash in found if not (one_relation and clash.kind == "subject")]
 

@@ -10,7 +10,7 @@ session = Session.load("my session", lm)
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ from coachhook_viz.events import (
     RoundLabelled,
     Subscriber,
 )
-from coachhook_viz.facts import Fact, FactError, Problem, batches
+from coachhook_viz.facts import Fact, FactError, Problem, as_batch, batches
 from coachhook_viz.history import Branch, History, Label
 from coachhook_viz.measure.over_rounds import OverRounds
 from coachhook_viz.measuring import Measuring
@@ -285,14 +285,14 @@ class Session(Asking, Measuring):
             raise ValueError(f"there is no position {position}: {len(found.rounds)} rounds")
         return self._after(found.in_force(position))
 
-    def check(self, facts: Sequence[Fact], size: int | None = None) -> None:
+    def check(self, facts: Iterable[Fact] | Fact, size: int | None = None) -> None:
         """Raise what `apply` would refuse a batch of facts for, and edit nothing.
 
         It takes milliseconds a fact: for a form that is being filled in, or before a long run.
 
         Parameters
         ----------
-        facts : sequence of Fact
+        facts : iterable of Fact, or one Fact
         size : int, optional
             How many are edited as one round, as in `apply_in_rounds`. None: all of them.
 
@@ -306,7 +306,8 @@ class Session(Asking, Measuring):
             If `size` is not a whole number from 1.
         """
         problems: list[Problem] = []
-        parts = [list(facts)] if size is None else batches(facts, size)
+        facts = as_batch(facts)
+        parts = [facts] if size is None else batches(facts, size)
         for number, part in enumerate(parts or [[]]):  # no fact at all is an empty batch
             try:
                 with warnings.catch_warnings():
@@ -319,7 +320,7 @@ class Session(Asking, Measuring):
 
     def apply(
         self,
-        facts: Sequence[Fact],
+        facts: Iterable[Fact] | Fact,
         progress: ProgressCallback | None = None,
         cancel: CancelCallback | None = None,
         *,
@@ -333,7 +334,7 @@ class Session(Asking, Measuring):
 
         Parameters
         ----------
-        facts : sequence of Fact
+        facts : iterable of Fact, or one Fact
         progress : callable, optional
             Called with a `Progress` before each step.
         cancel : callable, optional
@@ -361,6 +362,7 @@ class Session(Asking, Measuring):
         RepeatedFactWarning
             If a fact is in force already, with the same target.
         """
+        facts = as_batch(facts)
         history, state, watch = self._history, self._state, Watch(progress, cancel)
         self._keep(history, state)  # fail now rather than after the work
         warn_of_repeats(facts, state.rounds, stacklevel=2)
@@ -378,7 +380,7 @@ class Session(Asking, Measuring):
 
     def apply_in_rounds(
         self,
-        facts: Sequence[Fact],
+        facts: Iterable[Fact] | Fact,
         size: int,
         progress: ProgressCallback | None = None,
         cancel: CancelCallback | None = None,
@@ -392,7 +394,7 @@ class Session(Asking, Measuring):
 
         Parameters
         ----------
-        facts : sequence of Fact
+        facts : iterable of Fact, or one Fact
             Two that ask the same may not fall into one round.
         size : int
         progress : callable, optional
@@ -417,6 +419,7 @@ class Session(Asking, Measuring):
         SessionFileError, OSError, RuntimeError
             As in `apply`.
         """
+        facts = as_batch(facts)
         self.check(facts, size)
         parts = batches(facts, size)
         done: list[Round] = []

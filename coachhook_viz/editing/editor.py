@@ -35,7 +35,7 @@ from coachhook_viz.editing.update import woodbury
 from coachhook_viz.editing.values import Targets, optimise_targets
 from coachhook_viz.editing.wordings import foil_keys, worded
 from coachhook_viz.errors import WideScopeWarning as WideScopeWarning
-from coachhook_viz.facts import Fact, FactError, Problem, find_problems, validate
+from coachhook_viz.facts import Fact, FactError, Problem, as_batch, find_problems, validate
 from coachhook_viz.models import LanguageModel
 
 _BATCH_OVERHEAD = 25  # tokens that one more batch costs
@@ -82,7 +82,7 @@ def edit_round(
         If a short prompt lowered α so far that much of every later prompt is in scope.
     """
     started = time.perf_counter()
-    config = state.config
+    config, facts = state.config, as_batch(facts)
     tokens = check(lm, config, facts)
     facts = worded(lm, SITES[config.site], facts)
 
@@ -122,7 +122,7 @@ def check(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> list[
     problems: list[Problem] = []
     tokens: list[FactTokens] = []
     site = SITES[config.site]
-    facts = worded(lm, site, facts)
+    facts = worded(lm, site, as_batch(facts))
     try:
         validate(facts)
     except FactError as error:
