@@ -5,20 +5,24 @@ Probe              a further prompt that measures the change
 validate           raises FactError, which names every fact and field that is wrong
 find_problems      the same findings as a list, for a form that is being typed into
 find_conflicts     facts that ask the same and want different answers
-alike              what two texts have in common that read the same
+as_batch           what was given as a batch, as a list
 batches            facts in parts of one size
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
+from coachhook_viz.errors import FactError as FactError
+from coachhook_viz.errors import Problem as Problem
+from coachhook_viz.texts import BREAKS as BREAKS
+from coachhook_viz.texts import alike as alike
+from coachhook_viz.texts import places, slotted
+
 LONGEST = 2000  # characters of one field
-BREAKS = ("\n", "\t")
-"""What a prompt may end in; the answer then begins without a space of its own."""
 _PROMPTS = ("prompt", "paraphrases", "neighbors", "wordings")
 _NAMES = {
     "\n": "a line break; write it on one line",
@@ -114,14 +118,17 @@ class Fact:
 
     def __post_init__(self) -> None:
         for name in ("paraphrases", "neighbors", "wordings", "probes"):
-            if isinstance(getattr(self, name), str):
-                raise TypeError(
-                    f"{name} is one text: give a list of them, [{getattr(self, name)!r}]"
-                )
-        object.__setattr__(self, "paraphrases", tuple(self.paraphrases))
-        object.__setattr__(self, "wordings", tuple(self.wordings))
-        object.__setattr__(self, "neighbors", tuple(map(_neighbor, self.neighbors)))
-        object.__setattr__(self, "probes", tuple(map(_probe, self.probes)))
+            given = getattr(self, name)
+            kind = _ONE.get(type(given))
+            if kind is not None:
+                raise TypeError(f"{name} is one {kind}: give a list of them, [{given!r}]")
+            if given is None or not isinstance(given, Iterable):
+                raise TypeError(f"{name} is {given!r}: give a list, or leave it out")
+            many = tuple(given)
+            if name in ("neighbors", "probes"):
+                made = Neighbor if name == "neighbors" else Probe
+                many = tuple(_made(made, one, name, i) for i, one in enumerate(many, start=1))
+            object.__setattr__(self, name, many)
 
     @property
     def text(self) -> str:
@@ -137,54 +144,54 @@ class Fact:
         return f"{self.text} → {self.target}"
 
 
-def _neighbor(given: Any) -> Neighbor:
-    if isinstance(given, Neighbor):
+_ONE: dict[type, str] = {str: "text", dict: "dict", Neighbor: "neighbour", Probe: "probe"}
+
+
+def _made(kind: type[Neighbor] | type[Probe], given: Any, field: str, number: int) -> Any:
+    """A neighbour or probe, of one, a text, an object or a tuple."""
+    if isinstance(given, kind):
         return given
-    if isinstance(given, dict):
-        return Neighbor(given["prompt"], given.get("answer"))
-    return Neighbor(given) if isinstance(given, str) else Neighbor(*given)
+    if isinstance(given, str):
+        return kind(given)
+    names = [one.name for one in fields(kind)]
+    if isinstance(given, Mapping):
+        unknown = [str(name) for name in given if name not in names]
+        if unknown or "prompt" not in given:
+            said = f"the unknown field {', '.join(map(repr, unknown))}" if unknown else "no prompt"
+            raise TypeError(f"{field}: number {number} has {said}; it takes {', '.join(names)}")
+        return kind(**given)
+    if isinstance(given, list | tuple) and 1 <= len(given) <= len(names):
+        return kind(*given)
+    raise TypeError(f"{field}: number {number} is {given!r}; give a text, or ({', '.join(names)})")
 
 
-def _probe(given: Any) -> Probe:
-    if isinstance(given, Probe):
-        return given
-    if isinstance(given, dict):
-        return Probe(given["prompt"], given.get("answer"), given.get("kind", Probe.kind))
-    return Probe(given) if isinstance(given, str) else Probe(*given)
+def as_batch(facts: Any) -> list[Fact]:
+    """What was given as a batch as a list, walked once: one fact is a batch, too.
 
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with one field of one fact: its place in the list, the field, the reason."""
-
-    index: int
-    field: str
-    reason: str
-
-
-class FactError(ValueError):
-    """Some facts cannot be edited as they are.
-
-    Attributes
-    ----------
-    problems : tuple of Problem
+    Raises
+    ------
+    FactError
+        If it holds anything else than facts.
     """
+    one = isinstance(facts, Fact | str | Mapping) or hasattr(facts, "columns")
+    found = [facts] if one or not isinstance(facts, Iterable) else list(facts)
+    problems = [
+        Problem(index, "fact", _no_fact(given))
+        for index, given in enumerate(found)
+        if not isinstance(given, Fact)
+    ]
+    if problems:
+        raise FactError(problems, found)
+    return found
 
-    def __init__(self, problems: Iterable[Problem], facts: Sequence[Fact]) -> None:
-        self.problems = tuple(problems)
-        lines = []
-        for problem in self.problems:
-            name = ""
-            if problem.index < len(facts):
-                fact = facts[problem.index]
-                name = f"fact {problem.index + 1} ({fact.subject!r} in {fact.prompt!r}), "
-                name = name if len(name) < 200 else f"{name[:200]}…, "
-            lines.append(f"{name}{problem.field}: {problem.reason}")
-        super().__init__("; ".join(lines))
 
-    def within(self, start: int) -> list[Problem]:
-        """The problems as they count in a list where these facts begin at `start`."""
-        return [replace(problem, index=problem.index + start) for problem in self.problems]
+def _no_fact(given: Any) -> str:
+    kind = type(given).__name__
+    if isinstance(given, Mapping) or hasattr(given, "columns"):
+        return f"it is a {kind}, not a Fact; read_facts makes facts of records and tables"
+    if isinstance(given, list | tuple):
+        return f"it is a {kind}, not a Fact; write Fact(prompt, subject, target)"
+    return f"it is of the type {kind}, not a Fact"
 
 
 def find_problems(facts: Sequence[Fact]) -> list[Problem]:
@@ -192,7 +199,11 @@ def find_problems(facts: Sequence[Fact]) -> list[Problem]:
     return [
         Problem(index, field, reason)
         for index, fact in enumerate(facts)
-        for field, reason in (*_problems_of(fact), *_problems_of_probes(fact))
+        for field, reason in (
+            (*_problems_of(fact), *_problems_of_probes(fact))
+            if isinstance(fact, Fact)
+            else [("fact", _no_fact(fact))]
+        )
     ]
 
 
@@ -214,9 +225,8 @@ def _problems_of(fact: Fact) -> Iterable[tuple[str, str]]:
     yield from wrong
     bad = {field for field, _ in wrong}
     if "prompt" not in bad and (slots := fact.prompt.count("{}")) != 1:
-        hint = ""
-        if not slots and "subject" not in bad and fact.subject in fact.prompt:
-            hint = f" (here: {fact.prompt.replace(fact.subject, '{}', 1)!r})"
+        suggested = None if slots or "subject" in bad else slotted(fact.prompt, fact.subject)
+        hint = f" (here: {suggested!r})" if suggested else ""
         yield "prompt", f"it has {slots} '{{}}'; write exactly one, where the subject stands{hint}"
     if "wordings" not in bad:
         yield from _problems_of_wordings(fact)
@@ -240,7 +250,7 @@ def _problems_of_wordings(fact: Fact) -> Iterable[tuple[str, str]]:
     for wording in fact.wordings:
         if (slots := wording.count("{}")) == 1:
             continue
-        lost = not slots and isinstance(fact.subject, str) and fact.subject not in wording
+        lost = not slots and isinstance(fact.subject, str) and not places(wording, fact.subject)
         reason = f"it has {slots} '{{}}'; write exactly one, where the subject stands"
         if lost:
             reason = f"it does not name the subject: {reason}"
@@ -317,11 +327,6 @@ def find_conflicts(facts: Sequence[Fact]) -> list[tuple[int, int]]:
     return conflicts
 
 
-def alike(text: str) -> str:
-    """The same for all texts that differ in case, spaces or how an accent is stored only."""
-    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
-
-
 def batches(facts: Sequence[Fact], size: int) -> list[list[Fact]]:
     """The facts in order, `size` in each part; the last one may have fewer.
 
@@ -332,6 +337,7 @@ def batches(facts: Sequence[Fact], size: int) -> list[list[Fact]]:
     """
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(f"a round needs at least one fact: the size is {size!r}")
+    facts = as_batch(facts)
     return [list(facts[start : start + size]) for start in range(0, len(facts), size)]
 
 
@@ -342,29 +348,32 @@ def validate(facts: Sequence[Fact]) -> None:
     ------
     FactError
         Naming every fact and field that is wrong: see `find_problems`; an empty batch; two facts
-        of it that ask the same.
+        of it that ask the same, however it is written: see `texts.alike`.
     """
     if not facts:
         raise FactError([Problem(0, "facts", "the batch is empty; give at least one fact")], facts)
     problems = find_problems(facts)
     if not problems:
-        seen: dict[tuple[str, str], int] = {}
+        seen: dict[str, tuple[int, str]] = {}
         for index, fact in enumerate(facts):
-            asked = [(prompt, fact.subject) for prompt in (fact.prompt, *fact.wordings)]
-            shared = next((key for key in asked if key in seen), None)
+            asked = {alike(text): text for text in reversed(fact.texts)}
+            shared = next((key for key in reversed(asked) if key in seen), None)
             if shared is not None:
-                first = facts[seen[shared]]
-                same = first.target.strip() == fact.target.strip()
-                how = "" if shared == asked[0] == (first.prompt, first.subject) else (
-                    f", {shared[0].replace('{}', fact.subject)!r},"
-                )  # fmt: skip
-                reason = (
-                    f"an earlier fact of this batch asks the same{how} and wants"
-                    f" {'the same' if same else repr(first.target)}: keep one of them"
-                    f"{'' if same else ', or apply them in different rounds'}"
-                )
-                problems.append(Problem(index, "target", reason))
-            for key in asked:
-                seen.setdefault(key, index)
+                place, text = seen[shared]
+                problems.append(Problem(index, "target", _repeats(fact, facts[place], text)))
+            for key, text in asked.items():
+                seen.setdefault(key, (index, text))
     if problems:
         raise FactError(problems, facts)
+
+
+def _repeats(fact: Fact, first: Fact, text: str) -> str:
+    """What is said of a fact that asks what an earlier one of its batch asks as `text`."""
+    same = alike(first.target) == alike(fact.target)
+    plain = text == first.text and (first.prompt, first.subject) == (fact.prompt, fact.subject)
+    how = "" if plain else f", {text!r},"
+    return (
+        f"an earlier fact of this batch asks the same{how} and wants"
+        f" {'the same' if same else repr(first.target)}: keep one of them"
+        f"{'' if same else ', or apply them in different rounds'}"
+    )

@@ -7,7 +7,7 @@ apply_in_rounds    edits them, one round after the other
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.progress import CancelCallback, EditCancelled, ProgressCallback
 from coachhook_viz.editing.state import Round
 from coachhook_viz.editing.tokens import FirstTokenWarning
-from coachhook_viz.facts import Fact, FactError, Problem, batches
+from coachhook_viz.facts import Fact, FactError, Problem, as_batch, batches
 from coachhook_viz.models import LanguageModel
 
 
@@ -42,14 +42,14 @@ class Edits(Protocol):
         """Edit a batch of facts as one round."""
 
 
-def check(session: Edits, facts: Sequence[Fact], size: int | None = None) -> None:
+def check(session: Edits, facts: Iterable[Fact] | Fact, size: int | None = None) -> None:
     """Raise what `apply` would refuse a batch of facts for, and edit nothing.
 
     It takes milliseconds a fact: for a form that is being filled in, or before a long run.
 
     Parameters
     ----------
-    facts : sequence of Fact
+    facts : iterable of Fact, or one Fact
     size : int, optional
         How many are edited as one round, as in `apply_in_rounds`. None: all of them.
 
@@ -63,7 +63,8 @@ def check(session: Edits, facts: Sequence[Fact], size: int | None = None) -> Non
         If `size` is not a whole number from 1.
     """
     problems: list[Problem] = []
-    parts = [list(facts)] if size is None else batches(facts, size)
+    facts = as_batch(facts)
+    parts = [facts] if size is None else batches(facts, size)
     for number, part in enumerate(parts or [[]]):  # no fact at all is an empty batch
         try:
             with warnings.catch_warnings():
@@ -77,7 +78,7 @@ def check(session: Edits, facts: Sequence[Fact], size: int | None = None) -> Non
 
 def apply_in_rounds(
     session: Edits,
-    facts: Sequence[Fact],
+    facts: Iterable[Fact] | Fact,
     size: int,
     progress: ProgressCallback | None = None,
     cancel: CancelCallback | None = None,
@@ -91,7 +92,7 @@ def apply_in_rounds(
 
     Parameters
     ----------
-    facts : sequence of Fact
+    facts : iterable of Fact, or one Fact
         Two that ask the same may not fall into one round.
     size : int
     progress : callable, optional
@@ -116,6 +117,7 @@ def apply_in_rounds(
     SessionFileError, OSError, RuntimeError
         As in `apply`.
     """
+    facts = as_batch(facts)
     check(session, facts, size)
     parts = batches(facts, 1 if session.config.method.one_by_one else size)
     done: list[Round] = []

@@ -15,7 +15,7 @@ import pandas as pd
 from coachhook_viz.clashes import Clash, find_clashes
 from coachhook_viz.editing.progress import CancelCallback, ProgressCallback, Watch
 from coachhook_viz.editing.state import EditState, Round
-from coachhook_viz.facts import Fact, find_conflicts
+from coachhook_viz.facts import Fact, as_batch, find_conflicts
 from coachhook_viz.measure import quality as scores
 from coachhook_viz.measure.metrics import By, Metric, chosen
 from coachhook_viz.measure.over_rounds import OverRounds, sample
@@ -272,12 +272,12 @@ def conflicts(session: Measured) -> list[tuple[int, int]]:
     return [(ids[i], ids[j]) for i, j in find_conflicts(session.state.facts)]
 
 
-def clashes(session: Measured, facts: Sequence[Fact]) -> list[Clash]:
+def clashes(session: Measured, facts: Iterable[Fact] | Fact) -> list[Clash]:
     """Which of `facts`, that are to be applied, meet an edit in force, and how.
 
     Parameters
     ----------
-    facts : sequence of Fact
+    facts : iterable of Fact, or one Fact
 
     Returns
     -------
@@ -286,7 +286,7 @@ def clashes(session: Measured, facts: Sequence[Fact]) -> list[Clash]:
         none, of the same subject, unless edits are of one relation alone (the answer site).
         `Clash.sentence` says it in words. Muted facts meet nobody.
     """
-    found = find_clashes(facts, session.state.rounds)
+    found = find_clashes(as_batch(facts), session.state.rounds)
     one_relation = session.state.config.site == "answer"
     return [clash for clash in found if not (one_relation and clash.kind == "subject")]
 

@@ -9,7 +9,7 @@ session = Session.load("my session", lm)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from coachhook_viz.events import (
     RoundLabelled,
     Subscriber,
 )
-from coachhook_viz.facts import Fact, FactError
+from coachhook_viz.facts import Fact, FactError, as_batch
 from coachhook_viz.history import Branch, History, Label
 from coachhook_viz.measure.over_rounds import OverRounds
 from coachhook_viz.models import LanguageModel
@@ -307,7 +307,7 @@ class Session:
 
     def apply(
         self,
-        facts: Sequence[Fact],
+        facts: Iterable[Fact] | Fact,
         progress: ProgressCallback | None = None,
         cancel: CancelCallback | None = None,
         *,
@@ -323,7 +323,7 @@ class Session:
 
         Parameters
         ----------
-        facts : sequence of Fact
+        facts : iterable of Fact, or one Fact
         progress : callable, optional
             Called with a `Progress` before each step.
         cancel : callable, optional
@@ -354,6 +354,7 @@ class Session:
         OneByOneWarning
             If the batch becomes several rounds.
         """
+        facts = as_batch(facts)
         history, state, watch = self._history, self._state, Watch(progress, cancel)
         self._keep(history, state)  # fail now rather than after the work
         warn_of_repeats(facts, state.rounds, stacklevel=2)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coachhook_viz import Fact, FactError, Neighbor, Probe
-from coachhook_viz.facts import batches, find_conflicts, find_problems, validate
+from coachhook_viz.facts import as_batch, batches, find_conflicts, find_problems, validate
 
 GOOD: dict[str, Any] = {"prompt": "The capital of {} is", "subject": "France", "target": "Rome"}
 
@@ -207,3 +207,111 @@ def test_what_is_wrong_with_probes_is_named(probes: list[Any], reason: str) -> N
 def test_the_same_prompt_may_be_two_kinds_of_probe() -> None:
     probes = (Probe("a", "b", "portability"), Probe("a"))
     assert find_problems([Fact(**GOOD, probes=probes)]) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"paraphrases": 7}, "paraphrases is 7: give a list, or leave it out"),
+        ({"wordings": None}, "wordings is None: give a list"),
+        ({"neighbors": {"prompt": "Chile is"}}, "neighbors is one dict: give a list"),
+        ({"neighbors": Neighbor("Chile is")}, "neighbors is one neighbour"),
+        ({"neighbors": [{"prompt": "Chile is", "ground_truth": "red"}]},
+         "neighbors: number 1 has the unknown field 'ground_truth'; it takes prompt, answer"),
+        ({"neighbors": ["Chile is", {"answer": "red"}]}, "number 2 has no prompt"),
+        ({"neighbors": [("a", "b", "c")]}, r"number 1 is \('a', 'b', 'c'\); give a text, or"),
+        ({"neighbors": [None]}, "number 1 is None"),
+        ({"probes": [{"prompt": "a", "target": "b"}]}, "probes: number 1 has the unknown field"),
+        ({"probes": [7]}, "probes: number 1 is 7"),
+    ],
+)  # fmt: skip
+def test_what_no_list_can_be_made_of_is_named(given: dict[str, Any], reason: str) -> None:
+    with pytest.raises(TypeError, match=reason):
+        Fact(**{**GOOD, **given})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("paraphrases", [["a"]]),
+        ("paraphrases", [None]),
+        ("wordings", [{"a": 1}]),
+        ("neighbors", [["a", ["b"]]]),
+        ("neighbors", [[["a"]]]),
+        ("neighbors", [[["a"], "b"]]),
+        ("probes", [[["a"]]]),
+        ("probes", [["a", 7]]),
+        ("prompt", None),
+        ("subject", ["a"]),
+        ("truth", 7.5),
+    ],
+)
+def test_odd_values_within_a_fact_are_named_never_worse(field: str, value: Any) -> None:
+    problems = find_problems([Fact(**{**GOOD, field: value})])
+    assert {problem.field for problem in problems} == {field}
+    assert all("must be text, not" in problem.reason for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("The Eiffel {} is in", "Tower"), ("The {} is in", "Eiffel Tower")),
+        (("{} is in", "Peru"), ("{} IS in", "peru")),
+        (("{} is in", "New York"), ("{} is  in", "New  York")),
+        (("{} is in", "Pérou"), ("{} is in", "Pe\u0301rou")),
+    ],
+)
+def test_what_reads_the_same_is_one_fact(one: tuple[str, str], other: tuple[str, str]) -> None:
+    first, second = Fact(*one, "Rome"), Fact(*other, "rome ")
+    with pytest.raises(FactError, match="an earlier fact of this batch asks the same") as caught:
+        validate([first, Fact(**GOOD), second])
+    [problem] = caught.value.problems
+    assert (problem.index, problem.field) == (2, "target")
+    assert f"{first.text!r}, and wants the same" in problem.reason
+    with pytest.raises(FactError, match=r"wants 'Rome'.*in different rounds"):
+        validate([first, Fact(*other, "Oslo")])
+
+
+def test_a_name_within_a_word_is_no_subject() -> None:
+    [problem] = find_problems([Fact("It is located in", "cat", "Rome")])
+    assert "here:" not in problem.reason
+    [problem] = find_problems([Fact("It is located in the cat", "cat", "Rome")])
+    assert "here: 'It is located in the {}'" in problem.reason
+    [problem] = find_problems([Fact("{} is", "cat", "Rome", wordings=["located"])])
+    assert "it does not name the subject" in problem.reason
+
+
+class Table:
+    """What a data frame looks like from afar."""
+
+    columns = ("prompt", "subject")
+    subject = prompt = "a column"
+
+
+@pytest.mark.parametrize(
+    ("given", "reasons"),
+    [
+        ({"prompt": "a"}, ["it is a dict, not a Fact; read_facts makes facts of records"]),
+        ([Fact(**GOOD), GOOD], ["", "it is a dict, not a Fact; read_facts"]),
+        ([("{} is", "a", "b")], [r"it is a tuple, not a Fact; write Fact(prompt"]),
+        (Table(), ["it is a Table, not a Fact; read_facts makes facts of records and tables"]),
+        ("text", ["it is of the type str, not a Fact"]),
+        (None, ["it is of the type NoneType, not a Fact"]),
+        (7, ["it is of the type int, not a Fact"]),
+    ],
+)
+def test_what_is_no_batch_is_named(given: Any, reasons: list[str]) -> None:
+    with pytest.raises(FactError) as caught:
+        as_batch(given)
+    wanted = [(i, "fact", reason) for i, reason in enumerate(reasons) if reason]
+    found = [(p.index, p.field, p.reason) for p in caught.value.problems]
+    assert [(i, field) for i, field, _ in found] == [(i, field) for i, field, _ in wanted]
+    assert all(reason in said for (*_, reason), (*_, said) in zip(wanted, found, strict=True))
+
+
+def test_a_batch_is_walked_once() -> None:
+    fact = Fact(**GOOD)
+    assert as_batch(fact) == [fact]
+    assert as_batch(iter([fact, fact])) == [fact, fact]
+    assert batches((f for f in [fact, fact]), 1) == [[fact], [fact]]  # type: ignore[arg-type]
+    assert as_batch({fact: 1}.keys()) == [fact]

@@ -20,9 +20,9 @@ from tiny import (
 
 import coachhook_viz as cv
 from coachhook_viz import EditConfig, Session, methods
-from coachhook_viz.editing.editor import OneByOneWarning
 from coachhook_viz.editing.methods import METHODS, AlphaEdit, Method, NullSpaceWarning
 from coachhook_viz.editing.progress import Progress
+from coachhook_viz.errors import OneByOneWarning
 from coachhook_viz.facts import Fact, FactError
 
 SCOPES = ("zscore", "match", "off")
@@ -237,7 +237,7 @@ def test_a_batch_becomes_rounds_of_one() -> None:
     assert torch.equal(session.delta_weight(2), one_by_one.delta_weight(2))
 
 
-@pytest.mark.filterwarnings("ignore::coachhook_viz.editing.editor.OneByOneWarning")
+@pytest.mark.filterwarnings("ignore::coachhook_viz.errors.OneByOneWarning")
 def test_a_batch_of_rounds_happens_whole_or_not_at_all() -> None:
     session = session_of("rome")
     steps: list[Progress] = []

@@ -13,10 +13,11 @@ import coachhook_viz as cv
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = {
-    "Architecture", "EditCancelled", "EditConfig", "EditState", "EditedModel", "Fact", "FactError",
-    "LanguageModel", "Neighbor", "Probe", "Progress", "RepeatedFactWarning", "Round", "Scope",
-    "Session", "bundled_facts", "compare", "figures", "load_model", "methods", "panels",
-    "playground", "read_facts", "report",
+    "Architecture", "BadRecordWarning", "EditCancelled", "EditConfig", "EditState", "EditedModel",
+    "Fact", "FactError", "FactFileError", "FirstTokenWarning", "LanguageModel", "ModelNotFound",
+    "MomentsWarning", "Neighbor", "OneByOneWarning", "Probe", "Progress", "RepeatedFactWarning",
+    "Round", "Scope", "Session", "SessionFileError", "WideScopeWarning", "bundled_facts", "compare",
+    "figures", "load_model", "methods", "panels", "playground", "read_facts", "report",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "numpy", "pandas", "matplotlib", "plotly", "ipywidgets"}
 

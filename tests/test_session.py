@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 
 import pandas as pd
@@ -20,7 +20,15 @@ from tiny import (
 from torch.utils.flop_counter import FlopCounterMode
 
 import coachhook_viz.session as session_module
-from coachhook_viz import EditCancelled, EditConfig, Fact, FactError, Progress, Session
+from coachhook_viz import (
+    EditCancelled,
+    EditConfig,
+    Fact,
+    FactError,
+    Progress,
+    RepeatedFactWarning,
+    Session,
+)
 from coachhook_viz.editing import editor
 from coachhook_viz.editing.editor import WideScopeWarning
 from coachhook_viz.editing.state import EditState
@@ -123,6 +131,44 @@ def test_check_refuses_all_that_apply_would_and_edits_nothing() -> None:
         with pytest.raises(FactError):
             session.check(bad)
     assert session.rounds == ()
+
+
+def test_a_batch_may_be_any_iterable_or_one_fact() -> None:
+    facts, session = tiny_facts(3), new_session()
+    for give in (
+        iter,
+        lambda given: (f for f in given),
+        tuple,
+    ):
+        session.check(give(facts))
+        assert list(session.apply(give(facts)).facts) == facts
+        session.undo()
+    assert [len(r.facts) for r in session.apply_in_rounds(iter(facts), 2)] == [2, 1]
+    session.check(facts[0])
+    with pytest.warns(RepeatedFactWarning):
+        assert session.apply(facts[0]).facts == (facts[0],)
+    assert len(session.clashes(iter(facts))) == 3
+    for wrong, reason in [
+        ([asdict(facts[0])], "it is a dict, not a Fact; read_facts makes facts of records"),
+        (pd.DataFrame([asdict(facts[0])]), "it is a DataFrame, not a Fact; read_facts"),
+        ([("{} is", "Anna", "red")], "it is a tuple, not a Fact"),
+        (None, "it is of the type NoneType"),
+        (iter([]), "the batch is empty"),
+    ]:
+        position = session.position
+        for refuse in (session.check, session.apply):
+            with pytest.raises(FactError, match=reason):
+                refuse(wrong)
+        assert session.position == position
+
+
+def test_a_subject_is_not_found_within_a_word() -> None:
+    session = new_session()
+    session.apply([Fact("{} lives in", "Anna", "Oslo")])
+    assert session.scope("Annabel is not Anna today").subject_last == 4
+    assert session.scope("Annabel is not old").subject_last is None
+    assert session.scope("Annabel is not old", "Anna").subject_last is None
+    assert session.scope("Anna is Anna or Annabel", "Anna").subject_last == 3
 
 
 def test_cancel_stops_within_the_step() -> None:

@@ -8,8 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_facts, tiny_model, tiny_session
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
-from coachhook_viz import Fact, FactError
+from coachhook_viz import Fact, FactError, LanguageModel
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.tokens import (
     FirstTokenWarning,
@@ -119,6 +121,38 @@ def test_an_answer_after_a_line_break_has_no_space_before_it(lm) -> None:
         assert before == tokenize(lm, prompt)
         assert lm.tokenizer.decode(answer) == "Moscow"
     assert lm.tokenizer.decode(continuation(lm, "Q: a?\nA:", "Rome")[1]) == " Rome"
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("prompt", "answer", "wanted"),
+    [
+        ("中国的首都是", "纽约", "纽约"),
+        ("日本の首都は", "パリ", "パリ"),
+        ("เมืองหลวงของไทยคือ", "ลอนดอน", "ลอนดอน"),
+        ("It lies in Rome", " , Italy", ", Italy"),
+        ('The song is called "', "Hey Jude", "Hey Jude"),
+        ("The song is called", '"Hey Jude"', ' "Hey Jude"'),
+    ],
+)
+def test_an_answer_is_learned_as_one_writes_it(lm, prompt, answer, wanted) -> None:
+    before, after = continuation(lm, prompt, answer)
+    assert before == tokenize(lm, prompt)
+    assert lm.tokenizer.decode(after) == wanted
+    assert lm.tokenizer.decode(before + after) == f"{lm.lead}{prompt}{wanted}"
+
+
+def test_a_token_that_holds_the_end_of_the_prompt_is_no_answer() -> None:
+    """The answer's own tokens follow then, as the model would write them."""
+    lm = tiny_model()
+    before, after = continuation(lm, "red", ".")
+    assert lm.tokenizer.convert_ids_to_tokens([*before, *after]) == ["red", "."]
+    vocabulary = {"<unk>": 0, "中": 1, "国": 2, "中国": 3, "人": 4}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [("中", "国")], unk_token="<unk>"))
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+    other = LanguageModel(lm.model, fast, "chinese")
+    assert continuation(other, "人", "中国") == ([4], [3])
+    assert continuation(other, "人中", "国") == ([4, 1], [2])
 
 
 @pytest.mark.model

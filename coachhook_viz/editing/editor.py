@@ -5,7 +5,6 @@ check               what is wrong with a batch, before anything is computed
 parts_of            which facts of a batch are edited as one round
 bare_keys           the keys that facts have in the unedited model
 WideScopeWarning    what it says of prompts too short for the z-score scope
-OneByOneWarning     and of a batch for a method that edits one fact a round
 """
 
 from __future__ import annotations
@@ -39,19 +38,13 @@ from coachhook_viz.editing.tokens import (
 from coachhook_viz.editing.update import woodbury
 from coachhook_viz.editing.values import Targets, optimise_targets
 from coachhook_viz.editing.wordings import foil_keys, worded
-from coachhook_viz.facts import Fact, FactError, Problem, find_problems, validate
+from coachhook_viz.errors import OneByOneWarning
+from coachhook_viz.errors import WideScopeWarning as WideScopeWarning
+from coachhook_viz.facts import Fact, FactError, Problem, as_batch, find_problems, validate
 from coachhook_viz.models import LanguageModel
 
 _BATCH_OVERHEAD = 25  # tokens that one more batch costs
 _WIDE = 1.0  # α below which about a sixth of any prompt's tokens would be in scope
-
-
-class WideScopeWarning(UserWarning):
-    """A short edit prompt has lowered α so far that edits hardly stay local."""
-
-
-class OneByOneWarning(UserWarning):
-    """The method edits one fact a round, so a batch has become several rounds."""
 
 
 def parts_of(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> list[Sequence[Fact]]:
@@ -119,7 +112,7 @@ def edit_round(
         If a short prompt lowered α so far that much of every later prompt is in scope.
     """
     started = time.perf_counter()
-    config = state.config
+    config, facts = state.config, as_batch(facts)
     if config.method.one_by_one and len(facts) > 1:
         raise ValueError(f"{config.method.title} edits one fact a round, not {len(facts)}")
     tokens = check(lm, config, facts)
@@ -172,7 +165,7 @@ def check(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> list[
     problems: list[Problem] = []
     tokens: list[FactTokens] = []
     site = site_of(config)
-    facts = worded(lm, site, facts)
+    facts = worded(lm, site, as_batch(facts))
     try:
         validate(facts)
     except FactError as error:

@@ -21,6 +21,7 @@ from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import subject_last_token, tokenize
 from coachhook_viz.facts import Fact
 from coachhook_viz.models import LanguageModel
+from coachhook_viz.texts import places
 
 
 @dataclass(frozen=True, eq=False)
@@ -384,10 +385,11 @@ def _subject_last(
 ) -> int | None:
     edited = {fact.text: fact for fact in state.facts}.get(prompt)
     if edited is not None and subject in (None, edited.subject):
-        subject, start = edited.subject, edited.prompt.index("{}")
-    else:
-        if subject is None:
-            named = [fact.subject for fact in state.facts if fact.subject in prompt]
-            subject = max(named, key=len, default="")
-        start = prompt.rfind(subject) if subject else -1
-    return subject_last_token(lm, prompt, start, start + len(subject)) if start >= 0 else None
+        start = edited.prompt.index("{}")
+        return subject_last_token(lm, prompt, start, start + len(edited.subject))
+    names = dict.fromkeys(fact.subject for fact in state.facts) if subject is None else (subject,)
+    found = [stands[-1] for name in names if (stands := places(prompt, name))]
+    if not found:
+        return None
+    start, stop = max(found, key=lambda place: place[1] - place[0])
+    return subject_last_token(lm, prompt, start, stop)

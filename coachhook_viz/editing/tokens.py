@@ -21,18 +21,16 @@ from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.methods import ContextTemplates
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.sites import SITES, Site
-from coachhook_viz.facts import BREAKS, Fact, FactError, Problem
+from coachhook_viz.errors import FirstTokenWarning as FirstTokenWarning
+from coachhook_viz.facts import Fact, FactError, Problem
 from coachhook_viz.models import LanguageModel
+from coachhook_viz.texts import BREAKS, joined
 
 KL_PROMPT = "{} is a"
 _BARE: ContextTemplates = (("{}",),)
 _CONTEXT_OPENERS = ("The", "Therefore", "Because", "I", "You")
 _CONTEXT_TOKENS = 10
 _CONTEXT_SEED = 0
-
-
-class FirstTokenWarning(UserWarning):
-    """A fact's subject is the sequence's first token, where every word has nearly the same key."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +94,7 @@ def tokenize(lm: LanguageModel, text: str) -> list[int]:
 
 
 def continuation(lm: LanguageModel, prompt: str, answer: str) -> tuple[list[int], list[int]]:
-    """Token ids of `prompt`, and of `answer` after it.
-
-    The answer has exactly one leading space; after a line break or a tab it has none, as models
-    write it there.
+    """Token ids of `prompt`, and of `answer` after it, as `texts.joined` puts them together.
 
     Raises
     ------
@@ -107,11 +102,14 @@ def continuation(lm: LanguageModel, prompt: str, answer: str) -> tuple[list[int]
         If the answer has no token of its own after this prompt, or the prompt is too long.
     """
     before = tokenize(lm, prompt)
-    if prompt.endswith(BREAKS):
-        after = _ids_from(lm, prompt + answer.strip(), len(prompt))
-    else:
-        whole = lm.token_ids(f"{prompt} {answer.strip()}")
+    text = joined(prompt, answer)
+    if text == f"{prompt} {answer.strip()}":
+        whole = lm.token_ids(text)
         after = whole[len(before) :] if whole[: len(before)] == before else []
+    else:
+        after = _ids_from(lm, text, len(prompt))
+        if not after and not prompt.endswith(BREAKS):  # a token holds the end of the prompt, too
+            after = _ids_from(lm, f"\n{answer.strip()}", 1)
     if not after:
         raise ValueError(f"{answer!r} cannot be told apart from the prompt {prompt!r} as tokens")
     return before, after

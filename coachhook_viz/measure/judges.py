@@ -19,6 +19,7 @@ from coachhook_viz.editing.progress import Watch
 from coachhook_viz.facts import Fact, Probe, alike
 from coachhook_viz.measure.answers import Question, Speaker
 from coachhook_viz.models import LanguageModel
+from coachhook_viz.texts import parts
 
 _FLUENCY_TOKENS, _FLUENCY_AMONG = 80, 5  # how long a text is, and among how many it is drawn
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -191,7 +192,7 @@ def _to_write(lm: LanguageModel, probe: Probe) -> tuple[str, int]:
 
 def _begins(text: str, answer: str) -> bool:
     said, wanted = alike(text), alike(answer)
-    return bool(re.match(re.escape(wanted) + r"(?!\w)", said))
+    return said.startswith(wanted) and parts(said, len(wanted))
 
 
 def _words(text: str) -> list[str]:

@@ -23,6 +23,7 @@ from coachhook_viz.facts import Fact, Neighbor
 from coachhook_viz.panels.controls import Chips, Field
 from coachhook_viz.panels.words import count, likely, word
 from coachhook_viz.reading import read_facts
+from coachhook_viz.texts import places, slotted
 
 ANSWER = "=>"  # between a neighbour's prompt and its answer
 MAIN = ("prompt", "subject", "target")
@@ -67,8 +68,8 @@ class Form:
         """What the fields say, whether or not it can be edited."""
         values = {name: field.value for name, field in self.fields.items()}
         prompt, subject = values["prompt"], values["subject"]
-        if "{}" not in prompt and subject.strip() and prompt.count(subject) == 1:
-            prompt = prompt.replace(subject, "{}")  # the sentence as one would say it
+        if "{}" not in prompt and len(places(prompt, subject)) == 1:
+            prompt = slotted(prompt, subject) or prompt  # the sentence as one would say it
         given = self._given  # what has no field belongs to its question
         same = (prompt, subject) == (given.prompt, given.subject)
         return replace(
@@ -113,8 +114,8 @@ class Form:
             reason = problems.get(name, "")
             field.error = reason[:1].upper() + reason[1:]
         fact, slot = self.fact, "write exactly one" in problems.get("prompt", "")
-        hint = fact.subject and "{}" not in fact.prompt and fact.subject in fact.prompt
-        self.hints.options = [fact.prompt.replace(fact.subject, "{}", 1)] if slot and hint else []
+        hint = None if "{}" in fact.prompt else slotted(fact.prompt, fact.subject)
+        self.hints.options = [hint] if slot and hint else []
         return " ".join(reason for name, reason in problems.items() if name not in self.fields)
 
 
