@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.command == "model":
             folder = bundled.folder()
-            cv.Session(cv.load_model())  # collects the second moments
+            lm = cv.load_model()
+            for scope in ("zscore", "two-key"):  # collects the second moments
+                cv.Session(lm, cv.EditConfig.for_model(lm, scope=scope))
             print(f"{bundled.NAME} is ready in {folder}")
         elif given.command == "demo":
             _demo(given.rounds, given.size, given.report)

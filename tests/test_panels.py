@@ -7,8 +7,10 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hands import HOSTILE, Hands, Held, new_session, nodes, settle, submitted, whole
@@ -27,6 +29,7 @@ from coachhook_viz.panels import playground as module
 from coachhook_viz.panels.controls import Field, Text
 from coachhook_viz.panels.grid import Cell, Grid
 from coachhook_viz.panels.playground import LENSES, Playground
+from coachhook_viz.panels.scope import WHY
 from coachhook_viz.panels.view import View
 
 FACT = tiny_facts()[0]
@@ -159,8 +162,8 @@ def test_another_lens_is_shown_and_its_tab_says_so(playground: Playground) -> No
         assert [name for name in LENSES if getattr(playground, name).visible] == [lens]
     Hands(tabs._view).set(tabs, value="compare")
     assert playground.lens is playground.compare
-    with pytest.raises(ValueError, match="no lens 'layers'; there are scope, drift"):
-        playground.look_through("layers")
+    with pytest.raises(ValueError, match="no lens 'nowhere'; there are scope"):
+        playground.look_through("nowhere")
     assert playground.lens is playground.compare
 
 
@@ -576,17 +579,30 @@ def test_rounds_are_kept_where_one_wants_them(session: Session, tmp_path: Path) 
 # Two keys
 
 
-def test_a_playground_of_edits_with_two_keys(tmp_path: Path) -> None:
+def test_a_playground_of_edits_with_two_keys(tmp_path: Path, monkeypatch) -> None:
     session = two_key_session()
     playground = cv.playground(session)
     whole(playground)
     hands = Hands(playground.bar)
-    for rule in ("match", "two-key"):  # the session's own, as long as there is no round
+    known = session.config
+    plain = replace(known, scope="match", site="subject", subject_layer=None, layers=(1, 2))
+    of = {"match": plain, "two-key": known}
+    monkeypatch.setattr(cv.EditConfig, "for_model", lambda lm, scope: of[scope])
+    for rule in of:  # the session's own, written elsewhere, as long as there is no round
         hands.set(playground.bar._rule, value=rule)
-        assert session.config.scope == rule
-        again = cv.playground(session)
-        assert [value for _, value, _ in again.bar._rule.options if "-" in value] == ["two-key"]
-        again.close()
+        whole(playground)
+        assert session.config == of[rule]
+        assert playground.bar._rule.value == playground.scope._kind.value == rule
+        assert WHY[rule] in playground.scope._grid.empty
+        assert [value for _, value, _ in playground.bar._rule.options][:2] == ["two-key", "zscore"]
+    monkeypatch.setattr(cv.EditConfig, "for_model", broken := Mock(side_effect=ValueError("no")))
+    hands.set(playground.bar._rule, value="zscore")
+    whole(playground)
+    assert broken.called
+    assert playground.bar._rule.value == session.config.scope == "two-key"
+    assert playground.bar._alert.html == "No"
+    hands.set(playground.bar._rule, value="two-key")
+    playground.bar.alert()
     playground.desk.applying.begin(worded()[:2])
     whole(playground)
     fact = session.facts[0]

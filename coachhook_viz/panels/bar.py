@@ -95,7 +95,7 @@ class Bar(Panel):
         self.on(self._line, self._gone_to, "selected")
         self.click(self._undo, lambda: self._change(session.undo))
         self.click(self._redo, lambda: self._change(session.redo))
-        self.on(self._rule, lambda rule: self.desk.judge(self, rule))
+        self.on(self._rule, lambda rule: self.desk.judge(self, rule, failed=self._failed))
         self.on(self._hooks, lambda on: self.desk.judge(self, hooks=on))
         self.on(self._more, lambda shown: self._unfold(files, shown))
         self.click(self._cancel, self._stop)
@@ -128,6 +128,7 @@ class Bar(Panel):
         branch = f" · {session.current_branch}" if len(session.branches) > 1 else ""
         self._model.say(f"{session.lm.name}{branch}")
         self._line.show(timeline(desk), selected=[0, session.position])
+        self._rule.options = rules_of(session)
         self._rule.value = desk.rule
         self._hooks.value = desk.hooks
         self._hooks.label = f"Hooks {'on' if desk.hooks else 'off'}"

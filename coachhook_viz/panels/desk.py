@@ -8,6 +8,7 @@ changes      whether an event means that something else is in force, or judged o
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from coachhook_viz.autosave import Autosave
-from coachhook_viz.editing.config import ScopeKind
+from coachhook_viz.editing.config import EditConfig, ScopeKind
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.events import (
     BranchChanged,
@@ -211,11 +212,17 @@ class Desk:
         self._emitter.emit(Staged(source))
 
     def judge(
-        self, source: object, rule: ScopeKind | None = None, hooks: bool | None = None
+        self,
+        source: object,
+        rule: ScopeKind | None = None,
+        hooks: bool | None = None,
+        failed: Callable[[Exception], object] | None = None,
     ) -> None:
         """Look at the edits under another scope, or with the hooks on or off.
 
-        As long as there is no round, nor one on its way, another scope becomes the session's own.
+        As long as there is no round, nor one on its way, another scope becomes the session's own,
+        with all settings known for it if its edits are written elsewhere. That needs moments of
+        other layers, so it is done by the worker; `failed` hears why it could not be.
         """
         rule = self.rule if rule is None else rule
         hooks = self.hooks if hooks is None else hooks
@@ -224,11 +231,32 @@ class Desk:
         session = self.session
         edited = any(branch.rounds for branch in session.branches.values())
         if rule != session.config.scope and not edited and self.worker.exclusive is None:
+            if "two-key" in (rule, session.config.scope):
+                self._configure(source, rule, failed)
+                return
             session.configure(source=source, scope=rule)
         told = (rule, hooks) == (self.rule, self.hooks)  # by the session's own event
         self.rule, self.hooks = rule, hooks
         if not told:
             self._emitter.emit(Judged(source))
+
+    def _configure(
+        self, source: object, rule: ScopeKind, failed: Callable[[Exception], object] | None
+    ) -> None:
+        session = self.session
+
+        def work(job: Job) -> None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that layers are a guess: it was said already
+                config = EditConfig.for_model(session.lm, scope=rule)
+            session.configure(source=source, **vars(config))
+
+        def refused(error: Exception) -> None:
+            self._emitter.emit(Judged(None))  # what was picked is not what is
+            if failed is not None:
+                failed(error)
+
+        self.worker.submit(f"getting ready for {rule}", work, failed=refused, exclusive=True)
 
     @property
     def state_source(self) -> str:

@@ -41,6 +41,11 @@ LENSES = (
 _PROMPT = "The Eiffel Tower is located in the city of"
 _LOADING = "Loading the default model. The first time it is fetched, which takes a minute."
 _LOAD = "loading the model"
+_BEGUN = """\
+import coachhook_viz as cv
+
+lm = cv.load_model()
+session = cv.Session(lm, cv.EditConfig.for_model(lm, scope="two-key"))"""
 _TWIN = 1.0  # seconds of quiet before the picture that needs no kernel is renewed
 
 
@@ -221,7 +226,7 @@ class Playground(widgets.VBox):
     def code(self) -> str:
         """The public calls that give the session, and what the panels show of it."""
         if self.session is None:
-            return "import coachhook_viz as cv\n\nsession = cv.Session(cv.load_model())"
+            return _BEGUN
         shown = [self.ask, self.lens]
         blocks = [f"# {panel.title}\n{panel.code()}" for panel in shown if panel is not self.rounds]
         return "\n\n".join([self.session.code().rstrip(), *blocks]) + "\n"
@@ -428,7 +433,7 @@ def playground(
     Parameters
     ----------
     session : Session, optional
-        None: a new one on the default model, which is loaded in the background.
+        None: a new one with two keys on the default model, which is loaded in the background.
     folder : str or Path, optional
         Where each finished round is kept. None: a new folder among the user's data.
     presentation : bool
@@ -443,11 +448,15 @@ def playground(
 
 
 def _new_session(job: Job) -> Session:
+    """With two keys: what a person edits changes, and what else is known of its subject stays."""
+    from coachhook_viz.editing.config import EditConfig
     from coachhook_viz.models import load_model
     from coachhook_viz.session import Session
 
     with collector_paused():
-        return Session(load_model(), progress=job.progress, cancel=job.cancel)
+        lm = load_model()
+        config = EditConfig.for_model(lm, scope="two-key")
+        return Session(lm, config, progress=job.progress, cancel=job.cancel)
 
 
 def _box(children: Sequence[Any], name: str) -> widgets.Box:

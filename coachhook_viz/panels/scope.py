@@ -13,6 +13,7 @@ from markupsafe import Markup
 from coachhook_viz import figures
 from coachhook_viz.editing.config import ScopeKind
 from coachhook_viz.editing.inspect import Scope as Reading
+from coachhook_viz.editing.methods import CoachHook
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.events import Event
 from coachhook_viz.figures.style import visible
@@ -31,7 +32,16 @@ RULES = [
     ["match", "match", "this project's rule: a token whose key an edit recognises"],
     ["off", "off", "every token"],
 ]
-_TWO_KEY = [["two-key", "two-key", "a token that asks for the relation of a subject seen before"]]
+_TWO_KEY = [["two-key", "two-key", "this project's rule: a token that asks for what was edited"]]
+WHY = {
+    "two-key": (
+        "Two keys: an edit changes one relation of its subject, and leaves its others alone."
+        " z-score is the published rule, where an edit moves the whole subject."
+    ),
+    "zscore": "z-score, the published rule: an edit moves its whole subject.",
+    "match": "match: an edit moves its whole subject, and hardly any other one.",
+    "off": "off: an edit speaks at every token.",
+}
 _STEP = 0.01  # of the slider
 _ROUNDED = 0.5001 * _STEP  # so far off a threshold is what the page makes of it: nobody moved it
 _NAMED = 4  # facts that a cell's reach is shown of
@@ -43,8 +53,11 @@ _LEGEND = Markup(
 
 
 def rules_of(session: Session) -> list[list[str]]:
-    """The rules that the session's edits can be judged by, as choices."""
-    return RULES + _TWO_KEY * (session.config.site == "answer")
+    """The rules that the session's edits can be judged by, as choices; before any edit, all."""
+    edited = any(branch.rounds for branch in session.branches.values())
+    plain = session.config.method == CoachHook()
+    two_keys = plain if not edited else session.config.site == "answer"
+    return _TWO_KEY * two_keys + RULES
 
 
 class Scope(Panel):
@@ -78,7 +91,7 @@ class Scope(Panel):
         self._why = Text(classes="cv-story", live="polite")
         self._alpha = Slider(min=0, max=3, step=_STEP)
         # one of its own for each rule: a late move is never another rule's
-        self._tau = Slider(label="τ of the match scope", min=_STEP, max=1, step=_STEP)
+        self._tau = Slider(min=_STEP, max=1, step=_STEP)
         self._reset = Button("Calibrated", tip="back to the thresholds that the rounds have set")
         self._would = Text(classes="cv-note", live="polite")
         self._reach_head = Text(classes="cv-note")
@@ -112,7 +125,7 @@ class Scope(Panel):
         super().__init__(session, body)
         self.on(self._prompt, lambda prompt: self.later(self._follow))
         self._prompt.on_enter(lambda: self._do(self._follow))
-        self.on(self._kind, lambda kind: self.desk.judge(self, kind))
+        self.on(self._kind, lambda kind: self.desk.judge(self, kind, failed=self._failed))
         self.on(self._grid, self._picked, "selected")
         self.on(self._alpha, self._alpha_slid)
         self.on(self._tau, self._tau_slid)
@@ -190,6 +203,7 @@ class Scope(Panel):
     def hear(self, event: Event) -> None:
         """Look again when something else is in force; follow the selection."""
         if changes(event):
+            self._kind.options = rules_of(self.session)
             self._kind.value = self.desk.rule
             self._alphas, self._threshold = {}, None
             self.renew()
@@ -209,7 +223,7 @@ class Scope(Panel):
         elif not self.session.rounds:
             empty = (
                 "No round yet. After Apply, each column here is a token of the prompt, each row a"
-                " hooked layer, and ● marks where the hook speaks."
+                f" hooked layer, and ● marks where the hook speaks. {WHY[self.desk.rule]}"
             )
         elif not state.facts:
             empty = f"The hook is silent: {self.desk.standing}."
@@ -290,9 +304,15 @@ class Scope(Panel):
             ]
             for layer, line, hits, bound in zip(reading.layers, scores, inside, bounds, strict=True)
         ]
+        rows = list(reading.layer_names)
+        if reading.subject_match is not None:  # the other key
+            cells.append(_subject_row(reading))
+            rows.append(
+                f"subject, layer {reading.subject_layer} · τ {reading.subject_threshold:.2f}"
+            )
         self._grid.show(
             cells,
-            rows=reading.layer_names,
+            rows=rows,
             columns=reading.tokens,
             marked=reading.subject_last,
         )
@@ -315,7 +335,10 @@ class Scope(Panel):
     def _place_sliders(self, reading: Reading) -> None:
         """Put the sliders where the thresholds are; the page keeps the one that is being moved."""
         match = reading.matches
-        self._tau.hidden, self._alpha.hidden = reading.kind != "match", match
+        self._tau.hidden, self._alpha.hidden = not match, match
+        self._tau.label = (
+            f"τ of the {'relation key' if reading.speaks is not None else 'match scope'}"
+        )
         self._alpha.label = f"α at layer {self._layer(reading)}"
         self._alpha.disabled = reading.kind == "off"
         with self._tau.together():
@@ -345,7 +368,7 @@ class Scope(Panel):
 
     def _tau_slid(self, value: float) -> None:
         reading = self._reading
-        if reading is None or reading.kind != "match" or _stays(value, reading.match_threshold):
+        if reading is None or not reading.matches or _stays(value, reading.match_threshold):
             return
         self._threshold = value
         inside = reading.scores >= value
@@ -360,7 +383,8 @@ class Scope(Panel):
 
     def _picked(self, at: list[int]) -> None:
         if at and self._reading is not None:
-            layer, token = self._reading.layers[at[0]], at[1]
+            layers, token = self._reading.layers, at[1]
+            layer = layers[min(at[0], len(layers) - 1)]  # the row below is of the subject key
             self.desk.select(self, layer=layer, token=token)
             self._place_sliders(self._reading)
             self._show_reach()
@@ -387,7 +411,7 @@ class Scope(Panel):
                 "Click a cell to see which edits reach it." if reading is not None else ""
             )
             return
-        layer, token = at
+        layer, token = min(at[0], len(reading.layers) - 1), at[1]
         terms = reading.contributions[layer, :, token]
         shares = (terms.abs() / terms.abs().sum().clamp_min(1e-12)).tolist()
         order = sorted(range(len(shares)), key=lambda i: -shares[i])
@@ -441,6 +465,29 @@ class Scope(Panel):
     def _row_picked(self, at: list[int]) -> None:
         if at and at[0] < len(self._table.cells):
             self.look(self._table.cells[at[0]][0]["text"])
+
+
+def _subject_row(reading: Reading) -> list[Cell]:
+    """Where an edited subject is seen, under the two-key rule."""
+    assert reading.subject_match is not None
+    assert reading.subject_threshold is not None
+    bound, cells = reading.subject_threshold, []
+    values, facts = (each.tolist() for each in reading.subject_match.max(0))
+    for token, value, i in zip(reading.tokens, values, facts, strict=True):
+        seen = value >= bound
+        subject = reading.facts[i].subject
+        cells.append(
+            Cell(
+                f"{value:.2f}",
+                f"“{word(token)}” at layer {reading.subject_layer}: match {value:.2f} with"
+                f" “{subject}”, τ {bound:.2f}: {'subject seen' if seen else 'no subject'}",
+                shade=min(max(value, 0.0), 1.0),
+                bar=min(max(value, 0.0), 1.0),
+                line=bound,
+                framed=seen,
+            )
+        )
+    return cells
 
 
 def _stays(value: float, bound: float) -> bool:
