@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent.parent
 PUBLIC = {
     "Architecture", "EditCancelled", "EditConfig", "EditState", "EditedModel", "Fact", "FactError",
     "LanguageModel", "Neighbor", "Probe", "Progress", "RepeatedFactWarning", "Round", "Scope",
-    "Session", "bundled_facts", "figures", "load_model", "panels", "playground", "read_facts",
-    "report",
+    "Session", "Why", "bundled_facts", "figures", "load_model", "panels", "playground",
+    "read_facts", "report",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "numpy", "pandas", "matplotlib", "plotly", "ipywidgets"}
 

@@ -159,8 +159,8 @@ def test_another_lens_is_shown_and_its_tab_says_so(playground: Playground) -> No
         assert [name for name in LENSES if getattr(playground, name).visible] == [lens]
     Hands(tabs._view).set(tabs, value="compare")
     assert playground.lens is playground.compare
-    with pytest.raises(ValueError, match="no lens 'layers'; there are scope, drift"):
-        playground.look_through("layers")
+    with pytest.raises(ValueError, match="no lens 'history'; there are scope, layers"):
+        playground.look_through("history")
     assert playground.lens is playground.compare
 
 

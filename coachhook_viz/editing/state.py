@@ -137,6 +137,9 @@ class Round:
         Ids of facts below it that were muted while it was computed.
     subjects : Keys or None
         Subject keys at the configuration's subject layer, if it has one.
+    reached : Tensor or None
+        (b,) how much of the way to its target state each fact got, see `editing.reach`: 1 all of
+        it. None in sessions of early versions.
     """
 
     facts: tuple[Fact, ...]
@@ -151,6 +154,7 @@ class Round:
     settings: Mapping[str, Any] = field(default_factory=dict)
     muted: frozenset[int] = frozenset()
     subjects: Keys | None = None
+    reached: Tensor | None = None
 
     @property
     def owners(self) -> tuple[int, ...]:
@@ -176,6 +180,7 @@ class Round:
             targets=self.targets[columns],
             losses=tuple(self.losses[i] for i in kept),
             subjects=None if self.subjects is None else self.subjects.columns(kept),
+            reached=None if self.reached is None else self.reached[kept],
         )
 
 

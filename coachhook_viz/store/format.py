@@ -111,6 +111,7 @@ def _to_entry(round_: Round, label: Label, digest: str) -> dict[str, Any]:
         "settings": dict(round_.settings),
         "muted": sorted(round_.muted),
         "owners": list(round_.owners),
+        "reached": None if round_.reached is None else round_.reached.tolist(),
         "sha256": digest,
     }
 
@@ -181,6 +182,12 @@ def _from_entry(
     if sorted(set(owners)) != list(range(count)) or list(owners) != sorted(owners):
         raise ValueError(f"round {entry['number']}: its columns belong to facts {list(owners)}")
 
+    reached = entry.get("reached")  # it came with `Session.why`
+    if reached is not None and len(reached) != count:
+        raise ValueError(
+            f"round {entry['number']}: it says of {len(reached)} facts what they reached"
+        )
+
     def take(name: str, *shape: int) -> Tensor:
         if tensors[name].shape != shape or tensors[name].dtype != torch.float64:
             raise ValueError(f"round {entry['number']}: {name} is not a float64 {shape}")
@@ -213,6 +220,7 @@ def _from_entry(
                 take("subjects.directions", lm.d_key, count), take("subjects.keys", lm.d_key, count)
             )
         ),
+        reached=None if reached is None else torch.tensor(reached, dtype=torch.float64),
     )
 
 
