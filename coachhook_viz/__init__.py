@@ -33,6 +33,7 @@ _HOMES = {
     "Session": "session",
     "SessionFileError": "errors",
     "WideScopeWarning": "errors",
+    "Why": "measure.why",
     "bundled_facts": "reading",
     "compare": "comparing",
     "figures": "figures",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from coachhook_viz.facts import Neighbor as Neighbor
     from coachhook_viz.facts import Probe as Probe
     from coachhook_viz.html_report import report as report
+    from coachhook_viz.measure.why import Why as Why
     from coachhook_viz.models import Architecture as Architecture
     from coachhook_viz.models import LanguageModel as LanguageModel
     from coachhook_viz.models import load_model as load_model

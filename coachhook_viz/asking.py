@@ -1,7 +1,7 @@
 """A session asked with what is in force, without, or in any other state: methods of `Session`.
 
 hooked, predict, generate, chat, chat_text    `EditedModel`'s, of the state that is told
-scope, lens                                   these too
+scope, lens, why                              these too
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from coachhook_viz.editing.inspect import Scope
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.facts import Fact
 from coachhook_viz.measure.about import Idle
+from coachhook_viz.measure.why import Why
+from coachhook_viz.measure.why import why as explain
 from coachhook_viz.models import LanguageModel
 
 
@@ -141,6 +143,33 @@ def lens(
     if answers is None and state is None and (idle := _idle(session, prompt)) is not None:
         raise ValueError(f"{idle}, or give the answers, answers=(…)")
     return _model(session, state=state).lens(prompt, answers, without=without, token=token)
+
+
+def why(
+    session: Asked, prompt: str, target: str | None = None, *, state: EditState | None = None
+) -> Why:
+    """Why a prompt gets an edit's target, or not: gates, a sentence, and what mends it.
+
+    Parameters
+    ----------
+    prompt : str
+    target : str, optional
+        None: that of the fact in force that the prompt is about.
+    state : EditState, optional
+        None: what is in force. Only then muted and undone facts are known.
+
+    Returns
+    -------
+    Why
+
+    Raises
+    ------
+    ValueError
+        If the prompt has no token or too many, or the target has none after it.
+    """
+    if state is not None:
+        return _model(session, state=state).why(prompt, target)
+    return explain(session.lm, session.state, prompt, target, _idle(session, prompt))
 
 
 def _idle(session: Asked, prompt: str) -> Idle | None:

@@ -1,6 +1,6 @@
 """A model with some edits in force, to be asked: what a session stands for at one position.
 
-EditedModel    hooked, predict, generate, chat, chat_text, scope, lens
+EditedModel    hooked, predict, generate, chat, chat_text, scope, lens, why
 
     edited = session.edited_model(2)
     edited.predict("The capital of France is")
@@ -23,6 +23,7 @@ from coachhook_viz.editing.inspect import Scope, read_scope
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import tokenize
 from coachhook_viz.measure.lens import lens
+from coachhook_viz.measure.why import Why, why
 from coachhook_viz.models import LanguageModel
 
 
@@ -230,6 +231,22 @@ class EditedModel:
             As in `measure.lens.lens`.
         """
         return lens(self.lm, self.state, prompt, answers, without=without, token=token)
+
+    def why(self, prompt: str, target: str | None = None) -> Why:
+        """Why a prompt gets an edit's target, or not: see `measure.why.why`.
+
+        Parameters
+        ----------
+        prompt : str
+        target : str, optional
+            None: that of the fact in force that the prompt is about.
+
+        Raises
+        ------
+        ValueError
+            If the prompt has no token or too many, or the target has none after it.
+        """
+        return why(self.lm, self.state, prompt, target)
 
     def _decode(self, ids: Tensor) -> str:
         return str(self.lm.tokenizer.decode(ids, skip_special_tokens=True))

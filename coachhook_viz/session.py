@@ -294,6 +294,7 @@ class Session:
     chat_text = asking.chat_text
     scope = asking.scope
     lens = asking.lens
+    why = asking.why
 
     evaluate = measuring.evaluate
     quality = measuring.quality

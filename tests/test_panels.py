@@ -162,8 +162,8 @@ def test_another_lens_is_shown_and_its_tab_says_so(playground: Playground) -> No
         assert [name for name in LENSES if getattr(playground, name).visible] == [lens]
     Hands(tabs._view).set(tabs, value="compare")
     assert playground.lens is playground.compare
-    with pytest.raises(ValueError, match="no lens 'nowhere'; there are scope"):
-        playground.look_through("nowhere")
+    with pytest.raises(ValueError, match="no lens 'history'; there are scope, layers"):
+        playground.look_through("history")
     assert playground.lens is playground.compare
 
 
@@ -587,17 +587,20 @@ def test_a_playground_of_edits_with_two_keys(tmp_path: Path, monkeypatch) -> Non
     known = session.config
     plain = replace(known, scope="match", site="subject", subject_layer=None, layers=(1, 2))
     of = {"match": plain, "two-key": known}
-    monkeypatch.setattr(cv.EditConfig, "for_model", lambda lm, scope: of[scope])
     for rule in of:  # the session's own, written elsewhere, as long as there is no round
-        hands.set(playground.bar._rule, value=rule)
-        whole(playground)
+        with monkeypatch.context() as patched:
+            patched.setattr(cv.EditConfig, "for_model", lambda lm, scope: of[scope])
+            hands.set(playground.bar._rule, value=rule)
+            whole(playground)
         assert session.config == of[rule]
         assert playground.bar._rule.value == playground.scope._kind.value == rule
         assert WHY[rule] in playground.scope._grid.empty
         assert [value for _, value, _ in playground.bar._rule.options][:2] == ["two-key", "zscore"]
-    monkeypatch.setattr(cv.EditConfig, "for_model", broken := Mock(side_effect=ValueError("no")))
-    hands.set(playground.bar._rule, value="zscore")
-    whole(playground)
+    with monkeypatch.context() as patched:
+        broken = Mock(side_effect=ValueError("no"))
+        patched.setattr(cv.EditConfig, "for_model", broken)
+        hands.set(playground.bar._rule, value="zscore")
+        whole(playground)
     assert broken.called
     assert playground.bar._rule.value == session.config.scope == "two-key"
     assert playground.bar._alert.html == "No"

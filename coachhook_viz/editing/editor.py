@@ -24,6 +24,7 @@ from coachhook_viz.editing.gradients import Written, gradient_columns
 from coachhook_viz.editing.hooks import Hook, attached
 from coachhook_viz.editing.methods import ContextTemplates
 from coachhook_viz.editing.progress import Watch
+from coachhook_viz.editing.reach import reach
 from coachhook_viz.editing.scope import CALIBRATION_MARGIN, ceiling, threshold, z_scores
 from coachhook_viz.editing.scopes import SCOPES
 from coachhook_viz.editing.sites import site_of
@@ -139,7 +140,7 @@ def edit_round(
             lm, state, tokens, targets, preserved, watch, subjects, foils, written
         )
     _warn_of_wide_scope(state, alphas, facts, tokens)
-    return Round(
+    round_ = Round(
         facts=tuple(facts),
         fact_ids=tuple(range(len(facts))),
         factors=factors,
@@ -147,11 +148,13 @@ def edit_round(
         peaks=peaks,
         targets=targets.states,
         losses=targets.losses,
-        seconds=time.perf_counter() - started,
+        seconds=0.0,
         settings={name: getattr(config, name) for name in OPTIMISATION},
         subjects=subjects,
         statistics=None if written is None else written.statistics,
     )
+    reached = reach(lm, state, round_, tokens)
+    return replace(round_, reached=reached, seconds=time.perf_counter() - started)
 
 
 def check(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> list[FactTokens]:

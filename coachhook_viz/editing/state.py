@@ -187,6 +187,9 @@ class Round:
         Subject keys at the configuration's subject layer, if it has one.
     statistics : Statistics or None
         UltraEdit's after the round.
+    reached : Tensor or None
+        (b,) how much of the way to its target state each fact got, see `editing.reach`: 1 all of
+        it. None in sessions of early versions.
     """
 
     facts: tuple[Fact, ...]
@@ -202,6 +205,7 @@ class Round:
     muted: frozenset[int] = frozenset()
     subjects: Keys | None = None
     statistics: Statistics | None = None
+    reached: Tensor | None = None
 
     @property
     def owners(self) -> tuple[int, ...]:
@@ -227,6 +231,7 @@ class Round:
             targets=self.targets[columns] if len(self.targets) else self.targets,
             losses=tuple(self.losses[i] for i in kept),
             subjects=None if self.subjects is None else self.subjects.columns(kept),
+            reached=None if self.reached is None else self.reached[kept],
         )
 
 

@@ -122,6 +122,7 @@ def _to_entry(round_: Round, label: Label, digest: str) -> dict[str, Any]:
         "settings": dict(round_.settings),
         "muted": sorted(round_.muted),
         "owners": list(round_.owners),
+        "reached": None if round_.reached is None else round_.reached.tolist(),
         "sha256": digest,
     }
 
@@ -196,6 +197,11 @@ def _from_entry(
         raise ValueError(f"round {entry['number']}: its columns belong to facts {list(owners)}")
 
     no_z = config.method.aims_at == "gradient"
+    reached = entry.get("reached")  # it came with `Session.why`
+    if reached is not None and len(reached) != count:
+        raise ValueError(
+            f"round {entry['number']}: it says of {len(reached)} facts what they reached"
+        )
 
     def take(name: str, *shape: int) -> Tensor:
         if tensors[name].shape != shape or tensors[name].dtype != torch.float64:
@@ -238,6 +244,7 @@ def _from_entry(
             if no_z
             else None
         ),
+        reached=None if reached is None else torch.tensor(reached, dtype=torch.float64),
     )
 
 
