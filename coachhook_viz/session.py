@@ -24,6 +24,7 @@ from coachhook_viz.asking import Asking
 from coachhook_viz.clashes import warn_of_repeats
 from coachhook_viz.editing.config import OPTIMISATION, EditConfig
 from coachhook_viz.editing.editor import check, edit_round, parts_of
+from coachhook_viz.editing.methods import NullSpace
 from coachhook_viz.editing.moments import cached_moments, check_moments
 from coachhook_viz.editing.progress import (
     Bar,
@@ -672,6 +673,10 @@ class Session(Asking, Measuring):
         there; rounds that no branch has any more are not, and the numbers of later ones move up.
         """
         return recipe(self.lm, self.config, self._history, moments=self.moments is not None)
+
+    def null_spaces(self) -> dict[int, NullSpace]:
+        """By layer, the directions that AlphaEdit may use here; of none under another method."""
+        return self._preserved.null_spaces
 
     def delta_weight(self, layer: int) -> Tensor:
         """ΔW (d_model, d_key) in force at a hooked layer, float64.
