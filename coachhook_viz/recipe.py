@@ -2,6 +2,7 @@
 
 recipe         the whole program
 fact_source    the call that makes one fact
+literal        a setting's value
 """
 
 from __future__ import annotations
@@ -81,14 +82,15 @@ def fact_source(fact: Fact, indent: int = 0) -> str:
     return _bracketed("cv.Fact(", parts, ")", indent)
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
+    """Python for a setting."""
     return f"cv.methods.{value!r}" if isinstance(value, Method) else repr(value)
 
 
 def _value(value: Any, indent: int) -> str:
     """A literal, a tuple over several lines where one does not hold it."""
     if not isinstance(value, tuple) or not value:
-        return _literal(value)
+        return literal(value)
     closing = ",)" if len(value) == 1 else ")"
     return _bracketed("(", [("", item) for item in value], closing, indent)
 
@@ -97,7 +99,7 @@ def _bracketed(
     opening: str, parts: Sequence[tuple[str, Any]], closing: str, indent: int, room: int = 4
 ) -> str:
     """Prefixed values in brackets: on one line, or one on each; `room` for what may follow."""
-    flat = opening + ", ".join(name + _literal(value) for name, value in parts) + closing
+    flat = opening + ", ".join(name + literal(value) for name, value in parts) + closing
     if indent + len(flat) + room <= _WIDTH:
         return flat
     inner = indent + 4

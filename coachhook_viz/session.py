@@ -22,6 +22,7 @@ from coachhook_viz.clashes import warn_of_repeats
 from coachhook_viz.edited_model import EditedModel
 from coachhook_viz.editing.config import OPTIMISATION, EditConfig
 from coachhook_viz.editing.editor import edit_round, parts_of
+from coachhook_viz.editing.methods import NullSpace
 from coachhook_viz.editing.progress import (
     Bar,
     CancelCallback,
@@ -604,6 +605,10 @@ class Session:
         there; rounds that no branch has any more are not, and the numbers of later ones move up.
         """
         return recipe(self.lm, self.config, self._history, moments=self.moments is not None)
+
+    def null_spaces(self) -> dict[int, NullSpace]:
+        """By layer, the directions that AlphaEdit may use here; of none under another method."""
+        return self._setup.preserved.null_spaces
 
     def delta_weight(self, layer: int) -> Tensor:
         """ΔW (d_model, d_key) in force at a hooked layer, float64.

@@ -21,6 +21,7 @@ from sphinx.util.inventory import InventoryFile
 from tiny import tiny_config, tiny_facts, tiny_model, tiny_moments, tiny_session
 
 import coachhook_viz as cv
+from coachhook_viz import comparing
 from coachhook_viz import setup as made_with
 from coachhook_viz.editing.config import _KNOWN as KNOWN
 from coachhook_viz.editing.config import _known_settings as known_settings
@@ -143,7 +144,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = tiny_model(lead="He ")
     monkeypatch.setattr(cv, "load_model", lambda: lm)
     monkeypatch.setattr(cv.EditConfig, "for_model", lambda lm, **changes: tiny_config(**changes))
-    monkeypatch.setattr(made_with, "cached_moments", lambda lm, layers, watch: tiny_moments(lm))
+    for module in (made_with, comparing):
+        monkeypatch.setattr(module, "cached_moments", lambda lm, layers, watch: tiny_moments(lm))
 
 
 def run(name: str, folder: Path) -> dict[str, Any]:

@@ -295,3 +295,41 @@ def test_an_empty_place_says_what_will_stand_there_and_why_it_is_empty(session: 
     assert "Choose settings and press Run" in panel._grid.empty
     session.go_to(0)
     assert "Before round 1: nothing to measure" in panel._grid.empty
+
+
+def test_a_method_under_a_scope_is_one_rerun(session: Session) -> None:
+    panel = Compare(session)
+    assert panel._scope.hidden
+    panel._method.value = "memit"
+    assert not panel._scope.hidden
+    assert [value for _, value in panel._scope.options] == ["off", "zscore", "match"]
+    panel._scope.value = "match"
+    panel._running.button.click()
+    settle(panel)
+    again = session.rerun(method="memit", scope="match")
+    assert told(panel)[1] == expected("MEMIT, match scope", again)
+    panel._method.value = "alphaedit"
+    assert panel._scope.value == "off"
+    panel._running.button.click()
+    settle(panel)
+    assert [line[0] for line in told(panel)] == [
+        "as it is", "MEMIT, match scope", "AlphaEdit, no scope",
+    ]  # fmt: skip
+    assert "Null space of layer 1: 0 of 64 directions" in panel._note.html
+    names = {"session": session, "cv": cv}
+    exec(panel.code().split("\nother = session.rerun(method=cv.methods.AlphaEdit")[0], names)  # noqa: S102
+    assert names["other"].config == again.config
+
+
+@pytest.mark.filterwarnings("ignore::coachhook_viz.editing.editor.OneByOneWarning")
+def test_a_method_that_edits_one_layer_gets_the_middle_one(session: Session) -> None:
+    panel = Compare(session)
+    panel._method.value = "rome"
+    assert panel._chosen() == {
+        "ROME, no scope": {"method": cv.methods.Rome(), "layers": (2,), "scope": "off"}
+    }
+    panel._running.button.click()
+    settle(panel)
+    assert told(panel)[1] == expected(
+        "ROME, no scope", session.rerun(method="rome", layers=(2,), scope="off")
+    )

@@ -199,16 +199,12 @@ class EditConfig:
             changes = {"scope": "two-key", **changes}
         two_keys = changes.get("scope") == "two-key"
         settings = _known_settings(lm.name, _TWO_KEY if two_keys else _KNOWN)
-        method = method_of(changes.get("method", _COACHHOOK))
-        own = (_known_settings(lm.name, _OF_METHODS) or {}).get(name_of(method), {})
         guessed = settings is None
         if settings is None:
             settings = {**(_guess_two_key if two_keys else _guess)(lm.n_layers)}
-        if method.one_by_one:
-            middle = settings["layers"][len(settings["layers"]) // 2]
-            settings = {**settings, "layers": (middle,)}
-        settings = {**settings, "method": method, **own}
-        if isinstance(changes.get("method"), str):
+        if "method" in changes:
+            of_method = method_settings(lm, changes["method"], settings["layers"])
+            settings = {**settings, **of_method}
             changes = {name: value for name, value in changes.items() if name != "method"}
         if guessed and not {"layers", "covariance_weight"} <= set(changes):
             warnings.warn(
@@ -226,6 +222,31 @@ class EditConfig:
             raise ValueError(
                 f"layers {self.layers}: {lm.name} has blocks 0 to {lm.n_layers - 1} only"
             )
+
+
+def method_settings(
+    lm: LanguageModel, given: Method | str, layers: tuple[int, ...]
+) -> dict[str, Any]:
+    """What changes with the method, as fields of `EditConfig`: itself, and what it needs.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+    given : Method or str
+        A method by name brings its own settings that are known for `lm`.
+    layers : tuple of int
+        Those of other methods; one that edits a single layer gets the middle one.
+
+    Raises
+    ------
+    ValueError
+        If there is no such method.
+    """
+    method = method_of(given)
+    known = (_known_settings(lm.name, _OF_METHODS) or {}).get(name_of(method), {})
+    middle = {"layers": (layers[len(layers) // 2],)} if method.one_by_one else {}
+    own = {} if isinstance(given, str) else {"method": method}
+    return {"method": method, **middle, **known, **own}
 
 
 def _guess(blocks: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from coachhook_viz.editing.methods import CoachHook, Method, solved
+from coachhook_viz.editing.methods import AlphaEdit, CoachHook, Method, NullSpace, solved
 from coachhook_viz.editing.state import Round
 
 
@@ -90,9 +90,16 @@ class PreservedKeys:
         method: Method | None = None,
     ) -> None:
         method = CoachHook() if method is None else method
-        self._carries = method.carries
+        self._method, self._moments = method, moments
         self.base: Mapping[int, Tensor] = _Inverses(moments, covariance_weight, method)
         self._latest: tuple[tuple[Round, ...], Mapping[int, Tensor]] = ((), self.base)
+
+    @property
+    def null_spaces(self) -> dict[int, NullSpace]:
+        """By layer, the directions that AlphaEdit may use; of no layer for another method."""
+        if not isinstance(self._method, AlphaEdit):
+            return {}
+        return {at: self._method.null_space(moment) for at, moment in self._moments.items()}
 
     def after(self, rounds: tuple[Round, ...]) -> Mapping[int, Tensor]:
         """P of each layer after `rounds`.
@@ -100,7 +107,7 @@ class PreservedKeys:
         Rounds added since the last call cost O(d_key² b) each; other rounds start over from C0,
         in the same order and so with the same bits.
         """
-        if not self._carries:
+        if not self._method.carries:
             return self.base
         known, inverses = self._latest
         if rounds[: len(known)] != known:

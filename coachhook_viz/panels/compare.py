@@ -10,12 +10,14 @@ import pandas as pd
 from markupsafe import Markup
 
 from coachhook_viz import figures
+from coachhook_viz.editing.config import method_settings
+from coachhook_viz.editing.methods import METHODS, name_of
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.events import Configured, Event
 from coachhook_viz.measure.drift import Probes, neutral_texts
 from coachhook_viz.measure.quality import METRICS, readings
-from coachhook_viz.panels.controls import Check, Field, Text, row
+from coachhook_viz.panels.controls import Check, Field, Select, Text, row
 from coachhook_viz.panels.desk import Desk
 from coachhook_viz.panels.grid import Cell, Grid
 from coachhook_viz.panels.lens import Lens
@@ -23,6 +25,7 @@ from coachhook_viz.panels.panel import Static, told
 from coachhook_viz.panels.running import Running
 from coachhook_viz.panels.words import count
 from coachhook_viz.panels.worker import Job
+from coachhook_viz.recipe import literal
 from coachhook_viz.session import Session
 
 _MOST = 200  # facts that are scored, drawn once and for all
@@ -33,7 +36,10 @@ _CHOICES: dict[str, dict[str, Any]] = {
     "no scope": {"scope": "off"},
     "one single round": {"single_round": True},
 }
-_Found = tuple[pd.DataFrame, float, float]  # readings, perplexity, and that of the unedited model
+_SCOPES = {"zscore": "z-score scope", "match": "match scope", "off": "no scope"}
+_METHODS = [["none", ""], *([kind.title, name] for name, kind in METHODS.items())]
+_Found = tuple[pd.DataFrame, float, float, str]
+"""Readings, perplexity, that of the unedited model, and what else there is to say of the method."""
 
 
 class Compare(Lens):
@@ -49,6 +55,8 @@ class Compare(Lens):
 
     def __init__(self, session: Session) -> None:
         self._boxes = {name: Check(label=name) for name in _CHOICES}
+        self._method = Select(label="Another method", options=_METHODS, value="")
+        self._scope = Select(label="Its scope", value="off")
         self._weight = Field(label="Another covariance weight λ")
         self._layers = Field(label="Other layers")
         self._grid = Grid(
@@ -66,13 +74,18 @@ class Compare(Lens):
         running = Running(Desk.of(session).worker, "Run")
         body = [
             row(*self._boxes.values(), classes="cv-row cv-choices", role="group", label="Settings"),
+            row(self._method, self._scope, classes="cv-tools"),
             row(self._weight, self._layers, running.buttons, classes="cv-tools"),
             running.said,
             self._grid,
             self._note,
         ]
         super().__init__(session, body, running=running)
-        for node in (*self._boxes.values(), self._weight, self._layers):
+        self._offer_scopes()
+        self.on(self._method, lambda value: self._offer_scopes())
+        for node in (
+            *self._boxes.values(), self._method, self._scope, self._weight, self._layers,
+        ):  # fmt: skip
             self.on(node, lambda value: self._unsay())
         self.refresh()
         self.worked()
@@ -103,7 +116,7 @@ class Compare(Lens):
     def ready(self) -> bool:
         """Whether there are facts, and a setting is chosen."""
         typed = self._weight.value.strip() or self._layers.value.strip()
-        chosen = bool(typed) or any(box.value for box in self._boxes.values())
+        chosen = bool(typed or self._method.value) or any(b.value for b in self._boxes.values())
         return chosen and bool(self.session.state.facts)
 
     def static(self) -> Static:
@@ -113,7 +126,7 @@ class Compare(Lens):
         frames = [frame.assign(setting=name) for name, (frame, *_) in self._found.items()]
         lines = [
             Markup("<tr><td>{}</td><td>{:.2f}</td></tr>").format(name, perplexity)
-            for name, (_, perplexity, _) in self._found.items()
+            for name, (_, perplexity, *_) in self._found.items()
         ]
         table = Markup("<table><tr><th>setting</th><th>perplexity</th></tr>{}</table>").format(
             Markup("").join(lines)
@@ -124,7 +137,7 @@ class Compare(Lens):
         """The calls on `session` that give the table."""
         lines = ["from coachhook_viz.measure.quality import readings", ""]
         for call in [self._calls[name] for name in self._found] or [{}]:
-            given = ", ".join(f"{name}={value!r}" for name, value in call.items())
+            given = ", ".join(f"{name}={literal(value)}" for name, value in call.items())
             lines += [
                 f"other = session.rerun({given})" if call else "other = session",
                 "readings(other.quality())",
@@ -157,6 +170,8 @@ class Compare(Lens):
     def _chosen(self) -> dict[str, dict[str, Any]]:
         """What is passed to `Session.rerun`, by name; nothing if a field does not hold numbers."""
         chosen = {name: _CHOICES[name] for name, box in self._boxes.items() if box.value}
+        if self._method.value:
+            chosen |= self._under_method()
         for field, read in ((self._weight, _weight), (self._layers, _layers)):
             if text := field.value.strip():
                 try:
@@ -166,6 +181,28 @@ class Compare(Lens):
                 else:
                     chosen[name] = call
         return {} if self._weight.error or self._layers.error else chosen
+
+    def _under_method(self) -> dict[str, dict[str, Any]]:
+        """The chosen method under the chosen scope, with what is known to work for it here."""
+        config, lm = self.session.config, self.session.lm
+        needs = method_settings(lm, self._method.value, config.layers)
+        title = METHODS[self._method.value].title
+        name = f"{title}, {_SCOPES[self._scope.value]}"
+        return {name: {**needs, "scope": self._scope.value, **self._at_subject()}}
+
+    def _at_subject(self) -> dict[str, Any]:
+        """Where the session has two keys: the site that other methods have, and no second key."""
+        if self.session.config.site == "subject":
+            return {}
+        return {"site": "subject", "subject_layer": None}
+
+    def _offer_scopes(self) -> None:
+        """The scopes that the chosen method can have, its publication's first."""
+        kind = METHODS[self._method.value or name_of(self.session.config.method)]
+        offered = [scope for scope in kind.scopes if scope in _SCOPES]
+        self._scope.options = [[_SCOPES[scope], scope] for scope in offered]
+        self._scope.value = offered[0]
+        self._scope.hidden = not self._method.value
 
     def _of(self, call: dict[str, Any]) -> Hashable:
         """All that the result of a call depends on."""
@@ -209,7 +246,8 @@ class Compare(Lens):
             self._probes = Probes(self.session.lm, bare, neutral_texts())
         watch = Watch(job.progress, job.cancel)
         edited, unedited = (self._probes.measure(state, watch) for state in (other.state, bare))
-        return frame, _of_text(edited), _of_text(unedited)
+        said = "; ".join(f"layer {at}: {kept}" for at, kept in other.null_spaces().items())
+        return frame, _of_text(edited), _of_text(unedited), said and f"Null space of {said}."
 
     def _draw(self) -> None:
         job = self._running.job
@@ -226,11 +264,13 @@ class Compare(Lens):
                 cells.append([Cell(name, kind="undone"), Cell(said, kind="undone"), *rest])
         self._grid.show(cells, empty=self._empty())
         self._note.hidden = not self._found
-        for frame, _, unedited in self._found.values():
+        kept = list(dict.fromkeys(said for *_, said in self._found.values() if said))
+        for frame, _, unedited, _ in self._found.values():
             self._note.say(
                 f"All but the first are edited anew, with the settings as they are now. Mean over"
                 f" {count(int(frame['facts'].max()), 'fact')} after the last round, and 95 %"
                 f" interval; perplexity of neutral text, {unedited:.2f} before any edit."
+                + "".join(f" {said}" for said in kept)
             )
             break
 
@@ -260,7 +300,7 @@ def _layers(text: str) -> tuple[str, dict[str, Any]]:
     return f"layers {', '.join(map(str, layers))}", {"layers": layers}
 
 
-def _scores(frame: pd.DataFrame, perplexity: float, unedited: float) -> list[Cell]:
+def _scores(frame: pd.DataFrame, perplexity: float, unedited: float, said: str) -> list[Cell]:
     """Reliability, generality and locality at the end with their intervals, and perplexity."""
     end = frame[frame["reading"] == "end"]
     columns = (end[name].tolist() for name in ("metric", "mean", "low", "high"))
@@ -272,7 +312,8 @@ def _scores(frame: pd.DataFrame, perplexity: float, unedited: float) -> list[Cel
         )
         for metric, mean, low, high in zip(*columns, strict=True)
     }
-    now = Cell(f"{perplexity:.2f}", f"perplexity {perplexity:.3f}, {unedited:.3f} before any edit")
+    about = f"perplexity {perplexity:.3f}, {unedited:.3f} before any edit. {said}".strip()
+    now = Cell(f"{perplexity:.2f}", about)
     return [*(cells.get(metric, Cell("–")) for metric in METRICS), now]
 
 

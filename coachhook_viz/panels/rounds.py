@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from coachhook_viz.editing.config import EditConfig
+from coachhook_viz.editing.methods import Method
 from coachhook_viz.editing.state import Round
 from coachhook_viz.events import Configured, Event, RoundLabelled
 from coachhook_viz.measure.quality import holds
@@ -289,7 +290,7 @@ def _told(value: Any) -> str:
 
 def _parsed(text: str, like: Any) -> Any:
     """What a person typed, as the kind of value that the setting has."""
-    if isinstance(like, str):
+    if isinstance(like, str | Method):  # a method by its name
         return text.strip()
     if isinstance(like, bool):
         if text.strip().lower() not in ("true", "false"):
