@@ -11,19 +11,26 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Architecture": "models",
-    "EditCancelled": "editing.progress",
+    "BadRecordWarning": "errors",
+    "EditCancelled": "errors",
     "EditConfig": "editing.config",
     "EditState": "editing.state",
     "Fact": "facts",
-    "FactError": "facts",
+    "FactError": "errors",
+    "FactFileError": "errors",
+    "FirstTokenWarning": "errors",
     "LanguageModel": "models",
+    "ModelNotFound": "errors",
+    "MomentsWarning": "errors",
     "Neighbor": "facts",
     "Probe": "facts",
     "Progress": "editing.progress",
-    "RepeatedFactWarning": "clashes",
+    "RepeatedFactWarning": "errors",
     "Round": "editing.state",
     "Scope": "editing.inspect",
     "Session": "session",
+    "SessionFileError": "errors",
+    "WideScopeWarning": "errors",
     "bundled_facts": "reading",
     "figures": "figures",
     "load_model": "models",
@@ -39,15 +46,22 @@ __all__ = [*_HOMES]
 if TYPE_CHECKING:
     from coachhook_viz import figures as figures
     from coachhook_viz import panels as panels
-    from coachhook_viz.clashes import RepeatedFactWarning as RepeatedFactWarning
     from coachhook_viz.editing.config import EditConfig as EditConfig
     from coachhook_viz.editing.inspect import Scope as Scope
-    from coachhook_viz.editing.progress import EditCancelled as EditCancelled
     from coachhook_viz.editing.progress import Progress as Progress
     from coachhook_viz.editing.state import EditState as EditState
     from coachhook_viz.editing.state import Round as Round
+    from coachhook_viz.errors import BadRecordWarning as BadRecordWarning
+    from coachhook_viz.errors import EditCancelled as EditCancelled
+    from coachhook_viz.errors import FactError as FactError
+    from coachhook_viz.errors import FactFileError as FactFileError
+    from coachhook_viz.errors import FirstTokenWarning as FirstTokenWarning
+    from coachhook_viz.errors import ModelNotFound as ModelNotFound
+    from coachhook_viz.errors import MomentsWarning as MomentsWarning
+    from coachhook_viz.errors import RepeatedFactWarning as RepeatedFactWarning
+    from coachhook_viz.errors import SessionFileError as SessionFileError
+    from coachhook_viz.errors import WideScopeWarning as WideScopeWarning
     from coachhook_viz.facts import Fact as Fact
-    from coachhook_viz.facts import FactError as FactError
     from coachhook_viz.facts import Neighbor as Neighbor
     from coachhook_viz.facts import Probe as Probe
     from coachhook_viz.html_report import report as report

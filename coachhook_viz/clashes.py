@@ -3,7 +3,6 @@
 Clash                  one fact and the edit that it meets
 find_clashes           all of them
 warn_of_repeats        what `Session.apply` says of those that are the same again
-RepeatedFactWarning    as a warning
 """
 
 from __future__ import annotations
@@ -14,13 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from coachhook_viz.editing.state import Round
+from coachhook_viz.errors import RepeatedFactWarning as RepeatedFactWarning
 from coachhook_viz.facts import Fact, alike, find_problems
 
 Kind = Literal["same", "target", "subject"]
-
-
-class RepeatedFactWarning(UserWarning):
-    """Some facts of a batch are in force already, with the same target."""
 
 
 @dataclass(frozen=True)

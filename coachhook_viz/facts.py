@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+from coachhook_viz.errors import FactError as FactError
+from coachhook_viz.errors import Problem as Problem
 
 LONGEST = 2000  # characters of one field
 BREAKS = ("\n", "\t")
@@ -151,40 +154,6 @@ def _probe(given: Any) -> Probe:
     if isinstance(given, dict):
         return Probe(given["prompt"], given.get("answer"), given.get("kind", Probe.kind))
     return Probe(given) if isinstance(given, str) else Probe(*given)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with one field of one fact: its place in the list, the field, the reason."""
-
-    index: int
-    field: str
-    reason: str
-
-
-class FactError(ValueError):
-    """Some facts cannot be edited as they are.
-
-    Attributes
-    ----------
-    problems : tuple of Problem
-    """
-
-    def __init__(self, problems: Iterable[Problem], facts: Sequence[Fact]) -> None:
-        self.problems = tuple(problems)
-        lines = []
-        for problem in self.problems:
-            name = ""
-            if problem.index < len(facts):
-                fact = facts[problem.index]
-                name = f"fact {problem.index + 1} ({fact.subject!r} in {fact.prompt!r}), "
-                name = name if len(name) < 200 else f"{name[:200]}…, "
-            lines.append(f"{name}{problem.field}: {problem.reason}")
-        super().__init__("; ".join(lines))
-
-    def within(self, start: int) -> list[Problem]:
-        """The problems as they count in a list where these facts begin at `start`."""
-        return [replace(problem, index=problem.index + start) for problem in self.problems]
 
 
 def find_problems(facts: Sequence[Fact]) -> list[Problem]:

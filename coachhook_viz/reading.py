@@ -21,6 +21,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from coachhook_viz.errors import BadRecordWarning as BadRecordWarning
+from coachhook_viz.errors import FactFileError as FactFileError
 from coachhook_viz.facts import Fact, Neighbor, Probe, alike, find_problems
 
 
@@ -30,14 +32,6 @@ class Rejected:
 
     record: int
     reason: str
-
-
-class BadRecordWarning(UserWarning):
-    """Some records of a file were left out; the message numbers them and says why."""
-
-
-class FactFileError(ValueError):
-    """A file of facts could not be read at all; the message names it and says why."""
 
 
 class FactList(list[Fact]):

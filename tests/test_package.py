@@ -13,10 +13,11 @@ import coachhook_viz as cv
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = {
-    "Architecture", "EditCancelled", "EditConfig", "EditState", "Fact", "FactError",
-    "LanguageModel", "Neighbor", "Probe", "Progress", "RepeatedFactWarning", "Round", "Scope",
-    "Session", "bundled_facts", "figures", "load_model", "panels", "playground", "read_facts",
-    "report",
+    "Architecture", "BadRecordWarning", "EditCancelled", "EditConfig", "EditState", "Fact",
+    "FactError", "FactFileError", "FirstTokenWarning", "LanguageModel", "ModelNotFound",
+    "MomentsWarning", "Neighbor", "Probe", "Progress", "RepeatedFactWarning", "Round", "Scope",
+    "Session", "SessionFileError", "WideScopeWarning", "bundled_facts", "figures", "load_model",
+    "panels", "playground", "read_facts", "report",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "numpy", "pandas", "matplotlib", "plotly", "ipywidgets"}
 

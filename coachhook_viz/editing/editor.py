@@ -34,15 +34,12 @@ from coachhook_viz.editing.tokens import (
 from coachhook_viz.editing.update import woodbury
 from coachhook_viz.editing.values import Targets, optimise_targets
 from coachhook_viz.editing.wordings import foil_keys, worded
+from coachhook_viz.errors import WideScopeWarning as WideScopeWarning
 from coachhook_viz.facts import Fact, FactError, Problem, find_problems, validate
 from coachhook_viz.models import LanguageModel
 
 _BATCH_OVERHEAD = 25  # tokens that one more batch costs
 _WIDE = 1.0  # α below which about a sixth of any prompt's tokens would be in scope
-
-
-class WideScopeWarning(UserWarning):
-    """A short edit prompt has lowered α so far that edits hardly stay local."""
 
 
 def edit_round(

@@ -22,6 +22,7 @@ from torch import Tensor
 from coachhook_viz.editing.forward import Batch, run_to
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
+from coachhook_viz.errors import MomentsWarning as MomentsWarning
 from coachhook_viz.models import LanguageModel
 from coachhook_viz.models.cache import cache_dir
 
@@ -29,10 +30,6 @@ _BATCH_TOKENS = 2048
 _TOKENS_A_DIMENSION = 10
 _SINGULAR = 1e-13  # smallest pivot of a usable C0, relative to its largest
 _RIDGE = 1e-4  # of the mean diagonal, where C0 is singular
-
-
-class MomentsWarning(UserWarning):
-    """C0 is poorer than the method asks for; the message says how and what was done."""
 
 
 def corpus() -> list[str]:

@@ -1,7 +1,6 @@
 """What a long computation says while it runs, and how it is told to stop.
 
 Progress        one message: stage, step of total, loss
-EditCancelled   raised when the caller's `cancel` answered True
 Watch           the pair of callbacks, as the editing code carries them
 Bar             a progress callback that draws a bar, in a terminal or a notebook
 """
@@ -15,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from coachhook_viz.errors import EditCancelled as EditCancelled
+
 if TYPE_CHECKING:
-    from coachhook_viz.editing.state import Round
+    pass
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,6 @@ class Progress:
 
 ProgressCallback = Callable[[Progress], object]
 CancelCallback = Callable[[], bool]
-
-
-class EditCancelled(Exception):
-    """The caller's `cancel` answered True; what was under way has changed nothing.
-
-    Attributes
-    ----------
-    rounds : tuple of Round
-        Those that `Session.apply_in_rounds` had finished before; they stay.
-    """
-
-    rounds: tuple[Round, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from coachhook_viz.editing.config import ContextTemplates
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.sites import SITES, Site
+from coachhook_viz.errors import FirstTokenWarning as FirstTokenWarning
 from coachhook_viz.facts import BREAKS, Fact, FactError, Problem
 from coachhook_viz.models import LanguageModel
 
@@ -29,10 +30,6 @@ _BARE: ContextTemplates = (("{}",),)
 _CONTEXT_OPENERS = ("The", "Therefore", "Because", "I", "You")
 _CONTEXT_TOKENS = 10
 _CONTEXT_SEED = 0
-
-
-class FirstTokenWarning(UserWarning):
-    """A fact's subject is the sequence's first token, where every word has nearly the same key."""
 
 
 @dataclass(frozen=True)

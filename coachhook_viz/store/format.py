@@ -5,7 +5,6 @@ to_content, to_tensors    what session.json and a round's file hold
 from_content              the session again, on its model's device
 migrated                  the content of an older version, as this one writes it
 describe, difference      which model a session belongs to, and why another is another
-SessionFileError          files that cannot be read, or must not be written; it says why
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.state import Factors, Keys, Round
+from coachhook_viz.errors import SessionFileError as SessionFileError
 from coachhook_viz.facts import Fact, Neighbor
 from coachhook_viz.history import Branch, History, Label
 from coachhook_viz.models import LanguageModel
@@ -28,10 +28,6 @@ MIGRATIONS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = ()
 """Append-only: the n-th turns the content of schema n into that of schema n + 1."""
 
 Tensors = Mapping[str, Tensor]
-
-
-class SessionFileError(ValueError):
-    """A session's folder cannot be read, or must not be written."""
 
 
 @dataclass(frozen=True, eq=False)
