@@ -85,6 +85,8 @@ class Session(Asking, Measuring):
 
     Raises
     ------
+    ModelRefused
+        If the model cannot be edited, see `LanguageModel.check`; a ValueError.
     ValueError
         If the configuration or the moments do not fit the model.
     SessionFileError
@@ -103,6 +105,7 @@ class Session(Asking, Measuring):
     ) -> None:
         config = EditConfig.for_model(lm) if config is None else config
         config.check(lm)
+        lm.check(config.keyed_layers)
         given = moments
         with Bar() as bar:
             watch = Watch(progress or bar, cancel)

@@ -15,9 +15,9 @@ ROOT = Path(__file__).parent.parent
 PUBLIC = {
     "Architecture", "BadRecordWarning", "EditCancelled", "EditConfig", "EditState", "Fact",
     "FactError", "FactFileError", "FirstTokenWarning", "LanguageModel", "ModelNotFound",
-    "MomentsWarning", "Neighbor", "Probe", "Progress", "RepeatedFactWarning", "Round", "Scope",
-    "Session", "SessionFileError", "WideScopeWarning", "bundled_facts", "figures", "load_model",
-    "panels", "playground", "read_facts", "report",
+    "ModelRefused", "MomentsWarning", "Neighbor", "Probe", "Progress", "RepeatedFactWarning",
+    "Round", "Scope", "Session", "SessionFileError", "WaitingWarning", "WideScopeWarning",
+    "bundled_facts", "figures", "load_model", "panels", "playground", "read_facts", "report",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "numpy", "pandas", "matplotlib", "plotly", "ipywidgets"}
 
