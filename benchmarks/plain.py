@@ -113,18 +113,24 @@ def _keys_and_states(
         ),
     ]
     for hooked, delta_weight in delta_weights.items():
-        weight = delta_weight.to(lm.dtype)
-        hooks.append(
-            lm.down_projection(hooked).register_forward_hook(
-                lambda module, args, output, weight=weight: output + args[0] @ weight.T
-            )
-        )
+        weight = (delta_weight / lm.multiplier).to(lm.dtype)
+        keys: list[Tensor] = []
+        hooks += [
+            lm.down_projection(hooked).register_forward_pre_hook(
+                lambda module, args, keys=keys: keys.append(args[0])
+            ),
+            lm.written(hooked).register_forward_hook(
+                lambda module, args, output, keys=keys, weight=weight: (
+                    output + keys.pop() @ weight.T
+                )
+            ),
+        ]
     try:
         lm.model(**batch.inputs, use_cache=False)
     finally:
         for handle in hooks:
             handle.remove()
     sizes = [len(group) for group in facts[0].groups]
-    keys = seen["keys"].double().reshape(len(facts), -1, lm.d_key)  # (b, contexts, d_key)
-    mean = torch.stack([group.mean(1) for group in keys.split(sizes, dim=1)]).mean(0)
+    taken = seen["keys"].double().reshape(len(facts), -1, lm.d_key)  # (b, contexts, d_key)
+    mean = torch.stack([group.mean(1) for group in taken.split(sizes, dim=1)]).mean(0)
     return mean.T, seen["states"].double().reshape(len(facts), -1, lm.d_model)[:, 0]

@@ -22,6 +22,7 @@ _HOMES = {
     "FirstTokenWarning": "errors",
     "LanguageModel": "models",
     "ModelNotFound": "errors",
+    "ModelRefused": "errors",
     "MomentsWarning": "errors",
     "Neighbor": "facts",
     "OneByOneWarning": "errors",
@@ -32,6 +33,7 @@ _HOMES = {
     "Scope": "editing.inspect",
     "Session": "session",
     "SessionFileError": "errors",
+    "WaitingWarning": "errors",
     "WideScopeWarning": "errors",
     "Why": "measure.why",
     "bundled_facts": "reading",
@@ -65,10 +67,12 @@ if TYPE_CHECKING:
     from coachhook_viz.errors import FactFileError as FactFileError
     from coachhook_viz.errors import FirstTokenWarning as FirstTokenWarning
     from coachhook_viz.errors import ModelNotFound as ModelNotFound
+    from coachhook_viz.errors import ModelRefused as ModelRefused
     from coachhook_viz.errors import MomentsWarning as MomentsWarning
     from coachhook_viz.errors import OneByOneWarning as OneByOneWarning
     from coachhook_viz.errors import RepeatedFactWarning as RepeatedFactWarning
     from coachhook_viz.errors import SessionFileError as SessionFileError
+    from coachhook_viz.errors import WaitingWarning as WaitingWarning
     from coachhook_viz.errors import WideScopeWarning as WideScopeWarning
     from coachhook_viz.facts import Fact as Fact
     from coachhook_viz.facts import Neighbor as Neighbor

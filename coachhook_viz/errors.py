@@ -4,6 +4,7 @@ FactError             facts cannot be edited as they are; a `Problem` for each f
 FactFileError         a file of facts cannot be read at all
 SessionFileError      a session's folder cannot be read, or must not be written
 ModelNotFound         a model could not be had
+ModelRefused          a model, or an architecture given for it, cannot be edited
 EditCancelled         the caller's `cancel` answered True
 
 BadRecordWarning      records of a file were left out
@@ -12,6 +13,7 @@ FirstTokenWarning     a subject is the first token of its prompt
 WideScopeWarning      α has fallen so far that edits hardly stay local
 OneByOneWarning       a batch has become several rounds, for a method of one fact a round
 MomentsWarning        C0 is poorer than the method asks for
+WaitingWarning        another thread or process holds what is needed
 """
 
 from __future__ import annotations
@@ -67,6 +69,10 @@ class ModelNotFound(OSError):
     """A model could not be had; the message says which, why, and what to do."""
 
 
+class ModelRefused(ValueError):
+    """A model cannot be edited, or not with this architecture; the message says why."""
+
+
 class EditCancelled(Exception):
     """The caller's `cancel` answered True; what was under way has changed nothing.
 
@@ -101,3 +107,7 @@ class OneByOneWarning(UserWarning):
 
 class MomentsWarning(UserWarning):
     """C0 is poorer than the method asks for; the message says how and what was done."""
+
+
+class WaitingWarning(UserWarning):
+    """Another thread or process holds what is needed; the message says what ends the wait."""

@@ -117,7 +117,12 @@ def _load(lm: LanguageModel) -> str:
         arguments.append(f"lead={lm.lead!r}")
     if lm.architecture not in ARCHITECTURES:
         entry = lm.architecture
-        parts = [repr(getattr(entry, field.name)) for field in fields(entry)]
+        parts = [repr(part) for part in (entry.model_types, entry.blocks, entry.down_projection)]
+        parts += [
+            f"{field.name}={value!r}"
+            for field in fields(entry)[3:]
+            if (value := getattr(entry, field.name)) not in (field.default, entry.down_projection)
+        ]
         arguments.append(f"architecture=cv.Architecture({', '.join(parts)})")
     return f"lm = cv.load_model({', '.join(arguments)})"
 

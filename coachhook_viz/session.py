@@ -70,6 +70,8 @@ class Session:
 
     Raises
     ------
+    ModelRefused
+        If the model cannot be edited, see `LanguageModel.check`; a ValueError.
     ValueError
         If the configuration or the moments do not fit the model.
     SessionFileError

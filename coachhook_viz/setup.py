@@ -54,11 +54,14 @@ class Setup:
 
         Raises
         ------
+        ModelRefused
+            If the model cannot be edited, see `LanguageModel.check`; a ValueError.
         ValueError
             If the configuration or the moments do not fit the model.
         """
         config = EditConfig.for_model(lm) if config is None else config
         config.check(lm)
+        lm.check(config.keyed_layers)
         if config.context_templates is None:
             config = replace(config, context_templates=sample_contexts(lm, watch))
         used = cached_moments(lm, config.keyed_layers, watch) if moments is None else moments

@@ -5,7 +5,16 @@ import statistics
 import pytest
 import torch
 from plain import plain_round
-from tiny import FAMILIES, LAYERS, tiny_config, tiny_facts, tiny_model, tiny_moments, tiny_session
+from tiny import (
+    FAMILIES,
+    LAYERS,
+    MORE_FAMILIES,
+    tiny_config,
+    tiny_facts,
+    tiny_model,
+    tiny_moments,
+    tiny_session,
+)
 
 from coachhook_viz import Fact
 from coachhook_viz.editing import suffixes, values
@@ -19,8 +28,11 @@ def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("lead", ["", "He "])
+@pytest.mark.parametrize(
+    ("family", "lead"),
+    [(family, lead) for family in FAMILIES for lead in ("", "He ")]
+    + [(family, "He ") for family in MORE_FAMILIES],
+)
 @pytest.mark.filterwarnings("ignore::coachhook_viz.editing.tokens.FirstTokenWarning")
 def test_a_round_is_the_plain_published_procedure(family: str, lead: str) -> None:
     """Different code, one fact at a time, whole padded passes, direct solves: same numbers."""

@@ -15,9 +15,10 @@ ROOT = Path(__file__).parent.parent
 PUBLIC = {
     "Architecture", "BadRecordWarning", "EditCancelled", "EditConfig", "EditState", "EditedModel",
     "Fact", "FactError", "FactFileError", "FirstTokenWarning", "LanguageModel", "ModelNotFound",
-    "MomentsWarning", "Neighbor", "OneByOneWarning", "Probe", "Progress", "RepeatedFactWarning",
-    "Round", "Scope", "Session", "SessionFileError", "Why", "WideScopeWarning", "bundled_facts",
-    "compare", "figures", "load_model", "methods", "panels", "playground", "read_facts", "report",
+    "ModelRefused", "MomentsWarning", "Neighbor", "OneByOneWarning", "Probe", "Progress",
+    "RepeatedFactWarning", "Round", "Scope", "Session", "SessionFileError", "WaitingWarning", "Why",
+    "WideScopeWarning", "bundled_facts", "compare", "figures", "load_model", "methods", "panels",
+    "playground", "read_facts", "report",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "numpy", "pandas", "matplotlib", "plotly", "ipywidgets"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from coachhook_viz import EditConfig, Fact, LanguageModel, Neighbor, Session
@@ -41,6 +41,60 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "phi": {**SMALL, "num_key_value_heads": 4},
     "phi3": {**SMALL, "pad_token_id": 0},
 }
+_PLAIN = {**SMALL, "pad_token_id": 0}
+MORE_FAMILIES: dict[str, dict[str, Any]] = {
+    "apertus": _PLAIN,
+    "arcee": _PLAIN,
+    "biogpt": _PLAIN,
+    "codegen": {**GPT2_LIKE, "n_ctx": 64, "rotary_dim": 4},
+    "cohere": _PLAIN,
+    "cohere2": _PLAIN,
+    "cwm": _PLAIN,
+    "diffllama": _PLAIN,
+    "ernie4_5": _PLAIN,
+    "exaone4": _PLAIN,
+    "falcon": {name: value for name, value in _PLAIN.items() if name != "head_dim"},
+    "gemma2": _PLAIN,
+    "gemma3_text": _PLAIN,
+    "glm": _PLAIN,
+    "glm4": _PLAIN,
+    "gpt_bigcode": GPT2_LIKE,
+    "gpt_neo": {
+        "hidden_size": 32,
+        "num_heads": 4,
+        "num_layers": 5,
+        "attention_types": [[["global", "local"], 2], [["global"], 1]],
+        "window_size": 8,
+        "max_position_embeddings": 64,
+    },
+    "granite": {**_PLAIN, "residual_multiplier": 0.22},
+    "granite_swa": {
+        **_PLAIN, "residual_multiplier": 0.22, "layer_types": ["full_attention"] * 5,
+    },
+    "helium": _PLAIN,
+    "hunyuan_v1_dense": _PLAIN,
+    "hyperclovax": {**_PLAIN, "residual_multiplier": 0.22},
+    "jais2": _PLAIN,
+    "ministral": _PLAIN,
+    "ministral3": _PLAIN,
+    "nanochat": _PLAIN,
+    "nemotron": _PLAIN,
+    "olmo": _PLAIN,
+    "olmo2": _PLAIN,
+    "olmo3": _PLAIN,
+    "persimmon": {**_PLAIN, "num_key_value_heads": 4},
+    "seed_oss": _PLAIN,
+    "stablelm": _PLAIN,
+    "starcoder2": _PLAIN,
+    "xglm": {
+        "d_model": 32,
+        "ffn_dim": 64,
+        "num_layers": 5,
+        "attention_heads": 4,
+        "max_position_embeddings": 64,
+    },
+}  # fmt: skip
+"""Their norms' weights are not 1: what joins the hidden states after a norm is told apart."""
 
 
 @cache
@@ -54,16 +108,27 @@ def tiny_model(
     **changes: Any,
 ) -> LanguageModel:
     """A random model with weights large enough for its answers to vary."""
+    model = random_model(family, {**changes}).to(dtype)
+    return LanguageModel(model, tiny_tokenizer(bos=bos, eos=eos), f"tiny-{family}", lead)
+
+
+def random_model(family: str, changes: dict[str, Any] | None = None) -> PreTrainedModel:
+    """The model itself, of any family that transformers has."""
+    given = {**FAMILIES, **MORE_FAMILIES}.get(family, _PLAIN)
     config = CONFIG_MAPPING[family](
-        **{**FAMILIES[family], **changes},
+        **{**given, **(changes or {})},
         vocab_size=len(WORDS) + 2,
         bos_token_id=1,
         eos_token_id=0,
         initializer_range=0.25,
     )
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).to(dtype)
-    return LanguageModel(model, tiny_tokenizer(bos=bos, eos=eos), f"tiny-{family}", lead)
+    model = AutoModelForCausalLM.from_config(config)
+    if family not in FAMILIES:
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.data += torch.rand_like(parameter)
+    return model
 
 
 def tiny_tokenizer(*, bos: bool = False, eos: bool = False) -> PreTrainedTokenizerFast:

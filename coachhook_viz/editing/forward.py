@@ -3,7 +3,7 @@
 Batch            token ids of some sequences, right-padded
 run_to           blocks 0 … l, returning l's output and the keys of any layers
 Relay            the same in stages, none of which runs a block again that an earlier one has run
-replaced         a context in which a module's forward is another function
+replaced         a context in which a module's forward, or another method, is another function
 hidden           the hidden states in a block's output, whichever form the family gives it
 with_hidden      the same output with other hidden states
 """
@@ -75,11 +75,11 @@ def run_to(
     found: list[Tensor] = []
 
     def stop(module: nn.Module, args: Any, output: Any) -> None:
-        found.append(hidden(output))
+        found.append(hidden(output).to(lm.device))
         raise _Stop
 
     def keep(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda module, args: keys.update({layer: args[0]})
+        return lambda module, args: keys.update({layer: args[0].to(lm.device)})
 
     with ExitStack() as stack:
         for layer in keys_of:
@@ -141,19 +141,23 @@ class Relay:
     def _hand_on(self, number: int, *args: Any, **kwargs: Any) -> Any:
         """What a block that is passed over gives: what stands at the end of all of them."""
         if number in self._saw:
-            self._lm.down_projection(number)(self._saw[number])
+            given = self._lm.down_projection(number)(self._saw[number])
+            if self._lm.written(number) is not self._lm.down_projection(number):
+                self._lm.written(number)(given)
         return self._entry
 
 
 @contextmanager
-def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Within the context, calling `module` calls `forward`; restored whatever happens."""
-    own = module.__dict__.get("forward")
-    module.__dict__["forward"] = forward
+def replaced(
+    module: nn.Module, method: Callable[..., Any], name: str = "forward"
+) -> Iterator[None]:
+    """Within the context, a module's method of that name is `method`; restored whatever happens."""
+    own = module.__dict__.get(name)
+    module.__dict__[name] = method
     try:
         yield
     finally:
         if own is None:
-            del module.__dict__["forward"]
+            del module.__dict__[name]
         else:
-            module.__dict__["forward"] = own
+            module.__dict__[name] = own

@@ -1,7 +1,7 @@
 """Hook layers and how they hang on a model.
 
-Hook         what hangs on a down projection
-HookLayer    adds ΔW k to a down projection's output, at the tokens in its scope
+Hook         what hangs on a block: keys of its down projection in, an edited output out
+HookLayer    adds ΔW k where the output joins the hidden states, at the tokens in its scope
 SubjectKeys, RelationKeys    the two keys: what opens a fact, and what adds an open one's columns
 attached     a context in which hook layers hang on a model; they always come off
 
@@ -12,23 +12,33 @@ attached     a context in which hook layers hang on a model; they always come of
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from threading import Lock, RLock
+from types import new_class
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from coachhook_viz.editing.forward import replaced
 from coachhook_viz.editing.scope import NEVER, Rule, Tokens, ZScore
+from coachhook_viz.errors import WaitingWarning
 from coachhook_viz.models import LanguageModel
 from coachhook_viz.threads import give_way
 
+_PATIENCE = 10.0  # seconds that a thread waits for another one before it says so
+
 
 class Hook(Protocol):
-    """What hangs on a down projection: what it has given (B, T, d_model) in, the same edited out.
+    """What hangs on a block: its MLP's output (B, T, d_model) in, the same edited out.
+
+    The output is that of `LanguageModel.written`, what joins the hidden states.
 
     It says in `Tokens.spoke` where it spoke.
     """
@@ -38,7 +48,7 @@ class Hook(Protocol):
         """Whether a later step of cached decoding needs what it has seen in earlier ones."""
 
     def __call__(self, layer: int, keys: Tensor, output: Tensor, tokens: Tokens) -> Tensor:
-        """Keys (B, T, d_key) of `layer` and its output to its output under the edit."""
+        """Keys (B, T, d_key) of `layer` and its output to that output under the edit."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ class HookLayer:
         return isinstance(self.rule, ZScore)
 
     def __call__(self, layer: int, keys: Tensor, output: Tensor, tokens: Tokens) -> Tensor:
-        """The down projection's output (B, T, d_model) with ΔW k added where in scope."""
+        """The output (B, T, d_model) with ΔW k added where in scope."""
         delta = keys @ self.delta_weight.T  # (B, T, d_model)
         in_scope = self.rule(layer, keys, delta, tokens)  # (B, T)
         tokens.spoke[layer] = in_scope
@@ -132,7 +142,7 @@ class RelationKeys:
 
     def speaking(self, along: Tensor, tokens: Tokens) -> Tensor:
         """(B, T, facts) bool, g: which facts speak, from ``Aᵀ k`` (B, T, columns)."""
-        is_open = tokens.is_open()
+        is_open = tokens.is_open().to(along.device)
         known = len(self.own)  # while a round is computed, its own facts are open and not here yet
         match = along.new_zeros(*along.shape[:-1], known).index_add_(-1, self.owners, along)
         match = (match / self.own).masked_fill(~is_open[..., :known], -torch.inf)
@@ -150,14 +160,20 @@ class Attachment:
         among all up to it, exactly as cached decoding does. None: all tokens are one prompt.
     """
 
-    def __init__(self, hook_layers: Mapping[int, Hook], signature: inspect.Signature) -> None:
+    def __init__(self, lm: LanguageModel, hook_layers: Mapping[int, Hook]) -> None:
         self.prompt_lengths: Tensor | None = None
         self.suspended = False  # while another attachment on the same model is in force
+        self._lm = lm
         self._layers = hook_layers
-        self._signature = signature
+        self._signature = inspect.signature(lm.decoder.forward)
         self._carries = any(hook.carries for hook in hook_layers.values())
+        self._running = False  # whether the decoder runs
+        self._released = False
         self._tokens: Tokens | None = None
+        self._keys: dict[int, Tensor] = {}
+        self._whole: Tensor | None = None
         self._sequences: WeakKeyDictionary[Any, Tokens] = WeakKeyDictionary()
+        self._checkpoints: list[tuple[nn.Module, Any]] = []
 
     def begin(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the decoder runs: which of its tokens are real, new, and judged with which."""
@@ -167,19 +183,10 @@ class Attachment:
         entry = given.get("input_ids")
         shape = (entry if entry is not None else given["inputs_embeds"]).shape
         batch, new = int(shape[0]), int(shape[1])
-        device = next(decoder.parameters()).device
+        device = self._lm.device
         cache = given.get("past_key_values")
         past = int(cache.get_seq_length()) if cache is not None else 0
-        mask = given.get("attention_mask")
-        if mask is None:
-            mask = torch.ones(batch, past + new, dtype=torch.bool, device=device)
-        elif not isinstance(mask, Tensor) or mask.dim() != 2:
-            if self._carries:
-                raise ValueError(
-                    "the z-score and two-key scopes have to know the pads: pass the (batch, tokens)"
-                    " attention_mask, not a prepared one, or use the match scope"
-                )
-            mask = torch.ones(batch, past + new, dtype=torch.bool, device=device)
+        mask = self._real(given.get("attention_mask"), batch, past + new)
         mask = mask[:, : past + new].to(device=device, dtype=torch.bool)
         positions = torch.arange(past, past + new, device=device).expand(batch, new)
         horizon = torch.full_like(positions, past + new - 1)
@@ -190,6 +197,74 @@ class Attachment:
         self._tokens = Tokens(mask, new, horizon)
         if past and self._carries:
             self._go_on(self._tokens, cache, past)
+        self._running = True
+        if decoder.training:
+            self._remember_through_checkpoints()
+
+    def _real(self, mask: Any, batch: int, total: int) -> Tensor:
+        """Which of all tokens so far (B, N) are real, from the mask that the decoder was given."""
+        if isinstance(mask, Tensor) and mask.dim() == 2:
+            return mask
+        if mask is not None and self._carries:
+            # generate prepares masks for some caches, from one that says it in plain words
+            if self._whole is not None and tuple(self._whole.shape) == (batch, total):
+                return self._whole
+            raise ValueError(
+                "the z-score and two-key scopes have to know the pads: pass the (batch, tokens)"
+                " attention_mask, not a prepared one, or use the match scope"
+            )
+        return torch.ones(batch, total, dtype=torch.bool)
+
+    def prepare(self, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """`prepare_inputs_for_generation`, `own`; remembers the mask that masks are made of."""
+        mask = kwargs.get("attention_mask")
+        self._whole = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
+        return own(*args, **kwargs)
+
+    def generate(self, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """`generate`, `own`; refused if it would feed a prompt in pieces to the z-score scope.
+
+        Raises
+        ------
+        ValueError
+            If ``prefill_chunk_size`` is set.
+        """
+        config = kwargs.get("generation_config") or self._lm.model.generation_config
+        size = kwargs.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None))
+        by_prompt = any(
+            isinstance(hook, HookLayer) and hook.carries for hook in self._layers.values()
+        )
+        if size and by_prompt and not self.suspended:
+            raise ValueError(
+                f"prefill_chunk_size={size} feeds the prompt in pieces, but the z-score scope"
+                " judges a prompt's tokens together: leave it out, or use the match scope"
+            )
+        return own(*args, **kwargs)
+
+    def _remember_through_checkpoints(self) -> None:
+        """See that what gradient checkpointing runs again, it runs as it ran in its own pass."""
+        for module in (self._lm.decoder, *(self._lm.blocks[layer] for layer in self._layers)):
+            checkpoint = module.__dict__.get("_gradient_checkpointing_func")
+            if checkpoint is not None and module not in [known for known, _ in self._checkpoints]:
+                self._checkpoints.append((module, checkpoint))
+                module.__dict__["_gradient_checkpointing_func"] = partial(self._check, checkpoint)
+
+    def _check(self, checkpoint: Callable[..., Any], run: Callable[..., Any], *args: Any) -> Any:
+        return checkpoint(partial(self._run_as_of, self._tokens, run), *args)
+
+    def _run_as_of(self, tokens: Tokens | None, run: Callable[..., Any], *args: Any) -> Any:
+        """Run part of the decoder, now or in a backward pass, as part of the pass of `tokens`."""
+        if self._released:
+            raise RuntimeError(
+                "gradient checkpointing runs blocks of the edited model again: call backward() in"
+                " the same `hooked()` context as the forward pass"
+            )
+        now = self._tokens, self._running
+        self._tokens, self._running = tokens, True
+        try:
+            return run(*args)
+        finally:
+            self._tokens, self._running = now
 
     @property
     def tokens(self) -> Tokens | None:
@@ -215,6 +290,9 @@ class Attachment:
         """After the decoder ran: what was seen belongs to the cache that holds the same tokens."""
         if self.suspended:
             return
+        self._running = False
+        if output is None:  # it was stopped
+            return
         given = self._signature.bind_partial(*args, **kwargs).arguments
         cache = getattr(output, "past_key_values", None) or given.get("past_key_values")
         if cache is not None and self._carries and self._tokens is not None:
@@ -233,19 +311,58 @@ class Attachment:
             for name in _SELECTIONS:
                 cache.__dict__.pop(name, None)
         self._sequences.clear()
+        for module, checkpoint in self._checkpoints:
+            module.__dict__["_gradient_checkpointing_func"] = checkpoint
+        self._released = True
 
-    def speak(self, layer: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Any]:
-        """The forward hook of `layer`'s down projection."""
-        hook_layer = self._layers[layer]
+    def hang(self, layer: int) -> list[RemovableHandle]:
+        """Hang the hook of `layer` on its block: keys are taken at the down projection."""
+        hook = _on(self._layers[layer], self._lm.device_of(layer))
+        multiplier = self._lm.multiplier
+        down, written = self._lm.down_projection(layer), self._lm.written(layer)
 
-        def forward_hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Any:
+        def edited(keys: Tensor, output: Tensor) -> Tensor:
+            tokens = self._of(keys)
+            nothing = output if multiplier == 1 else torch.zeros_like(output)
+            said: Tensor = hook(layer, keys, nothing, tokens)
+            return said if multiplier == 1 else output + said / multiplier
+
+        def keep(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            if not self.suspended:
+                self._keys[layer] = args[0]
+
+        def speak(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Any:
             if self.suspended:
                 return None
-            if self._tokens is None:
-                raise RuntimeError("a hooked layer ran outside its model's decoder")
-            return hook_layer(layer, args[0], output, self._tokens)
+            return edited(args[0] if module is down else self._keys.pop(layer), output)
 
-        return forward_hook
+        handles = [] if written is down else [down.register_forward_hook(keep)]
+        return [*handles, written.register_forward_hook(speak)]
+
+    def _of(self, keys: Tensor) -> Tokens:
+        """The tokens whose `keys` (B, T, d_key) a hooked layer is run on."""
+        if self._running and self._tokens is not None:
+            return self._tokens
+        if self._carries:
+            raise RuntimeError(
+                "a hooked layer ran outside its model's decoder, where the z-score and two-key"
+                " scopes do not know its tokens: run the whole model, or use the match scope"
+            )
+        mask = torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device)
+        horizon = torch.full(keys.shape[:2], keys.shape[1] - 1, device=keys.device)
+        return Tokens(mask, keys.shape[1], horizon)
+
+
+def _on(value: Any, device: torch.device) -> Any:
+    """A hook, or a part of one, with its tensors on `device`."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    parts = {field.name: getattr(value, field.name) for field in fields(value)}
+    moved = {name: _on(part, device) for name, part in parts.items()}
+    changed = {name: part for name, part in moved.items() if part is not parts[name]}
+    return replace(value, **changed) if changed else value
 
 
 _SELECTIONS: Mapping[str, Callable[[Tensor, Any], Tensor]] = {
@@ -321,8 +438,8 @@ def attached(lm: LanguageModel, hook_layers: Mapping[int, Hook]) -> Iterator[Att
     Attachment
     """
     give_way()
-    attachment = Attachment(hook_layers, inspect.signature(lm.decoder.forward))
-    with _lock_of(lm.decoder), ExitStack() as stack:
+    with _alone(lm.decoder), ExitStack() as stack:
+        attachment = Attachment(lm, hook_layers)
         outer = _IN_FORCE.get(lm.decoder)
         stack.callback(attachment.release)
         stack.callback(_take_over, lm.decoder, attachment, outer)
@@ -330,9 +447,65 @@ def attached(lm: LanguageModel, hook_layers: Mapping[int, Hook]) -> Iterator[Att
         if hook_layers:
             before = lm.decoder.register_forward_pre_hook(attachment.begin, with_kwargs=True)
             stack.callback(before.remove)
-            after = lm.decoder.register_forward_hook(attachment.end, with_kwargs=True)
+            after = lm.decoder.register_forward_hook(
+                attachment.end, with_kwargs=True, always_call=True
+            )
             stack.callback(after.remove)
+            for name, method in (
+                ("generate", attachment.generate),
+                ("prepare_inputs_for_generation", attachment.prepare),
+            ):
+                own = getattr(lm.model, name)
+                stack.enter_context(replaced(lm.model, partial(method, own), name))
         for layer in hook_layers:
-            module = lm.down_projection(layer)
-            stack.callback(module.register_forward_hook(attachment.speak(layer)).remove)
+            down, written = lm.down_projection(layer), lm.written(layer)
+            for module in (down,) if written is down else (down, written):
+                stack.enter_context(_seen_by_compilers(module))
+            for handle in attachment.hang(layer):
+                stack.callback(handle.remove)
         yield attachment
+
+
+@contextmanager
+def _alone(decoder: nn.Module) -> Iterator[None]:
+    """A context that one thread at a time is in; one that waits for long says so."""
+    lock = _lock_of(decoder)
+    if not lock.acquire(timeout=_PATIENCE):
+        warnings.warn(
+            f"waiting since {_PATIENCE:g} s for another thread that is within `hooked()` of this"
+            " model, or runs it: the wait ends when that thread leaves. If it waits for this one,"
+            " leave `hooked()` there first",
+            WaitingWarning,
+            stacklevel=5,
+        )
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _seen_by_compilers(module: nn.Module) -> Iterator[None]:
+    """Within the context the module has another class, of the same name and behaviour.
+
+    What torch.compile has made of code that runs it asks for its class, but not for its hooks:
+    without this it would go on as if there were none.
+    """
+    own = type(module)
+    module.__class__ = _twin(own)
+    try:
+        yield
+    finally:
+        module.__class__ = own
+
+
+_TWINS: dict[type, type] = {}
+
+
+def _twin(own: type) -> type:
+    if own not in _TWINS:
+        _TWINS[own] = new_class(
+            own.__name__, (own,), {}, lambda body: body.update(__module__=own.__module__)
+        )
+    return _TWINS[own]

@@ -56,15 +56,17 @@ def share_rows(tokens: Sequence[int], cached: Sequence[int]) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Packing:
-    """Numbered tokens in rows of equal length; `tokens` (R, S) is -1 where a row ends in pads."""
+    """Numbered tokens in rows of equal length; `tokens` (R, S) is -1 at pads."""
 
     tokens: Tensor
 
     @classmethod
-    def of(cls, rows: Iterable[Iterable[range]], device: torch.device) -> Packing:
+    def of(
+        cls, rows: Iterable[Iterable[range]], device: torch.device, padding_side: str = "right"
+    ) -> Packing:
         """Pack rows of runs of consecutive token numbers."""
         numbers = [torch.tensor([n for run in row for n in run], dtype=torch.long) for row in rows]
-        padded = nn.utils.rnn.pad_sequence(numbers, batch_first=True, padding_value=-1)
+        padded = nn.utils.rnn.pad_sequence(numbers, True, -1, padding_side)
         return cls(padded.to(device))
 
     def take(self, values: Tensor, pad: int = 0) -> Tensor:

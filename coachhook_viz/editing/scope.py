@@ -52,7 +52,7 @@ class Tokens:
 
     def open(self, seen: Tensor) -> None:
         """Open facts from the first new token on that shows their subject, ``seen`` (B, new, F)."""
-        seen = seen & self.mask[:, -self.new :, None]
+        seen = seen.to(self.mask.device) & self.mask[:, -self.new :, None]
         first = self.mask.shape[1] - self.new + seen.long().argmax(1)
         first = first.masked_fill(~seen.any(1), NEVER)
         self.opened = first if self.opened is None else torch.minimum(self.opened, first)
@@ -143,11 +143,12 @@ class ZScore:
 
     def __call__(self, layer: int, keys: Tensor, outputs: Tensor, tokens: Tokens) -> Tensor:
         """See `Rule`; remembers the norms in `tokens` for the steps of cached decoding."""
-        norms = torch.linalg.vector_norm(outputs.float(), dim=-1)
-        if layer in tokens.norms:
-            norms = torch.cat([tokens.norms[layer], norms], dim=1)
+        norms = torch.linalg.vector_norm(outputs.detach().float(), dim=-1).to(tokens.mask.device)
+        past = tokens.mask.shape[1] - tokens.new
+        if past:  # those of the running pass may be there too, if it runs a block again
+            norms = torch.cat([tokens.norms[layer][:, :past], norms], dim=1)
         tokens.norms[layer] = norms
-        return z_scores(norms, tokens.mask, tokens.horizon) >= self.alpha
+        return (z_scores(norms, tokens.mask, tokens.horizon) >= self.alpha).to(outputs.device)
 
 
 @dataclass(frozen=True)

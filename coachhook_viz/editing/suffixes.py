@@ -225,7 +225,7 @@ class Suffixes:
         sizes = [len(sequence.prefix) for sequence in self._sequences]
         if not any(sizes):
             return {}
-        rows = share_rows(sizes, [0] * len(sizes))
+        rows = self._share_rows(sizes, [0] * len(sizes))
         packing = self._pack([[self._sequences[i].prefix for i in row] for row in rows])
         cache = DynamicCache()
         run = self._rows(packing, cached=self._pack([[] for _ in rows]))
@@ -309,9 +309,14 @@ class Suffixes:
         """Pack the suffixes of the active facts, and their prefixes' keys and values."""
         owner = {fact: i for i, fact in enumerate(active)}
         sequences = [s for s in self._sequences if s.fact in owner]
-        rows = share_rows([len(s.suffix) for s in sequences], [len(s.prefix) for s in sequences])
+        rows = self._share_rows(
+            [len(s.suffix) for s in sequences], [len(s.prefix) for s in sequences]
+        )
         suffixes = self._pack([[sequences[i].suffix for i in row] for row in rows])  # (R, S)
-        prefixes = self._pack([[sequences[i].prefix for i in row] for row in rows])  # (R, P)
+        # padded on the left, the tokens of a row of one sequence stand where they stand in it
+        prefixes = self._pack(
+            [[sequences[i].prefix for i in row] for row in rows], "left"
+        )  # (R, P)
         cache = None
         if prefixes.tokens.numel():
             cache = DynamicCache()
@@ -339,8 +344,13 @@ class Suffixes:
             counted=torch.tensor(counted, device=device),
         )
 
-    def _pack(self, rows: list[list[range]]) -> Packing:
-        return Packing.of(rows, self._lm.device)
+    def _share_rows(self, tokens: list[int], cached: list[int]) -> list[list[int]]:
+        if self._lm.architecture.by_place:
+            return [[i] for i in range(len(tokens))]
+        return share_rows(tokens, cached)
+
+    def _pack(self, rows: list[list[range]], padding_side: str = "right") -> Packing:
+        return Packing.of(rows, self._lm.device, padding_side)
 
     def _rows(self, packing: Packing, cached: Packing) -> _Rows:
         states = packing.take(self._states)

@@ -6,10 +6,15 @@ architecture_of     the entry for a model
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
+
+from coachhook_viz.errors import ModelRefused
+from coachhook_viz.models.kinds import no_numbers, packed
 
 
 @dataclass(frozen=True)
@@ -24,49 +29,139 @@ class Architecture:
         Path of the list of transformer blocks from the causal LM, as in "model.layers". The
         module that owns the list runs it, and takes input_ids and attention_mask.
     down_projection : str
-        Path, within a block, of the linear layer that ends its MLP, as in "mlp.down_proj".
+        Path, within a block, of the linear layer that ends its MLP, as in "mlp.down_proj". Its
+        input is the key.
+    written : str
+        Path, within a block, of the module whose output joins the hidden states: a norm that
+        follows the down projection, or that itself, which is meant if nothing is given. ``ΔW k``
+        is added there.
+    multiplier : str
+        Name in the model's configuration of the number that this output is multiplied by before
+        it joins them, as "residual_multiplier"; nothing where there is none.
+    by_place : bool
+        Whether attention has windows that go by places in a row and not by the mask, so that
+        prompts cannot share rows.
+
+    Raises
+    ------
+    ModelRefused
+        By `check`: if the paths do not lead to such parts.
     """
 
     model_types: tuple[str, ...]
     blocks: str
     down_projection: str
+    written: str = ""
+    multiplier: str = ""
+    by_place: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.written:
+            object.__setattr__(self, "written", self.down_projection)
 
     def check(self, model: PreTrainedModel) -> None:
-        """Raise ValueError if the paths do not lead to blocks and a down projection in `model`."""
+        """Raise ModelRefused if the paths do not lead to what they are to lead to in `model`.
+
+        What can be seen without running it; `LanguageModel.check` sees the rest.
+        """
+        name = type(model).__name__
         try:
             blocks = model.get_submodule(self.blocks)
             if not isinstance(blocks, nn.ModuleList) or not len(blocks):
                 raise AttributeError(
                     f"{self.blocks} is {type(blocks).__name__}, not a list of blocks"
                 )
-            weight = blocks[0].get_submodule(self.down_projection).weight
+            module = blocks[0].get_submodule(self.down_projection)
+            blocks[0].get_submodule(self.written)
         except AttributeError as error:
-            raise ValueError(
-                f"the architecture does not fit {type(model).__name__}: {error}"
-            ) from None
-        if getattr(weight, "dim", int)() != 2:
-            raise ValueError(
-                f"{self.down_projection} of {type(model).__name__} has no weight matrix"
+            raise ModelRefused(f"the architecture does not fit {name}: {error}") from None
+        steps = self.down_projection.split(".")
+        for end in range(1, len(steps) + 1):
+            part = blocks[0].get_submodule(".".join(steps[:end]))
+            if re.search(r"(?i)attention|attn", type(part).__name__):
+                raise ModelRefused(
+                    f"{self.down_projection} is part of the attention of {name}, not the layer"
+                    " that ends its MLP"
+                )
+        unusable = packed(module) or no_numbers(module)
+        if unusable:
+            raise ModelRefused(f"{self.down_projection} of {name} {unusable}")
+        weight = getattr(module, "weight", None)
+        if not isinstance(weight, torch.Tensor) or weight.dim() != 2:
+            raise ModelRefused(f"{self.down_projection} of {name} has no weight matrix")
+        if self.multiplier and not getattr(model.config.get_text_config(), self.multiplier, None):
+            raise ModelRefused(
+                f"the architecture does not fit {name}: its configuration has no number"
+                f" {self.multiplier!r}"
             )
 
 
 ARCHITECTURES = (
-    Architecture(("gpt2",), "transformer.h", "mlp.c_proj"),
-    Architecture(("gptj",), "transformer.h", "mlp.fc_out"),
+    Architecture(("gpt2", "gpt_bigcode"), "transformer.h", "mlp.c_proj"),
+    Architecture(("gpt_neo",), "transformer.h", "mlp.c_proj", by_place=True),
+    Architecture(("gptj", "codegen"), "transformer.h", "mlp.fc_out"),
+    Architecture(("falcon",), "transformer.h", "mlp.dense_4h_to_h"),
     Architecture(("gpt_neox",), "gpt_neox.layers", "mlp.dense_4h_to_h"),
-    Architecture(("phi",), "model.layers", "mlp.fc2"),
+    Architecture(("persimmon",), "model.layers", "mlp.dense_4h_to_h"),
+    Architecture(("phi", "nanochat"), "model.layers", "mlp.fc2"),
+    Architecture(("starcoder2",), "model.layers", "mlp.c_proj"),
+    Architecture(("xglm",), "model.layers", "fc2"),
+    Architecture(("biogpt",), "biogpt.layers", "fc2"),
     Architecture(
         (
             "llama",
             "smollm3",
             "mistral",
+            "ministral",
+            "ministral3",
             "qwen2",
             "qwen3",
-            "gemma",  # later ones normalise what the MLP adds, so ΔW k would not add up
+            "gemma",
             "phi3",
+            "olmo",
+            "stablelm",
+            "cohere",
+            "cohere2",
+            "glm",
+            "nemotron",
+            "helium",
+            "apertus",
+            "arcee",
+            "seed_oss",
+            "cwm",
+            "ernie4_5",
+            "hunyuan_v1_dense",
+            "jais2",
+            "diffllama",
         ),
         "model.layers",
         "mlp.down_proj",
+    ),
+    Architecture(
+        ("gemma2", "gemma3_text", "olmo2", "olmo3", "exaone4"),
+        "model.layers",
+        "mlp.down_proj",
+        written="post_feedforward_layernorm",
+    ),
+    Architecture(
+        ("gemma3",),
+        "model.language_model.layers",
+        "mlp.down_proj",
+        written="post_feedforward_layernorm",
+    ),
+    Architecture(("glm4",), "model.layers", "mlp.down_proj", written="post_mlp_layernorm"),
+    Architecture(
+        ("granite", "granite_swa"),
+        "model.layers",
+        "mlp.down_proj",
+        multiplier="residual_multiplier",
+    ),
+    Architecture(
+        ("hyperclovax",),
+        "model.layers",
+        "mlp.down_proj",
+        written="post_norm2",
+        multiplier="residual_multiplier",
     ),
 )
 
@@ -76,17 +171,18 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
 
     Raises
     ------
-    ValueError
+    ModelRefused
         If the family is unknown; the message says what an entry needs.
     """
     family = model.config.model_type
     for architecture in ARCHITECTURES:
         if family in architecture.model_types:
             return architecture
-    known = ", ".join(name for entry in ARCHITECTURES for name in entry.model_types)
-    raise ValueError(
+    known = ", ".join(sorted(name for entry in ARCHITECTURES for name in entry.model_types))
+    raise ModelRefused(
         f"the model family {family!r} is unknown; known are {known}. Look at print(model) and pass"
-        f" architecture=Architecture(({family!r},), blocks='path of the list of blocks, e.g."
-        " model.layers', down_projection='path within a block of the linear layer that ends its"
-        " MLP, e.g. mlp.down_proj')"
+        f" architecture=Architecture(({family!r},), blocks='path of the list of blocks',"
+        " down_projection='path within a block of the linear layer that ends its MLP',"
+        " written='path within a block of the module whose output joins the hidden states, if that"
+        " is another one'). Whether it is right is then checked by numbers"
     )

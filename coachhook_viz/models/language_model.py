@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +22,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
+from coachhook_viz.errors import ModelRefused
 from coachhook_viz.loading import collector_paused
 from coachhook_viz.models import bundled
-from coachhook_viz.models.architectures import Architecture, architecture_of
+from coachhook_viz.models.architectures import ARCHITECTURES, Architecture, architecture_of
+from coachhook_viz.models.kinds import kind_refused, offloaded, unwrapped
 
 _FINGERPRINT_SAMPLES = 64  # values read of each parameter
 
@@ -42,12 +45,16 @@ class LanguageModel:
     lead : str
         Text put before every prompt; for models whose tokenizer adds no leading token.
     architecture : Architecture, optional
-        None: looked up by the model's family.
+        None: looked up by the model's family. One that the package does not have is checked at
+        once, see `check`.
 
     Raises
     ------
+    ModelRefused
+        If the model is of a kind that cannot be edited, its family is unknown, or the architecture
+        does not fit; a ValueError.
     ValueError
-        If the family is unknown, the architecture does not fit, or the tokenizer is a slow one.
+        If the tokenizer is a slow one.
     """
 
     model: PreTrainedModel
@@ -57,6 +64,7 @@ class LanguageModel:
     architecture: Architecture = field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
+        _check_kind(self.model)
         if self.architecture is None:
             object.__setattr__(self, "architecture", architecture_of(self.model))
         self.architecture.check(self.model)
@@ -68,6 +76,31 @@ class LanguageModel:
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.unk_token
         self.model.eval().requires_grad_(False)
+        if self.architecture not in ARCHITECTURES:
+            self.check()
+
+    def check(self, layers: Sequence[int] | None = None) -> None:
+        """See by numbers whether the architecture is right, and refuse it if it is not.
+
+        In the unedited model, on token ids made up for it: keys times W0 (and bias) are what the
+        down projection gives; what is added where edits are written arrives unchanged in the
+        block's output; no token changes what stands before it; and the loss that targets are
+        optimised by is, before the first step, the model's own. A session checks the layers that
+        it hooks; a model of an architecture of your own is checked whole when it is made.
+
+        Parameters
+        ----------
+        layers : sequence of int, optional
+            None: all blocks.
+
+        Raises
+        ------
+        ModelRefused
+            Naming the check that failed, at which block, by how much, and what it means.
+        """
+        # found by name: it needs the optimiser, which stands on the floor above
+        checks = import_module("coachhook_viz.editing.checks")
+        checks.check_model(self, range(self.n_layers) if layers is None else layers)
 
     def __repr__(self) -> str:
         return (
@@ -90,9 +123,23 @@ class LanguageModel:
         """The linear layer that ends the MLP of block `layer`."""
         return self.blocks[layer].get_submodule(self.architecture.down_projection)
 
+    def written(self, layer: int) -> nn.Module:
+        """The module of block `layer` whose output joins the hidden states: ΔW k is added there."""
+        return self.blocks[layer].get_submodule(self.architecture.written)
+
+    @property
+    def multiplier(self) -> float:
+        """What the output of `written` is multiplied by before it joins the hidden states."""
+        name = self.architecture.multiplier
+        return float(getattr(self.model.config.get_text_config(), name)) if name else 1.0
+
     def weight(self, layer: int) -> Tensor:
-        """W0 (d_model, d_key) of block `layer`: a view, whichever way the family stores it."""
-        module = self.down_projection(layer)
+        """W0 (d_model, d_key) of block `layer`: a view, whichever way the family stores it.
+
+        Of a layer with an adapter that of the layer below; on the meta device where the weights are
+        brought in from elsewhere when they are needed.
+        """
+        module = unwrapped(self.down_projection(layer))
         weight: Tensor = module.weight  # type: ignore[assignment]
         return weight.T if isinstance(module, Conv1D) else weight
 
@@ -113,8 +160,13 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
-        return self.weight(0).device
+        """Where the model is; of one that is spread over several, where its blocks begin."""
+        return self.device_of(0)
+
+    def device_of(self, layer: int) -> torch.device:
+        """Where block `layer` computes, wherever its weights wait until then."""
+        hook = offloaded(unwrapped(self.down_projection(layer)))
+        return torch.device(hook.execution_device) if hook else self.weight(layer).device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -125,7 +177,7 @@ class LanguageModel:
     def context_window(self) -> int:
         """Most tokens that the model reads with each token seeing all before it."""
         limits = [
-            getattr(self.model.config, name, None)
+            getattr(self.model.config.get_text_config(), name, None)
             for name in ("max_position_embeddings", "sliding_window")
         ]
         return min((int(limit) for limit in limits if limit), default=sys.maxsize)
@@ -287,3 +339,22 @@ def load_model(
         lead,
         architecture or architecture_of(model),
     )
+
+
+def _check_kind(model: Any) -> None:
+    """Refuse what is no plain causal LM, and say what to do instead."""
+    name = type(model).__name__
+    if callable(getattr(model, "get_base_model", None)) and hasattr(model, "peft_config"):
+        raise ModelRefused(
+            f"{name} is a model in an adapter: give model.merge_and_unload(), which is the model"
+            " with the adapter in its weights; or model.get_base_model(), which has the adapter's"
+            " layers in it, if it is one that only changes layers (LoRA)"
+        )
+    if not isinstance(model, PreTrainedModel):
+        raise ModelRefused(
+            f"the model is {name}, not a causal language model of transformers; of a compiled one"
+            " give the model that you compiled"
+        )
+    refused = kind_refused(model)
+    if refused:
+        raise ModelRefused(f"{name} {refused}")
