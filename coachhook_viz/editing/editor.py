@@ -153,8 +153,9 @@ def edit_round(
         subjects=subjects,
         statistics=None if written is None else written.statistics,
     )
-    reached = reach(lm, state, round_, tokens)
-    return replace(round_, reached=reached, seconds=time.perf_counter() - started)
+    if config.method.aims_at == "block":  # else there is no z among the hidden states
+        round_ = replace(round_, reached=reach(lm, state, round_, tokens))
+    return replace(round_, seconds=time.perf_counter() - started)
 
 
 def check(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> list[FactTokens]:

@@ -189,7 +189,7 @@ class Round:
         UltraEdit's after the round.
     reached : Tensor or None
         (b,) how much of the way to its target state each fact got, see `editing.reach`: 1 all of
-        it. None in sessions of early versions.
+        it. None for methods that aim elsewhere, and in sessions of early versions.
     """
 
     facts: tuple[Fact, ...]
