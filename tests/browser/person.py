@@ -65,6 +65,14 @@ class Person:
         """Press a button of the bar."""
         self.bar.get_by_role("button", name=name, exact=True).click()
 
+    def under(self, rule: str) -> None:
+        """Edit under that rule, before the first edit."""
+        self.press(rule)
+        expect(self.bar.get_by_role("button", name=rule, exact=True)).to_have_attribute(
+            "aria-pressed", "true"
+        )
+        self.settled()
+
     def grid(self, panel: str, name: str) -> Locator:
         """A grid of a panel, by the words its name starts with."""
         return self.panel(panel).get_by_role("grid", name=re.compile(f"^{re.escape(name)}")).first

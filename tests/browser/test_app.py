@@ -25,13 +25,17 @@ def test_a_persons_path_through_the_app(app: str, page: Page, watch: Watch) -> N
     person.button("facts", "Apply now").click()
     person.after(1, of=1)
     person.answers("Rome")
-    inside = person.cell("Tower", 3)
-    expect(inside).to_have_class(re.compile("cv-framed"))
-    inside.click()
+    expect(person.panel("scope")).to_contain_text(
+        re.compile("“Eiffel Tower” is seen at token .*asks")
+    )
+    expect(person.cell("Tower", 1)).to_have_attribute("aria-label", re.compile("subject seen$"))
+    asks = person.cell("of", 0)
+    expect(asks).to_have_class(re.compile("cv-framed"))
+    asks.click()
     expect(person.panel("scope")).to_contain_text("is reached by")
     slider = person.panel("scope").get_by_role("slider").first
     slider.press("End")
-    expect(person.cell("Tower", 3)).to_have_attribute("aria-label", re.compile("not in scope$"))
+    expect(person.panel("scope")).to_contain_text("With this the model would say")
     person.settled()
     ground = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(ground)

@@ -27,6 +27,9 @@ def test_a_persons_path_through_the_notebook(lab: str, page: Page, watch: Watch)
     person.answers("Paris", "before")
     person.answers("Paris")
     expect(person.panel("scope")).to_contain_text("No round yet.")
+    expect(person.panel("scope")).to_contain_text("Two keys: an edit changes one relation")
+    person.under("z-score")
+    expect(person.panel("scope")).to_contain_text("z-score, the published rule")
     bars = person.panel("ask").locator(".cv-grid-bars .cv-after")
     expect(bars).to_have_count(0)  # nothing has changed, so nothing is coloured
 
@@ -88,7 +91,23 @@ def test_a_persons_path_through_the_notebook(lab: str, page: Page, watch: Watch)
     person.after(3, of=3)
     person.root.get_by_role("button", name="Start afresh").click()
     person.says("0 facts")
+    person.under("two-key")
+    one_relation_of_a_subject(person)
     watch.check()
+
+
+def one_relation_of_a_subject(person: Person) -> None:
+    """With two keys France gets another capital, and keeps its language."""
+    person.type_fact("The capital of {} is", "France", "Rome", 60)
+    person.button("facts", "Apply now").click()
+    person.after(1, of=1)
+    person.answers("Rome")
+    said = re.compile("“France” is seen at token 4; the prompt asks for")
+    expect(person.panel("scope")).to_contain_text(said)
+    person.shoot("two-keys")
+    person.type(person.field("ask", "Prompt to"), "The official language of France is", 60)
+    expect(person.panel("scope")).to_contain_text("but nothing asks for")
+    person.answers("French")
 
 
 def look_at_the_scope(person: Person) -> None:

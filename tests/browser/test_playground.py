@@ -42,6 +42,7 @@ def person(browser: Browser, lab: str) -> Iterator[Person]:
     watch = Watch(page)
     person = run_first(page, open_lab(page, lab))
     person.answers("Paris")
+    person.under("z-score")  # several layers, and a threshold for each
     page.evaluate(Path(__file__).with_name("checks.js").read_text("utf-8"))
     yield person
     context.close()
