@@ -6,6 +6,7 @@ read_scope     takes it
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from coachhook_viz.editing.hooks import RelationKeys, attached
 from coachhook_viz.editing.scope import NEVER, ceiling, z_scores
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import subject_last_token, tokenize
+from coachhook_viz.editing.wordings import relation_of
 from coachhook_viz.facts import Fact
 from coachhook_viz.models import LanguageModel
 from coachhook_viz.texts import places
@@ -274,12 +276,17 @@ class _TwoKeys(_Match):
         )
 
 
+_PROPERTY = re.compile(r"P\d+")  # what Wikidata calls a relation
+
+
 def _seen(fact: Fact, at: int | None) -> str:
     return f"“{fact.subject}” is seen at token {at}"
 
 
 def _asked(fact: Fact) -> str:
-    return f"its {fact.relation}" if fact.relation else f"what “{fact.text}” asks"
+    relation = relation_of(fact)
+    named = relation and not _PROPERTY.fullmatch(relation)
+    return f"its {relation}" if named else f"what “{fact.text}” asks"
 
 
 _WORDS: Mapping[str, _Words] = {

@@ -2,6 +2,7 @@
 
 worded       facts with the wordings that an edit takes for them, each a relation key of its own
 proposed     wordings for one fact: those known for its relation, else made of its prompt
+relation_of  what a fact's prompt asks for, in a word
 foil_keys    keys of prompts about a fact's subject that its relation must not take in
 """
 
@@ -46,7 +47,7 @@ def proposed(lm: LanguageModel, fact: Fact) -> tuple[str, ...]:
     else its prompt within other text. A question is also put as a user of a chat would, where the
     model has a chat template.
     """
-    known = bundled_wordings().get(_relation(fact))
+    known = bundled_wordings().get(relation_of(fact))
     texts = list(known.prompts) if known is not None else [f"Question: {fact.prompt} what? Answer:"]
     asked = known.questions if known is not None else (fact.prompt,)
     if lm.has_chat:
@@ -55,8 +56,11 @@ def proposed(lm: LanguageModel, fact: Fact) -> tuple[str, ...]:
     return tuple(t for t in dict.fromkeys(texts) if t.count("{}") == 1 and alike(t) not in own)
 
 
-def _relation(fact: Fact) -> str:
-    return fact.relation or known_relation(fact.prompt)
+def relation_of(fact: Fact) -> str:
+    """Its relation as given, or if that is no known one as its prompt asks for; "" if unknown."""
+    if fact.relation in bundled_wordings():
+        return fact.relation
+    return known_relation(fact.prompt) or fact.relation
 
 
 @torch.no_grad()
@@ -92,7 +96,7 @@ def foil_keys(
     own = {column.fact: column.bare.ids for column in reversed(columns)}
     sequences, owners = [], []
     for i, fact in enumerate(facts):
-        foils = bundled_foils(_relation(fact))
+        foils = bundled_foils(relation_of(fact))
         asked = [*foils.prompts]
         if lm.has_chat:
             asked += [lm.chat_text([{"role": "user", "content": q}]) for q in foils.questions]

@@ -46,10 +46,17 @@ _STEP = 0.01  # of the slider
 _ROUNDED = 0.5001 * _STEP  # so far off a threshold is what the page makes of it: nobody moved it
 _NAMED = 4  # facts that a cell's reach is shown of
 _LEGEND = Markup(
-    "<p class='cv-key'><span><span class='cv-ramp'></span> far above the other tokens</span>"
-    "<span><span class='cv-swatch cv-swatch-framed'></span> ● in scope: the hook speaks</span>"
+    "<p class='cv-key'><span><span class='cv-ramp'></span> {}</span>"
+    "<span><span class='cv-swatch cv-swatch-framed'></span> ● {}</span>"
     "<span>▲ the subject ends here</span></p>"
 )
+_IN_SCOPE = "in scope: the hook speaks"
+_KEYS = {  # by rule, what a dark cell and ● mean
+    "zscore": ("far above the other tokens", _IN_SCOPE),
+    "off": ("far above the other tokens", _IN_SCOPE),
+    "match": ("close to an edit's own key", _IN_SCOPE),
+    "two-key": ("close to an edit's own key", "reaches τ: both keys, and the hook speaks"),
+}
 
 
 def rules_of(session: Session) -> list[list[str]]:
@@ -87,7 +94,7 @@ class Scope(Panel):
             label="scope", options=rules_of(session), value=session.config.scope, hidden=not alone
         )
         self._grid = Grid(label="scope, layers by tokens", look="tokens")
-        self._key = Text(_LEGEND, hidden=True)
+        self._key = Text(hidden=True)
         self._why = Text(classes="cv-story", live="polite")
         self._alpha = Slider(min=0, max=3, step=_STEP)
         # one of its own for each rule: a late move is never another rule's
@@ -293,7 +300,7 @@ class Scope(Panel):
         cells = [
             [
                 Cell(
-                    f"{score:+.1f}" if not match else f"{score:.2f}",
+                    f"{score:+.1f}" if not match else _plain(score),
                     self._detail(reading, layer, column, score, bound, hit),
                     shade=(score - low) / (high - low),
                     bar=score / top,
@@ -316,6 +323,7 @@ class Scope(Panel):
             columns=reading.tokens,
             marked=reading.subject_last,
         )
+        self._key.say(_LEGEND.format(*_KEYS[reading.kind]))
         self._key.hidden = self._lasting.hidden = self._more.hidden = False
         self._why.say(reading.explain())
         self._place_sliders(reading)
@@ -390,8 +398,10 @@ class Scope(Panel):
             self._show_reach()
 
     def _pick_subject(self, reading: Reading) -> None:
-        """Of another prompt, what was picked is another token: pick the subject's last."""
+        """Of another prompt, what was picked is another token: pick the one that is edited."""
         place, layer = reading.subject_last, self._layer(reading)
+        if reading.speaks is not None:
+            place = int(reading.scores[reading.layers.index(layer)].argmax())
         self._grid.selected = [] if place is None else [reading.layers.index(layer), place]
 
     def _point(self, layer: int | None, token: int | None) -> None:
@@ -478,7 +488,7 @@ def _subject_row(reading: Reading) -> list[Cell]:
         subject = reading.facts[i].subject
         cells.append(
             Cell(
-                f"{value:.2f}",
+                _plain(value),
                 f"“{word(token)}” at layer {reading.subject_layer}: match {value:.2f} with"
                 f" “{subject}”, τ {bound:.2f}: {'subject seen' if seen else 'no subject'}",
                 shade=min(max(value, 0.0), 1.0),
@@ -488,6 +498,11 @@ def _subject_row(reading: Reading) -> list[Cell]:
             )
         )
     return cells
+
+
+def _plain(match: float) -> str:
+    """Two digits, and no sign where they are noughts."""
+    return f"{round(match, 2) + 0.0:.2f}"
 
 
 def _stays(value: float, bound: float) -> bool:
