@@ -125,7 +125,7 @@ class Session(Asking, Measuring):
         self._folder: Path | None = None
         self._checksum: str | None = None
         if folder is not None:
-            self._folder = Path(folder)
+            self._folder = store.folder_of(folder)
             self._checksum = store.write(self._folder, self._saved(self._history))
 
     def __repr__(self) -> str:
@@ -166,7 +166,7 @@ class Session(Asking, Measuring):
             If there is no session, its files are damaged or newer, or it belongs to another model,
             another revision of it, or other moments.
         """
-        folder = Path(folder)
+        folder = store.folder_of(folder)
         saved, checksum = store.read(folder, lm)
         session = cls(lm, saved.config, moments, progress=progress, cancel=cancel)
         for layer, trace in saved.moments.items():
@@ -196,10 +196,11 @@ class Session(Asking, Measuring):
         OSError
             If the disk does not take it; the folder then holds what it held.
         """
-        own = self._folder is not None and Path(folder).resolve() == self._folder.resolve()
+        folder = store.folder_of(folder)
+        own = self._folder is not None and folder.resolve() == self._folder.resolve()
         if own:
             self._keep(self._history, self._state)
-        store.write(Path(folder), self._saved(self._history))
+        store.write(folder, self._saved(self._history))
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call `subscriber` with an `events.Event` after each change of state.

@@ -1,5 +1,6 @@
 """Sessions on disk, see `folder` for how and `format` for what."""
 
+from coachhook_viz.store.folder import folder_of as folder_of
 from coachhook_viz.store.folder import holds as holds
 from coachhook_viz.store.folder import model_of as model_of
 from coachhook_viz.store.folder import read as read
@@ -9,4 +10,14 @@ from coachhook_viz.store.format import Saved as Saved
 from coachhook_viz.store.format import SessionFileError as SessionFileError
 from coachhook_viz.store.format import describe as describe
 
-__all__ = ["Saved", "SessionFileError", "describe", "holds", "model_of", "read", "summary", "write"]
+__all__ = [
+    "Saved",
+    "SessionFileError",
+    "describe",
+    "folder_of",
+    "holds",
+    "model_of",
+    "read",
+    "summary",
+    "write",
+]
