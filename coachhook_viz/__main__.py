@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
 
     import coachhook_viz as cv
-    from coachhook_viz.facts import FactError
     from coachhook_viz.models import bundled
-    from coachhook_viz.reading import FactFileError
-    from coachhook_viz.store import SessionFileError
 
     try:
         if given.command == "model":
@@ -38,10 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _edit(given.facts, given.rounds, given.out, given.model, given.scope)
         else:
             _report(given.folder, given.out, given.budget)
-    except (
-        bundled.ModelNotFound, FactFileError, FactError, SessionFileError, _Refused, OSError
-    ) as error:  # fmt: skip
-        print(error, file=sys.stderr)
+    except (ValueError, OSError, _Refused) as error:  # all that the package refuses
+        print(_told(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -60,17 +58,19 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--report", type=Path, default=Path("coachhook-demo.html"), help="default: %(default)s"
     )
-    demo.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    demo.add_argument("--size", type=int, default=5, help="facts a round, default: %(default)s")
+    demo.add_argument("--rounds", type=_positive, default=3, help="default: %(default)s")
+    demo.add_argument(
+        "--size", type=_positive, default=5, help="facts a round, default: %(default)s"
+    )
 
     edit = commands.add_parser(
         "edit", help="edit a file of facts in rounds; run it again to go on after an interruption"
     )
-    edit.add_argument("facts", type=Path, help="CSV, JSON or JSONL, CounterFact and zsRE too")
+    edit.add_argument("facts", type=Path, help="a table, JSON or JSONL, public sets too")
     edit.add_argument(
         "--rounds", type=_positive, default=1, help="split them into this many, default: 1"
     )
-    edit.add_argument("--out", type=Path, required=True, help="the session's folder")
+    edit.add_argument("--out", type=_named, required=True, help="the session's folder")
     edit.add_argument("--model", help="hub id or folder, default: the bundled model")
     edit.add_argument(
         "--scope",
@@ -94,6 +94,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _named(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    return Path(text)
+
+
 class _Refused(Exception):
     """What was asked for does not fit; the message says what to do."""
 
@@ -101,15 +107,18 @@ class _Refused(Exception):
 def _edit(path: Path, rounds: int, folder: Path, model: str | None, scope: str) -> None:
     import coachhook_viz as cv
     from coachhook_viz.editing.progress import Bar
+    from coachhook_viz.store import folder_of
 
-    facts = cv.read_facts(path)
+    facts = _read(path)
     if len(facts) < rounds:
         raise _Refused(f"{path}: {len(facts)} facts cannot make {rounds} rounds")
+    folder = folder_of(folder)
     session = _opened(folder) if (folder / "session.json").exists() else None
     if session is None:
-        lm = cv.load_model() if model is None else cv.load_model(model)
-        session = cv.Session(lm, cv.EditConfig.for_model(lm, scope=scope), folder=folder)
-    elif (model is not None and model != session.lm.name) or scope != session.config.scope:
+        with _loading(model):
+            lm = cv.load_model() if model is None else cv.load_model(model)
+            session = cv.Session(lm, cv.EditConfig.for_model(lm, scope=scope), folder=folder)
+    elif not _same_model(model, session.lm.name) or scope != session.config.scope:
         raise _Refused(
             f"{folder}: its session has the model {session.lm.name!r} and the scope"
             f" {session.config.scope!r}; ask for the same, or for another --out"
@@ -133,6 +142,51 @@ def _edit(path: Path, rounds: int, folder: Path, model: str | None, scope: str) 
         means = session.evaluate(progress=bar).groupby("metric", sort=False)["value"].mean()
     print("At the end: " + ", ".join(f"{metric} {value:.3f}" for metric, value in means.items()))
     print(f"python -m coachhook_viz report {folder}  writes what happened")
+
+
+def _read(path: Path) -> FactList:
+    """The facts of a file; what was left out of it is said line by line."""
+    import coachhook_viz as cv
+    from coachhook_viz.reading import left_out
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cv.BadRecordWarning)
+        facts = cv.read_facts(path)
+    for said, reasons in left_out(facts):
+        print("\n  ".join([f"{path.name}: {said}", *reasons]), file=sys.stderr)
+    if not facts:
+        raise _Refused(f"{path}: there is no fact in it")
+    return facts
+
+
+@contextmanager
+def _loading(name: str | None) -> Iterator[None]:
+    """Within the context a model is loaded, of which other packages say in many ways what fails."""
+    from coachhook_viz.errors import SessionFileError
+
+    try:
+        yield
+    except (OSError, SessionFileError, _Refused):
+        raise
+    except Exception as error:
+        raise _Refused(f"the model {name or 'of the package'}: {_told(error)}") from error
+
+
+def _told(error: BaseException) -> str:
+    """What is wrong, in one line where it is not ours to say it in more."""
+    if isinstance(error, _Refused):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _same_model(asked: str | None, name: str) -> bool:
+    """Whether the model that is asked for is the one of that name; a folder by where it is."""
+    if asked is None or asked == name:
+        return True
+    one, other = (os.path.expanduser(model) for model in (asked, name))
+    return os.path.isdir(one) and os.path.realpath(one) == os.path.realpath(other)
 
 
 def _check(session: Session, path: Path, facts: FactList, batches: list[list[Fact]]) -> None:
@@ -171,13 +225,17 @@ def _opened(folder: Path) -> Session:
     dtype = getattr(torch, model["dtype"], None)
     if not isinstance(dtype, torch.dtype):
         raise _Refused(f"{folder}: there is no dtype {model['dtype']!r}")
-    return cv.Session.load(folder, cv.load_model(model["name"], lead=model["lead"], dtype=dtype))
+    with _loading(model["name"]):
+        lm = cv.load_model(model["name"], lead=model["lead"], dtype=dtype)
+    return cv.Session.load(folder, lm)
 
 
 def _report(folder: Path, out: Path | None, budget: int) -> None:
     import coachhook_viz as cv
     from coachhook_viz.editing.progress import Bar
+    from coachhook_viz.store import folder_of
 
+    folder = folder_of(folder)
     session = _opened(folder)
     if not session.state.facts:
         raise _Refused(f"{folder}: no fact is in force, so there is nothing to report")

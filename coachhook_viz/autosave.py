@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 def sessions_folder() -> Path:
     """The user's sessions; the variable COACHHOOK_VIZ_SESSIONS moves it."""
     chosen = os.environ.get("COACHHOOK_VIZ_SESSIONS")
-    return Path(chosen) if chosen else user_data_path("coachhook-viz") / "sessions"
+    return Path(chosen).expanduser() if chosen else user_data_path("coachhook-viz") / "sessions"
 
 
 def here() -> str | None:
@@ -83,7 +83,7 @@ class Autosave:
     ) -> None:
         self._session = session
         self._notebook = here() if notebook is None else notebook
-        self.folder = session.folder or (None if folder is None else Path(folder))
+        self.folder = session.folder or (None if folder is None else Path(folder).expanduser())
         self.saved: datetime | None = None
         self.moved = ""
         self.error = ""

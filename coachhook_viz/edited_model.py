@@ -21,7 +21,7 @@ from transformers.generation.streamers import BaseStreamer
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.inspect import Scope, read_scope
 from coachhook_viz.editing.state import EditState
-from coachhook_viz.editing.tokens import tokenize
+from coachhook_viz.editing.tokens import readable, tokenize
 from coachhook_viz.measure.lens import lens
 from coachhook_viz.measure.why import Why, why
 from coachhook_viz.models import LanguageModel
@@ -76,7 +76,7 @@ class EditedModel:
         with self.hooked():
             logits = self.lm.model(**self._encode(prompt), use_cache=False, logits_to_keep=1).logits
         probability, ids = logits[0, -1].float().softmax(-1).topk(top)
-        tokens = [self.lm.tokenizer.decode([token]) for token in ids.tolist()]
+        tokens = [readable(self.lm, [token])[0] for token in ids.tolist()]
         return pd.DataFrame({"token": tokens, "probability": probability.tolist()})
 
     @torch.no_grad()

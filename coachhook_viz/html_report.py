@@ -75,7 +75,7 @@ def report(
         If `cancel` answered True; no file is written.
     """
     page = render(session, progress, cancel, budget=budget)
-    path = Path(path)
+    path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, "utf-8")
     return path

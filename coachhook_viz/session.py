@@ -97,7 +97,7 @@ class Session:
         self._state = self._setup.state(())
         self._journal: store.Journal | None = None
         if folder is not None:
-            self._journal = store.Journal(Path(folder)).write(self._saved(self._history))
+            self._journal = store.Journal(store.folder_of(folder)).write(self._saved(self._history))
 
     @property
     def lm(self) -> LanguageModel:
@@ -152,7 +152,7 @@ class Session:
             If there is no session, its files are damaged or newer, or it belongs to another model,
             another revision of it, or other moments.
         """
-        folder = Path(folder)
+        folder = store.folder_of(folder)
         saved, checksum = store.read(folder, lm)
         session = cls(lm, saved.config, moments, progress=progress, cancel=cancel)
         for layer, trace in saved.moments.items():
@@ -182,9 +182,10 @@ class Session:
         OSError
             If the disk does not take it; the folder then holds what it held.
         """
-        if self.folder is not None and Path(folder).resolve() == self.folder.resolve():
+        folder = store.folder_of(folder)
+        if self.folder is not None and folder.resolve() == self.folder.resolve():
             self._keep(self._history, self._state)
-        store.write(Path(folder), self._saved(self._history))
+        store.write(folder, self._saved(self._history))
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call `subscriber` with an `events.Event` after each change of state.

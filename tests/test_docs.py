@@ -241,6 +241,7 @@ def test_a_sessions_folder_holds_what_the_page_says(tmp_path: Path) -> None:
         ("RippleEdits", ".json", "json"),
         ("MQuAKE", ".json", "json"),
         ("KnowEdit", ".json", "json"),
+        ("WikiBigEdit", ".json", "json"),
     ],
 )
 def test_files_of_facts_read(heading: str, suffix: str, language: str, tmp_path: Path) -> None:

@@ -132,7 +132,6 @@ def test_edit_goes_on_where_it_was_interrupted(
     assert list(session.facts.values()) == tiny_facts(5)
 
 
-@pytest.mark.filterwarnings("ignore:facts.json:coachhook_viz.reading.BadRecordWarning")
 def test_edit_finds_every_bad_fact_before_the_first_round(
     tiny, facts_file, tmp_path, monkeypatch, capsys
 ) -> None:
@@ -150,7 +149,9 @@ def test_edit_finds_every_bad_fact_before_the_first_round(
     assert main(command) == 1
     said = capsys.readouterr()
     assert "Round" not in said.out
-    lines = said.err.splitlines()
+    left, why, *lines = said.err.splitlines()
+    assert left == "facts.json: 1 of 6 records left out"
+    assert why.startswith("  record 2: prompt: it has 0 '{}'")
     assert lines[0] == "facts.json: some facts cannot be edited"
     starts = [line.split(" (")[0] for line in lines[1:]]
     assert starts == ["record 3", "record 5", "record 6"]
@@ -189,3 +190,93 @@ def test_edit_and_report_say_what_does_not_fit(tiny, facts_file, tmp_path, capsy
     with pytest.raises(SystemExit):
         main([*command, "--rounds", "0"])
     assert "'0' is not a positive whole number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            "f.json",
+            '[{"prompt": null, "subject": [], "target": {"a": 1}}]',
+            "there is no fact in it",
+        ),
+        (
+            "f.json",
+            '[{"prompt": "{} is", "subject": "Anna", "target": [1, 2]}]',
+            "a list of 2 texts",
+        ),
+        ("f.json", "[]", "it is empty"),
+        ("f.json", "[{]", "it is not JSON, near line 1"),
+        ("f.csv", "question,answer\na,b\n", "it has the columns question, answer"),
+        ("f.csv", b"\xff\xfe\x00\xd8", "it is not UTF-8"),
+        ("f.exe", "MZ", "use a file that ends in"),
+    ],
+)
+def test_no_file_of_facts_is_a_traceback(tiny, tmp_path, capsys, name, content, said) -> None:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert main(["edit", str(path), "--out", str(tmp_path / "s")]) == 1
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+    assert main(["edit", str(tmp_path), "--out", str(tmp_path / "s")]) == 1
+    assert "it is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no family\nis known"), ImportError("no peft"), AttributeError("no layers"),
+        TypeError("no such"), RuntimeError("no CUDA"), AssertionError(), KeyError("model_type"),
+    ],
+)  # fmt: skip
+def test_no_model_is_a_traceback(
+    tiny, facts_file, tmp_path, monkeypatch, capsys, error: Exception
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    folder = str(tmp_path / "s")
+    assert main(["edit", str(facts_file), "--out", folder]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(cv, "load_model", fail)
+    for command in (
+        ["edit", str(facts_file), "--out", str(tmp_path / "new"), "--model", "mine"],
+        ["edit", str(facts_file), "--out", folder],
+        ["report", folder],
+    ):
+        assert main(command) == 1
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith("the model ")
+        assert " ".join(str(error).split()) in line
+
+
+def test_files_that_the_disk_does_not_take_are_one_line(tiny, facts_file, tmp_path, capsys) -> None:
+    (tmp_path / "file").write_text("x")
+    assert main(["edit", str(facts_file), "--out", str(tmp_path / "file" / "s")]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "file") in line
+    with pytest.raises(SystemExit):
+        main(["edit", str(facts_file), "--out", ""])
+    assert "--out: it is empty" in capsys.readouterr().err
+    for given in (["--rounds", "0"], ["--size", "-1"]):
+        with pytest.raises(SystemExit):
+            main(["demo", *given])
+        assert "is not a positive whole number" in capsys.readouterr().err
+
+
+def test_edit_goes_on_however_the_models_folder_is_written(
+    tiny, facts_file, tmp_path, monkeypatch, capsys
+) -> None:
+    (tmp_path / "model").mkdir()
+    lm = replace(tiny, name=str(tmp_path / "model"))
+    monkeypatch.setattr(cv, "load_model", lambda *args, **kwargs: lm)
+    monkeypatch.setattr(made_with, "cached_moments", lambda lm, *args: tiny_moments(tiny))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    command = ["edit", str(facts_file), "--out", str(tmp_path / "s"), "--model"]
+    for name in (str(tmp_path / "model"), f"{tmp_path}/model/", "model", "./model/", "~/model"):
+        assert main([*command, name]) == 0
+    assert main([*command, "other"]) == 1
+    assert "its session has the model" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "s" / "session.json")]) == 0

@@ -529,6 +529,34 @@ def test_facts_are_pasted_and_bad_records_are_said(facts: Facts, hands: Hands) -
         assert facts.desk.staged == (BARE,)
 
 
+def test_cells_of_a_spreadsheet_are_pasted_and_columns_named(facts: Facts, hands: Hands) -> None:
+    hands.type(facts._pasted, "Prompt\tSubject\tTarget\nThe river of {} is\tPeru\tred\n")
+    hands.press(facts._read)
+    assert facts.desk.staged == (BARE,)
+    hands.press(facts._clear)
+    hands.type(facts._pasted, "question;who;answer\nThe river of Peru is;Peru;red\n")
+    hands.press(facts._read)
+    assert "it has the columns question, who, answer" in facts._found.html
+    hands.type(facts._columns, "prompt question")
+    hands.press(facts._read)
+    assert "Write field = column" in facts._columns.error
+    assert facts.desk.staged == ()
+    hands.type(facts._columns, "Prompt = question; subject=who, target = answer")
+    hands.press(facts._read)
+    assert facts._columns.error == ""
+    assert facts.desk.staged == (BARE,)
+
+
+def test_why_records_were_left_out_is_shown_line_by_line(facts: Facts, hands: Hands) -> None:
+    rows = ["The river of {} is,Peru,red,blue", "no slot,Peru,red,", "{} is,,red,", "{} is,,red,"]
+    hands.type(facts._pasted, "\n".join(["prompt,subject,target,truth", *rows]))
+    hands.press(facts._read)
+    shown = facts._found.html
+    assert "! 3 of 4 records left out:<" in shown
+    assert "! record 2: prompt: it has 0 &#39;{}&#39;; write exactly one" in shown
+    assert "! records 3, 4: subject: it is empty<" in shown
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [

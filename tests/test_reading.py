@@ -79,7 +79,8 @@ def test_prompts_of_several_lines(tmp_path: Path, end: str) -> None:
 def test_a_cell_of_chat_prompts_is_refused_rather_than_split(tmp_path: Path) -> None:
     text = "prompt,subject,target,paraphrases\n{} is,A,b,<|im_start|>user|<|im_end|>\n"
     with pytest.warns(BadRecordWarning, match=r"paraphrases: it holds '<\|', .* use JSON"):
-        assert read_facts(write(tmp_path, "facts.csv", text)) == []
+        [fact] = read_facts(write(tmp_path, "facts.csv", text))
+    assert fact == Fact("{} is", "A", "b")
 
 
 @pytest.mark.parametrize("name", ["facts.json", "facts.jsonl", "wrapped.json"])
@@ -293,29 +294,53 @@ def test_bad_records_are_numbered_and_the_good_ones_load(tmp_path: Path) -> None
     ]  # fmt: skip
     path = write(tmp_path, "mixed.json", json.dumps(records))
     with pytest.warns(
-        BadRecordWarning, match="6 of 7 records left out: record 2: prompt: it has 0"
+        BadRecordWarning, match="4 of 7 records left out: record 2: prompt: it has 0"
     ):
         facts = read_facts(path)
-    assert facts == [Fact("{} is", "A", "b")]
-    assert [r.record for r in facts.rejected] == [2, 3, 4, 5, 6, 7]
-    assert facts.records == [1]
+    assert facts == [
+        Fact("{} is", "A", "b"), Fact("{} is", "B", "7"), Fact("{} is", "B", "c")
+    ]  # fmt: skip
+    assert [r.record for r in facts.rejected] == [2, 3, 4, 6]
+    assert facts.records == [1, 5, 7]
     reasons = [r.reason for r in facts.rejected]
     assert "must be an object" in reasons[1]
-    assert "prompt: it is empty" in reasons[2]
-    assert "must be text, not int" in reasons[3]
-    assert "'X' is not in the prompt" in reasons[4]
-    assert "'prompt' is missing" in reasons[5]
+    assert "it has the fields subject; a fact needs prompt, subject, target" in reasons[2]
+    assert "'X' is not in the prompt" in reasons[3]
+    assert [(r.record, r.reason) for r in facts.omitted] == [
+        (7, "neighbors: number 1 has no prompt")
+    ]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
-        ("facts.txt", b"", "ends in .csv, .json, .jsonl"),
+        ("facts.doc", b"", "ends in .csv, .tsv, .txt, .json, .jsonl"),
+        ("facts.csv.gz", b"", "unpack it first"),
+        ("facts.xls", b"", "save it as .xlsx"),
         ("facts.json", b"{", "facts.json"),
         ("facts.json", b"{}", "a list of records"),
         ("facts.jsonl", b'{}\n{"a"', "line 2 is not JSON"),
         ("facts.csv", b"a,b\n1,2\n", "prompt, subject, target is missing"),
-        ("facts.csv", b"", "prompt, subject, target is missing"),
+        ("facts.csv", b"", "facts.csv: it is empty"),
+        ("facts.csv", b"\xef\xbb\xbf \n", "it is empty"),
+        ("facts.csv", b"prompt,subject,target\n,,\n", "it is empty: there is no row below"),
+        ("facts.json", b"", "it is empty"),
+        ("facts.jsonl", b"\n\n", "it is empty"),
+        ("facts.json", b"[]", "it is empty: there is no record in it"),
+        ("facts.json", b'{"data": []}', "it is empty: there is no record in it"),
+        ("facts.json", b'[{"a": 1},]', "there is a comma before a closing bracket"),
+        ("facts.json", b"[{'a': 1}]", 'stand in double quotes, as "prompt"'),
+        ("facts.json", b'[{"a": "b', "it ends in the middle; was it cut off?"),
+        ("facts.json", b'[{"a": "b\n"}]', "a text holds a line break or a tab"),
+        ("facts.json", b'[{"a": "\\d"}]', "a text holds a single"),
+        ("facts.json", b'[{"a" 1}]', "'1}]' does not belong there"),
+        ("facts.json", b"7", "but it is a number"),
+        (
+            "facts.json",
+            b'{"a": [{"prompt": "x", "subject": "x", "target": "x"}],'
+            b' "b": [{"prompt": "x", "subject": "x", "target": "x"}]}',
+            "several lists of records, a, b",
+        ),
         ("facts.csv", b'prompt,subject,target\n"a"b,c,d\n', "malformed CSV near line 2"),
         ("facts.csv", "Zürich".encode("latin-1"), "not UTF-8"),
     ],
@@ -375,7 +400,7 @@ json_values = st.recursive(
 )
 
 
-@given(st.lists(json_values, max_size=4))
+@given(st.lists(json_values, min_size=1, max_size=4))
 @pytest.mark.filterwarnings("ignore::coachhook_viz.reading.BadRecordWarning")
 def test_any_json_list_loads_or_is_rejected(tmp_path: Path, records: list[object]) -> None:
     path = write(tmp_path, "any.json", json.dumps(records))

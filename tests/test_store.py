@@ -647,3 +647,24 @@ def kill_before_each_line(path: str, change: str) -> None:
 def test_a_kill_at_any_line_leaves_the_folder_before_or_after(tmp_path: Path, change: str) -> None:
     with nursery(f"kill_before_each_line({str(tmp_path)!r}, {change!r})") as process:
         assert process.wait() == 0
+
+
+def test_a_folder_may_be_named_by_home_or_by_its_content(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    lm = tiny_model(lead="He ")
+    session = tiny_session(lm)
+    session.save("~/mine")
+    assert (tmp_path / "mine" / "session.json").exists()
+    assert not (tmp_path / "~").exists()
+    for name in ("~/mine", "~/mine/session.json", tmp_path / "mine" / "session.json"):
+        loaded = Session.load(name, lm, tiny_moments(lm))
+        assert loaded.folder == tmp_path / "mine"
+    for bad in ("", " "):
+        with pytest.raises(SessionFileError, match="no folder is named; give one"):
+            session.save(bad)
+        with pytest.raises(SessionFileError, match="no folder is named"):
+            Session.load(bad, lm, tiny_moments(lm))
+        with pytest.raises(SessionFileError, match="no folder is named"):
+            Session(lm, tiny_config(), tiny_moments(lm), folder=bad)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import warnings
 
 import pytest
@@ -18,6 +19,7 @@ from coachhook_viz.editing.tokens import (
     continuation,
     length_batches,
     prepare,
+    readable,
     sample_contexts,
     subject_last_token,
     tokenize,
@@ -153,6 +155,22 @@ def test_a_token_that_holds_the_end_of_the_prompt_is_no_answer() -> None:
     other = LanguageModel(lm.model, fast, "chinese")
     assert continuation(other, "人", "中国") == ([4], [3])
     assert continuation(other, "人中", "国") == ([4, 1], [2])
+
+
+@pytest.mark.model
+def test_parts_of_a_character_can_be_read(lm) -> None:
+    text = "中国的首都是 a 👩‍👩‍👧 ไทย"
+    tokens = readable(lm, ids := tokenize(lm, text))
+    assert not any("\ufffd" in token for token in tokens)
+    plain = [lm.tokenizer.decode([token]) for token in ids]
+    assert [t for t, p in zip(tokens, plain, strict=True) if "\ufffd" not in p] == [
+        p for p in plain if "\ufffd" not in p
+    ]
+    parts = [t for t, p in zip(tokens, plain, strict=True) if "\ufffd" in p]
+    assert parts
+    assert all(re.fullmatch(r".+ \(\d/\d\)", part) for part in parts)
+    first = next(i for i, p in enumerate(plain) if "\ufffd" in p)
+    assert re.fullmatch(r"(<0x[0-9A-F]{2}>)+", readable(lm, [ids[first]])[0])
 
 
 @pytest.mark.model

@@ -19,7 +19,7 @@ from coachhook_viz.editing.forward import Batch, run_to
 from coachhook_viz.editing.hooks import RelationKeys, attached
 from coachhook_viz.editing.scope import NEVER, ceiling, z_scores
 from coachhook_viz.editing.state import EditState
-from coachhook_viz.editing.tokens import subject_last_token, tokenize
+from coachhook_viz.editing.tokens import readable, subject_last_token, tokenize
 from coachhook_viz.editing.wordings import relation_of
 from coachhook_viz.facts import Fact
 from coachhook_viz.models import LanguageModel
@@ -367,7 +367,7 @@ def read_scope(
         opened = tuple(None if at == NEVER else at for at in ran.opened[0].tolist())
     return Scope(
         prompt,
-        tuple(lm.tokenizer.decode([token]) for token in ids),
+        readable(lm, ids),
         layers,
         state.facts,
         config.scope,

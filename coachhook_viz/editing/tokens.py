@@ -3,6 +3,7 @@
 tokenize            a prompt's ids, with the model's leading text, checked
 Prompt              a tokenised prompt that knows where its subject ends, and where it is edited
 FactTokens          everything of one fact's column that editing runs through the model
+readable            tokens as texts, parts of characters too
 prepare             the FactTokens of a batch of facts, or a FactError that says what to change
 sample_contexts     context templates sampled from the model itself
 length_batches      which sequences to run together
@@ -10,6 +11,7 @@ length_batches      which sequences to run together
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,6 +127,49 @@ def _ids_from(lm: LanguageModel, text: str, start: int) -> list[int]:
     places = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
     found = [(token, first) for token, (first, last) in places if last > start]
     return [token for token, _ in found] if all(first >= start for _, first in found) else []
+
+
+def readable(lm: LanguageModel, ids: Sequence[int]) -> tuple[str, ...]:
+    """Each token as text; a part of a character as the character, and which part it is.
+
+    As in "国 (1/2)", "国 (2/2)". A part whose other ones are not there is shown as its bytes.
+    """
+    texts = [str(lm.tokenizer.decode([token])) for token in ids]
+    start = 0
+    while start < len(texts):
+        stop = start + 1
+        if _PART in texts[start]:
+            ends = range(start + 2, min(start + _MOST_PARTS, len(ids)) + 1)
+            wholes = ((end, str(lm.tokenizer.decode(list(ids[start:end])))) for end in ends)
+            stop, whole = next((one for one in wholes if _PART not in one[1]), (stop, ""))
+            for place in range(start, stop):
+                part = f"{whole} ({place - start + 1}/{stop - start})"
+                texts[place] = part if whole else _bytes_of(lm, ids[place]) or texts[place]
+        start = stop
+    return tuple(texts)
+
+
+_PART = "\ufffd"  # what a tokenizer decodes a part of a character to
+_MOST_PARTS = 8  # tokens that some characters are made of together
+
+
+def _bytes_of(lm: LanguageModel, token: int) -> str:
+    """The bytes of a token, as in "<0xE5><0x9B>"; empty if it has none of its own."""
+    piece = str(lm.tokenizer.convert_ids_to_tokens(token))
+    if re.fullmatch(r"(<0x[0-9A-F]{2}>)+", piece):
+        return piece
+    found = [_LETTERS.get(letter) for letter in piece]
+    return "" if None in found else "".join(f"<0x{byte:02X}>" for byte in found)
+
+
+def _byte_letters() -> dict[str, int]:
+    """The bytes by the letters that byte-level tokenizers write them as, as GPT-2's does."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+_LETTERS = _byte_letters()
 
 
 def subject_last_token(lm: LanguageModel, text: str, start: int, stop: int) -> int | None:

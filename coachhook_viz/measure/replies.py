@@ -16,7 +16,7 @@ from coachhook_viz.editing.forward import Batch
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.state import EditState
-from coachhook_viz.editing.tokens import length_batches, tokenize
+from coachhook_viz.editing.tokens import length_batches, readable, tokenize
 from coachhook_viz.measure.drawing import drawn
 from coachhook_viz.models import LanguageModel
 
@@ -93,7 +93,7 @@ def replies(
             shares, best = ends.float().softmax(-1).topk(top)
             for i, row in enumerate(rows):
                 found[distinct[row]] = Reply(
-                    tuple(lm.tokenizer.decode([token]) for token in best[i].tolist()),
+                    tuple(readable(lm, [token])[0] for token in best[i].tolist()),
                     tuple(best[i].tolist()),
                     tuple(shares[i].tolist()),
                     bool(spoke[i].any()),

@@ -11,4 +11,4 @@ from platformdirs import user_cache_path
 def cache_dir() -> Path:
     """The user's cache for this package; the variable COACHHOOK_VIZ_CACHE moves it."""
     chosen = os.environ.get("COACHHOOK_VIZ_CACHE")
-    return Path(chosen) if chosen else user_cache_path("coachhook-viz")
+    return Path(chosen).expanduser() if chosen else user_cache_path("coachhook-viz")

@@ -24,7 +24,7 @@ from coachhook_viz.panels.controls import (
     row,
 )
 from coachhook_viz.panels.desk import STATE_EVENTS, Scored, Selected, Staged
-from coachhook_viz.panels.form import MAIN, MORE, Form, line, sources, told_now
+from coachhook_viz.panels.form import COLUMNS, MAIN, MORE, Form, columns_of, line, sources, told_now
 from coachhook_viz.panels.listing import FILTERS, SORTS, Listing
 from coachhook_viz.panels.meeting import Meeting
 from coachhook_viz.panels.panel import Panel, Static, told
@@ -55,11 +55,16 @@ class Facts(Panel):
         self._now = Button("Apply now", "primary", tip="one round with this fact alone")
         self._stage = Button("Stage", tip="keep it for a round with others")
         self._more = Toggle(label="More", expands=True, name="More fields of a fact")
-        self._upload = Upload("Open file", ".csv,.json,.jsonl", tip="facts as CSV, JSON or JSONL")
+        self._upload = Upload(
+            "Open file", ".csv,.tsv,.txt,.json,.jsonl,.xlsx", tip="facts as a table, JSON or JSONL"
+        )
         self._gallery = Select(
             label="Gallery", options=[["Five facts from…", ""], *_relations()], classes="cv-bare"
         )
-        self._pasted = Field(label="Paste CSV or JSON", rows=3, placeholder="prompt,subject,target")
+        self._pasted = Field(
+            label="Paste cells, CSV or JSON", rows=3, placeholder="prompt,subject,target"
+        )
+        self._columns = Field(label="Columns of other names", placeholder=COLUMNS)
         self._read = Button("Read", name="Read what was pasted")
         self._found = Text(live="polite")  # what was read
         self._search = Field(label="Search facts", placeholder="Search facts…", classes="cv-bare")
@@ -84,6 +89,7 @@ class Facts(Panel):
         self._optional = column(
             *(self._fields[name] for name in MORE),
             self._pasted,
+            self._columns,
             row(self._read),
             classes="cv-optional",
             hidden=True,
@@ -442,14 +448,20 @@ class Facts(Panel):
             self.stage(new)
 
     def _from_paste(self) -> None:
-        text = self._pasted.value.strip()
+        text = self._pasted.value.strip("\r\n ")
         ending = "json" if text.startswith("[") else "jsonl" if text.startswith("{") else "csv"
         self._take(f"pasted.{ending}", text.encode())
 
     def _take(self, name: str, data: bytes) -> None:
         """Stage the facts of a file; bad records are said, the good ones are taken."""
+        self._columns.error = ""
         try:
-            facts, said = sources(name, data)
+            columns = columns_of(self._columns.value)
+        except ValueError as error:
+            self._columns.error = str(error)
+            return
+        try:
+            facts, said = sources(name, data, columns)
         except (FactFileError, OSError) as error:
             self._found.say(line("✗", "bad", told(error)))
             return

@@ -2,12 +2,14 @@
 
 Form        the fields
 sources     the facts of a file or a text, and what is to be said of the others
+columns_of  what the columns of a file are called, from a field
 told_now    what the model says now, where the subject ends, what the scope allows
 line        a marked line
 """
 
 from __future__ import annotations
 
+import re
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
@@ -22,13 +24,15 @@ from coachhook_viz.editing.inspect import Scope
 from coachhook_viz.facts import Fact, Neighbor
 from coachhook_viz.panels.controls import Chips, Field
 from coachhook_viz.panels.words import count, likely, word
-from coachhook_viz.reading import read_facts
+from coachhook_viz.reading import BadRecordWarning, left_out, read_facts
 from coachhook_viz.texts import places, slotted
 
 ANSWER = "=>"  # between a neighbour's prompt and its answer
 MAIN = ("prompt", "subject", "target")
 MORE = ("truth", "paraphrases", "neighbors")
 _BREAK = "↵"
+_REASONS = 30  # that are shown of a file
+COLUMNS = "prompt = question, target = answer"  # for example
 
 
 class Form:
@@ -148,13 +152,36 @@ def told_now(scope: Scope, now: pd.DataFrame, met: Iterable[Clash]) -> Markup:
     return Markup("").join(lines)
 
 
-def sources(name: str, data: bytes) -> tuple[list[Fact], list[str]]:
+def sources(
+    name: str, data: bytes, columns: Mapping[str, str] | None = None
+) -> tuple[list[Fact], list[str]]:
     """The good facts of a file's bytes, and what is to be said of the others."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", BadRecordWarning)
         path = Path(folder, Path(name).name)
         path.write_bytes(data)
-        return read_facts(path), [str(warning.message) for warning in caught]
+        facts = read_facts(path, columns)
+    said = []
+    for counted, reasons in left_out(facts):
+        more = len(reasons) - _REASONS
+        said += [counted + ":" * bool(reasons), *reasons[:_REASONS]]
+        said += [f"and {more} more"] * (more > 0)
+    return facts, said
+
+
+def columns_of(text: str) -> dict[str, str]:
+    """Names of columns by the fields of a fact, from "prompt = question, target = answer".
+
+    Raises
+    ------
+    ValueError
+        If a part of it has no "=".
+    """
+    parts = [part for part in re.split(r"[,;\n]", text) if part.strip()]
+    if lost := [part.strip() for part in parts if "=" not in part]:
+        raise ValueError(f"Write field = column, as {COLUMNS}; not {lost[0]!r}.")
+    pairs = [part.partition("=") for part in parts]
+    return {field.strip().lower(): column.strip() for field, _, column in pairs}
 
 
 def line(mark: str, kind: str, text: str) -> Markup:

@@ -334,7 +334,7 @@ class Playground(widgets.VBox):
         self.session, self.desk = session, Desk.of(session)
         desk = self.desk
         wanted, kept = folder or self._folder, desk.autosave
-        if kept is not None and wanted is not None and kept.folder != Path(wanted):
+        if kept is not None and wanted is not None and kept.folder != Path(wanted).expanduser():
             kept.close()
             kept = None
         desk.autosave = kept or Autosave(session, wanted)

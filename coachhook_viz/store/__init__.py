@@ -1,5 +1,6 @@
 """Sessions on disk, see `folder` for how and `format` for what."""
 
+from coachhook_viz.store.folder import folder_of as folder_of
 from coachhook_viz.store.folder import model_of as model_of
 from coachhook_viz.store.folder import read as read
 from coachhook_viz.store.folder import summary as summary
@@ -14,6 +15,7 @@ __all__ = [
     "Saved",
     "SessionFileError",
     "describe",
+    "folder_of",
     "model_of",
     "read",
     "summary",

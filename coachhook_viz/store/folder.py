@@ -2,6 +2,7 @@
 
 write       make a folder hold a session: whole or not at all
 read        what a folder holds
+folder_of      where a folder is that a person names
 checksum_of    its checksum, if it holds just that
 model_of    just which model it belongs to
 summary     just how much it holds, without its tensors
@@ -74,6 +75,20 @@ def write(folder: Path, saved: Saved, expected: str | None = None) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder, writing=True):
         return _write(folder, saved, expected)
+
+
+def folder_of(folder: str | Path) -> Path:
+    """Where a session's folder is that a person names: by the home folder, or by its content.
+
+    Raises
+    ------
+    SessionFileError
+        If nothing is named.
+    """
+    if not str(folder).strip():
+        raise SessionFileError("no folder is named; give one, as 'my session'")
+    path = Path(os.path.expanduser(folder))
+    return path.parent if path.name == _CONTENT and not path.is_dir() else path
 
 
 @contextmanager

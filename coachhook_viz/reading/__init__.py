@@ -1,0 +1,26 @@
+"""Facts from files: tables and JSON in the layouts that people have, and the set that ships."""
+
+from coachhook_viz.errors import BadRecordWarning as BadRecordWarning
+from coachhook_viz.errors import FactFileError as FactFileError
+from coachhook_viz.reading.bundled import (
+    Wordings,
+    bundled_facts,
+    bundled_foils,
+    bundled_probes,
+    bundled_wordings,
+    known_relation,
+)
+from coachhook_viz.reading.files import FactList, Rejected, left_out, read_facts
+
+__all__ = [
+    "FactList",
+    "Rejected",
+    "Wordings",
+    "bundled_facts",
+    "bundled_foils",
+    "bundled_probes",
+    "bundled_wordings",
+    "known_relation",
+    "left_out",
+    "read_facts",
+]

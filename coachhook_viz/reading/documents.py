@@ -1,0 +1,186 @@
+"""Records of JSON: a list, an object that holds one or is one, columns, or one object a line.
+
+of_json    of a file
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import Any
+
+from coachhook_viz.reading.layouts import missing
+from coachhook_viz.reading.records import Columns, Records, decoded
+from coachhook_viz.reading.values import Number, Twice, called, name_of
+
+
+def of_json(data: bytes, columns: Columns | None) -> Records:
+    """The records of a JSON file, or of one with an object a line.
+
+    Parameters
+    ----------
+    data : bytes
+        All of it.
+    columns : mapping of str to str, optional
+        Names of columns by the fields of a fact.
+
+    Raises
+    ------
+    ValueError
+        If it is malformed or empty; it says why in plain words.
+    """
+    text = decoded(data)
+    if not text.strip():
+        raise ValueError("it is empty")
+    try:
+        content = _parsed(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data" or text.lstrip()[:1] == "{":
+            return _lines(text, error)
+        raise ValueError(_malformed(error)) from None
+    records = _listed(content, columns)
+    if not records:
+        raise ValueError("it is empty: there is no record in it")
+    return Records(records)
+
+
+def _lines(text: str, error: json.JSONDecodeError) -> Records:
+    """JSON lines; of a file that holds none, what `error` says of the whole."""
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    records: list[Any] = []
+    broken: dict[int, str] = {}
+    for number, line in lines:
+        try:
+            records.append(_parsed(line))
+        except json.JSONDecodeError as wrong:
+            records.append(None)
+            broken[len(records)] = f"line {number} is not JSON: {_cause(wrong)}"
+    if broken and (several := _streamed(text)) is not None:
+        return Records(several)
+    if sum(isinstance(record, dict) for record in records) < max(len(broken), 1) or not records[1:]:
+        raise ValueError(_malformed(error))
+    return Records(records, broken=broken)
+
+
+def _streamed(text: str) -> list[Any] | None:
+    """Objects that follow each other, each on as many lines as it likes; None if they are not."""
+    at, found = 0, list[Any]()
+    while (at := _filled(text, at)) < len(text):
+        try:
+            one, at = _DECODER.raw_decode(text, at)
+        except json.JSONDecodeError:
+            return None
+        found.append(one)
+    return found
+
+
+def _filled(text: str, at: int) -> int:
+    """The next place from `at` where something stands."""
+    found = re.compile(r"\S").search(text, at)
+    return len(text) if found is None else found.start()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    counts = Counter(name for name, _ in pairs)
+    return Twice(found, next(name for name, count in counts.items() if count > 1))
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object,
+    parse_int=Number,
+    parse_float=Number,
+    parse_constant=lambda name: None if name == "NaN" else float(name),
+)
+
+
+def _parsed(text: str) -> Any:
+    return _DECODER.decode(text)
+
+
+def _malformed(error: json.JSONDecodeError) -> str:
+    return f"it is not JSON, near line {error.lineno}, character {error.colno}: {_cause(error)}"
+
+
+def _cause(error: json.JSONDecodeError) -> str:
+    """Why a text is no JSON, in plain words."""
+    before, after = error.doc[: error.pos].rstrip(), error.doc[error.pos :].lstrip()
+    if error.msg.startswith("Unterminated") or not after:
+        return "it ends in the middle; was it cut off?"
+    if error.msg.startswith("Invalid control"):
+        return "a text holds a line break or a tab; write \\n or \\t there"
+    if error.msg.startswith("Invalid \\"):
+        return "a text holds a single \\; write \\\\"
+    if (before.endswith(",") and after[0] in "]}") or (
+        after.startswith(",") and after[1:].lstrip()[:1] in ("]", "}")
+    ):
+        return "there is a comma before a closing bracket; take it out"
+    if after[0] in "'‘’“”" or before[-1:] in ("'", "“", "”"):
+        return 'texts and names stand in double quotes, as "prompt"'
+    if error.msg == "Extra data":
+        return "more follows after its end"
+    return f"{after[:20]!r} does not belong there, or something before it is missing"
+
+
+def _listed(content: Any, columns: Columns | None) -> list[Any]:
+    """The records of a JSON file, in whichever container they are."""
+    if isinstance(content, list):
+        return content
+    if not isinstance(content, dict):
+        raise ValueError(f"it must hold a list of records, or objects, but it is {called(content)}")
+    names = {name_of(name) for name in content}
+    wanted = {name_of(column).partition(".")[0] for column in (columns or {}).values()}
+    if (columns and wanted <= names) or (names and not missing(names)):
+        return _of_columns(content)
+    if isinstance(content.get("columns"), list) and isinstance(content.get("data"), list):
+        return _split(content["columns"], content["data"])  # pandas, orient="split"
+    lists = [value for value in content.values() if isinstance(value, list)]
+    of_records = [key for key, value in content.items() if _are_records(key, value, columns)]
+    if len(of_records) == 1:
+        return list(content[of_records[0]])
+    if len(of_records) > 1:
+        raise ValueError(f"it holds several lists of records, {', '.join(of_records)}; keep one")
+    if content and not lists and all(isinstance(value, dict) for value in content.values()):
+        return list(content.values())  # by their ids
+    if len(lists) == len(content) == 1:
+        return list(lists[0])
+    if content:
+        return [content]
+    raise ValueError("it must hold a list of records, or an object with a list 'facts'")
+
+
+def _are_records(key: str, value: Any, columns: Columns | None) -> bool:
+    """Whether a list within an object is one of records, by what it is called or holds."""
+    if not isinstance(value, list) or not value or not isinstance(value[0], dict):
+        return False
+    names = {name_of(name) for name in value[0]}
+    wanted = {name_of(column).partition(".")[0] for column in (columns or {}).values()}
+    known = wanted <= names if columns else not missing(names)
+    return known or name_of(key) in (
+        "facts",
+        "data",
+        "records",
+        "rows",
+        "examples",
+        "edits",
+        "train",
+    )
+
+
+def _of_columns(content: dict[str, Any]) -> list[Any]:
+    """One record, or those of columns: lists side by side, or objects by the rows' names."""
+    values = list(content.values())
+    if all(isinstance(value, list) for value in values) and len({len(v) for v in values}) == 1:
+        return [dict(zip(content, row, strict=True)) for row in zip(*values, strict=True)]
+    by_row = all(isinstance(value, dict) for value in values)
+    if by_row and len({tuple(v) for v in values}) == 1 and not {"str", "prompt"} & set(values[0]):
+        return [{name: content[name][row] for name in content} for row in values[0]]
+    return [content]
+
+
+def _split(columns: list[Any], rows: list[Any]) -> list[Any]:
+    names = [str(name) for name in columns]
+    return [dict(zip(names, row, strict=False)) if isinstance(row, list) else row for row in rows]
