@@ -34,6 +34,7 @@ _HOMES = {
     "WaitingWarning": "errors",
     "WideScopeWarning": "errors",
     "bundled_facts": "reading",
+    "collect_moments": "editing.moments",
     "figures": "figures",
     "load_model": "models",
     "panels": "panels",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from coachhook_viz import panels as panels
     from coachhook_viz.editing.config import EditConfig as EditConfig
     from coachhook_viz.editing.inspect import Scope as Scope
+    from coachhook_viz.editing.moments import collect_moments as collect_moments
     from coachhook_viz.editing.progress import Progress as Progress
     from coachhook_viz.editing.state import EditState as EditState
     from coachhook_viz.editing.state import Round as Round

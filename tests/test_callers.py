@@ -214,7 +214,7 @@ def test_a_prompt_in_chunks_is_right_or_refused(size: int, by: str) -> None:
             lm.model.generation_config.prefill_chunk_size = size
         with session.hooked():
             if scope == "zscore":
-                with pytest.raises(ValueError, match="prefill_chunk_size.*pieces"):
+                with pytest.raises(ValueError, match=r"prefill_chunk_size.*pieces"):
                     lm.model.generate(**inputs, **given)
             else:
                 assert lm.model.generate(**inputs, **given).tolist() == expected.tolist()

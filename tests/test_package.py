@@ -17,7 +17,8 @@ PUBLIC = {
     "FactError", "FactFileError", "FirstTokenWarning", "LanguageModel", "ModelNotFound",
     "ModelRefused", "MomentsWarning", "Neighbor", "Probe", "Progress", "RepeatedFactWarning",
     "Round", "Scope", "Session", "SessionFileError", "WaitingWarning", "WideScopeWarning",
-    "bundled_facts", "figures", "load_model", "panels", "playground", "read_facts", "report",
+    "bundled_facts",
+    "collect_moments", "figures", "load_model", "panels", "playground", "read_facts", "report",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "numpy", "pandas", "matplotlib", "plotly", "ipywidgets"}
 
