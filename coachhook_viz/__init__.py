@@ -37,6 +37,7 @@ _HOMES = {
     "WideScopeWarning": "errors",
     "Why": "measure.why",
     "bundled_facts": "reading",
+    "collect_moments": "editing.moments",
     "compare": "comparing",
     "figures": "figures",
     "load_model": "models",
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from coachhook_viz.editing import methods as methods
     from coachhook_viz.editing.config import EditConfig as EditConfig
     from coachhook_viz.editing.inspect import Scope as Scope
+    from coachhook_viz.editing.moments import collect_moments as collect_moments
     from coachhook_viz.editing.progress import Progress as Progress
     from coachhook_viz.editing.state import EditState as EditState
     from coachhook_viz.editing.state import Round as Round

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import subprocess
@@ -15,7 +16,7 @@ from tiny import FAMILIES, tiny_model, tiny_tokenizer
 import coachhook_viz as cv
 from coachhook_viz import Architecture, LanguageModel, load_model
 from coachhook_viz.editing.forward import Batch, run_to
-from coachhook_viz.models import bundled
+from coachhook_viz.models import bundled, cache
 from coachhook_viz.models.architectures import architecture_of
 
 
@@ -279,3 +280,21 @@ def test_the_real_default_model(lm: LanguageModel) -> None:
         assert lm.tokenizer.decode(logits.argmax()) == answer
     assert not list(bundled.folder().glob("*.gguf"))
     assert cv.EditConfig.for_model(lm).layers[-1] < 11
+
+
+def test_a_filled_default_cache_may_be_read_only(fetches: list[Path], monkeypatch) -> None:
+    folder = bundled.folder()
+
+    def unwritable(*args: object, **options: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("mkdir", "write_text"):
+        monkeypatch.setattr(Path, name, unwritable)
+    monkeypatch.setattr(cache.FileLock, "acquire", unwritable)
+    assert bundled.folder() == folder
+    (folder / "checked.json").unlink()
+    assert bundled.folder() == folder
+    (folder / "manifest.json").unlink()
+    with pytest.raises(cv.ModelNotFound, match="Read-only file system.*COACHHOOK_VIZ_CACHE"):
+        bundled.folder()
+    assert len(fetches) == 1

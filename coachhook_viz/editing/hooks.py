@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import partial
+from functools import partial, wraps
 from threading import Lock, RLock
 from types import new_class
 from typing import Any, Protocol
@@ -171,7 +171,7 @@ class Attachment:
         self._released = False
         self._tokens: Tokens | None = None
         self._keys: dict[int, Tensor] = {}
-        self._whole: Tensor | None = None
+        self._whole: tuple[Any] | None = None  # what generate prepared the next pass's mask of
         self._sequences: WeakKeyDictionary[Any, Tokens] = WeakKeyDictionary()
         self._checkpoints: list[tuple[nn.Module, Any]] = []
 
@@ -207,8 +207,11 @@ class Attachment:
             return mask
         if mask is not None and self._carries:
             # generate prepares masks for some caches, from one that says it in plain words
-            if self._whole is not None and tuple(self._whole.shape) == (batch, total):
-                return self._whole
+            whole = self._whole[0] if self._whole else mask
+            if whole is None:
+                return torch.ones(batch, total, dtype=torch.bool)
+            if isinstance(whole, Tensor) and tuple(whole.shape) == (batch, total):
+                return whole
             raise ValueError(
                 "the z-score and two-key scopes have to know the pads: pass the (batch, tokens)"
                 " attention_mask, not a prepared one, or use the match scope"
@@ -217,8 +220,7 @@ class Attachment:
 
     def prepare(self, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """`prepare_inputs_for_generation`, `own`; remembers the mask that masks are made of."""
-        mask = kwargs.get("attention_mask")
-        self._whole = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
+        self._whole = (kwargs.get("attention_mask"),)
         return own(*args, **kwargs)
 
     def generate(self, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -290,7 +292,7 @@ class Attachment:
         """After the decoder ran: what was seen belongs to the cache that holds the same tokens."""
         if self.suspended:
             return
-        self._running = False
+        self._running, self._whole = False, None
         if output is None:  # it was stopped
             return
         given = self._signature.bind_partial(*args, **kwargs).arguments
@@ -455,8 +457,8 @@ def attached(lm: LanguageModel, hook_layers: Mapping[int, Hook]) -> Iterator[Att
                 ("generate", attachment.generate),
                 ("prepare_inputs_for_generation", attachment.prepare),
             ):
-                own = getattr(lm.model, name)
-                stack.enter_context(replaced(lm.model, partial(method, own), name))
+                own = getattr(lm.model, name)  # transformers looks at its signature
+                stack.enter_context(replaced(lm.model, wraps(own)(partial(method, own)), name))
         for layer in hook_layers:
             down, written = lm.down_projection(layer), lm.written(layer)
             for module in (down,) if written is down else (down, written):

