@@ -400,3 +400,40 @@ def test_another_method_under_the_same_scope() -> None:
     fresh.configure(method=methods.AlphaEdit(rank=40), scope="off")
     fresh.apply(tiny_facts()[:1])
     assert torch.equal(fresh.delta_weight(2), alphaedit.delta_weight(2))
+
+
+def named(name: str) -> cv.LanguageModel:
+    """A tiny model of 30 blocks under a known name."""
+    lm = tiny_model("gpt2", n_layer=30)
+    return cv.LanguageModel(lm.model, lm.tokenizer, name)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_known_models_have_settings_for_every_method(name: str) -> None:
+    for model in ("smollm2-135m", "openai-community/gpt2-xl", "gpt-j-6b"):
+        lm = named(model)
+        config = EditConfig.for_model(lm, method=name)
+        assert type(config.method) is METHODS[name]
+        assert config.scope == METHODS[name].scopes[0]
+        assert (len(config.layers) == 1) == config.method.one_by_one
+        given = METHODS[name]()
+        assert EditConfig.for_model(lm, method=given).method == given
+        wide = EditConfig.for_model(lm, method=name, scope="match", layers=(3,))
+        assert (wide.scope, wide.layers) == ("match", (3,))
+
+
+def test_an_unknown_model_gets_a_guess_that_the_method_can_have() -> None:
+    lm = tiny_model()
+    for name in METHODS:
+        with pytest.warns(UserWarning, match="are a guess"):
+            config = EditConfig.for_model(lm, method=name)
+        assert config.layers[-1] < lm.n_layers
+
+
+def test_two_keys_and_another_method_are_refused_whatever_asks_for_them() -> None:
+    for changes in ({"scope": "two-key"}, {"site": "answer"}):
+        with pytest.raises(ValueError, match="AlphaEdit has no such scope"):
+            EditConfig.for_model(named("smollm2-135m"), method="alphaedit", **changes)
+    two_keys = EditConfig.for_model(named("smollm2-135m"), scope="two-key")
+    with pytest.raises(ValueError, match="AlphaEdit has no such scope"):
+        replace(two_keys, method="alphaedit")
