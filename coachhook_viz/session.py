@@ -23,7 +23,7 @@ from coachhook_viz import store
 from coachhook_viz.asking import Asking
 from coachhook_viz.clashes import warn_of_repeats
 from coachhook_viz.editing.config import OPTIMISATION, EditConfig
-from coachhook_viz.editing.editor import check, edit_round, parts_of
+from coachhook_viz.editing.editor import check, edit_round, parts_of, warn_of_rounds_of_one
 from coachhook_viz.editing.methods import NullSpace
 from coachhook_viz.editing.moments import cached_moments, check_moments
 from coachhook_viz.editing.progress import (
@@ -70,7 +70,7 @@ class Session(Asking, Measuring):
         None: `EditConfig.for_model`.
     moments : mapping of int to Tensor, optional
         Layer to C0 (d_key, d_key). None: from the user's cache, or collected over the shipped
-        corpus the first time.
+        corpus the first time. A method that has no use for it takes none.
     folder : str or Path, optional
         An empty or new folder that each change is written to at once.
     progress, cancel : callables, optional
@@ -109,6 +109,9 @@ class Session(Asking, Measuring):
             watch = Watch(progress or bar, cancel)
             if config.context_templates is None:
                 config = replace(config, context_templates=sample_contexts(lm, watch))
+            if not config.method.uses_moments:
+                one = torch.eye(lm.d_key, dtype=torch.float64)
+                moments = dict.fromkeys(config.keyed_layers, one)
             if moments is None:
                 moments = cached_moments(lm, config.keyed_layers, watch)
         check_moments(moments, lm, config.keyed_layers)
@@ -401,7 +404,8 @@ class Session(Asking, Measuring):
         """Edit facts in order, `size` in each round; the last round may have fewer.
 
         All facts are checked before the first one is edited. Each round then happens as `apply`
-        has it, and stays when a later one is cancelled or fails.
+        has it, and stays when a later one is cancelled or fails. A method that edits one fact at a
+        time has rounds of one, and a warning says so.
 
         Parameters
         ----------
@@ -431,7 +435,10 @@ class Session(Asking, Measuring):
             As in `apply`.
         """
         self.check(facts, size)
-        parts = batches(facts, 1 if self.config.method.one_by_one else size)
+        one_by_one = self.config.method.one_by_one
+        if one_by_one and size > 1:
+            warn_of_rounds_of_one(self.config, len(facts), stacklevel=3)
+        parts = batches(facts, 1 if one_by_one else size)
         done: list[Round] = []
         for number, part in enumerate(parts):
             tell = None if progress is None else _placed(progress, number + 1, len(parts))

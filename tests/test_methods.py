@@ -19,7 +19,8 @@ from tiny import (
 )
 
 import coachhook_viz as cv
-from coachhook_viz import EditConfig, Session, methods
+from coachhook_viz import EditConfig, Session, comparing, methods
+from coachhook_viz import session as session_module
 from coachhook_viz.editing.editor import OneByOneWarning
 from coachhook_viz.editing.methods import METHODS, AlphaEdit, Method, NullSpaceWarning
 from coachhook_viz.editing.progress import Progress
@@ -50,7 +51,7 @@ def session_of(name: str, scope: str = "off", **changes) -> Session:
 def edited(name: str, scope: str = "off", **changes) -> Session:
     """Two rounds of two facts; for a method that edits them one by one four rounds."""
     session = session_of(name, scope, **changes)
-    session.apply_in_rounds(tiny_facts()[:4], 2)
+    session.apply_in_rounds(tiny_facts()[:4], 1 if session.config.method.one_by_one else 2)
     return session
 
 
@@ -233,7 +234,9 @@ def test_a_batch_becomes_rounds_of_one() -> None:
     assert last is session.rounds[-1]
     assert [event.round for event in events] == list(session.rounds)
     one_by_one = session_of("rome")
-    one_by_one.apply_in_rounds(tiny_facts()[:3], 3)
+    with pytest.warns(OneByOneWarning, match="these 3 facts become 3 rounds"):
+        rounds = one_by_one.apply_in_rounds(tiny_facts()[:3], 3)
+    assert rounds == one_by_one.rounds
     assert torch.equal(session.delta_weight(2), one_by_one.delta_weight(2))
 
 
@@ -249,6 +252,21 @@ def test_a_batch_of_rounds_happens_whole_or_not_at_all() -> None:
         session.apply(bad)
     assert [problem.index for problem in caught.value.problems] == [2]
     assert session.rounds == ()
+
+
+def test_ultraedit_collects_no_moments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refused(lm: cv.LanguageModel, layers: tuple[int, ...], watch: object) -> dict[int, object]:
+        assert not layers
+        return {}
+
+    for module in (session_module, comparing):
+        monkeypatch.setattr(module, "cached_moments", refused)
+    lm, config = tiny_model(lead="He "), session_of("ultraedit").config
+    session = Session(lm, config, folder=tmp_path / "s")
+    session.apply(tiny_facts()[:2])
+    again = Session.load(tmp_path / "s", lm)
+    assert torch.equal(again.delta_weight(2), session.delta_weight(2))
+    assert len(cv.compare(lm, tiny_facts()[:2], {"one": config}))
 
 
 def test_ultraedit_has_a_column_for_each_target_token() -> None:

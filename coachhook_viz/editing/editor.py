@@ -70,13 +70,19 @@ def parts_of(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> li
     if not config.method.one_by_one or len(facts) < 2:
         return [facts]
     check(lm, config, facts)
-    warnings.warn(
-        f"{config.method.title} edits one fact a round: these {len(facts)} facts become"
-        f" {len(facts)} rounds, each on top of those before it",
-        OneByOneWarning,
-        stacklevel=3,
-    )
+    warn_of_rounds_of_one(config, len(facts), stacklevel=4)
     return [[fact] for fact in facts]
+
+
+def warn_of_rounds_of_one(config: EditConfig, facts: int, stacklevel: int) -> None:
+    """Say that a batch of several facts becomes as many rounds; nothing of one fact."""
+    if facts > 1:
+        warnings.warn(
+            f"{config.method.title} edits one fact a round: these {facts} facts become {facts}"
+            " rounds, each on top of those before it",
+            OneByOneWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def edit_round(

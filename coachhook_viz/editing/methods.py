@@ -76,6 +76,8 @@ class Method:
         Whether later rounds preserve the keys of earlier ones: ``P ← P − A (P K)ᵀ``.
     one_by_one : bool
         Whether a round has one fact and one layer.
+    uses_moments : bool
+        Whether C0 has a part in it: else none is collected.
     weighs : bool
         Whether λ, `EditConfig.covariance_weight`, has a part in it.
     scopes, sites : tuple of str
@@ -86,6 +88,7 @@ class Method:
     aims_at: ClassVar[Literal["block", "mlp", "gradient"]] = "block"
     carries: ClassVar[bool] = True
     one_by_one: ClassVar[bool] = False
+    uses_moments: ClassVar[bool] = True
     weighs: ClassVar[bool] = True
     scopes: ClassVar[tuple[str, ...]] = ("off", "zscore", "match")
     sites: ClassVar[tuple[str, ...]] = ("subject",)
@@ -411,6 +414,7 @@ class UltraEdit(Method):
     title = "UltraEdit"
     aims_at = "gradient"
     carries = False
+    uses_moments = False
     weighs = False
 
     def __post_init__(self) -> None:
