@@ -22,6 +22,7 @@ import coachhook_viz as cv
 from coachhook_viz import EditConfig, Session, comparing, methods
 from coachhook_viz import session as session_module
 from coachhook_viz.editing.editor import OneByOneWarning
+from coachhook_viz.editing.method import solved
 from coachhook_viz.editing.methods import METHODS, AlphaEdit, Method, NullSpaceWarning
 from coachhook_viz.editing.progress import Progress
 from coachhook_viz.facts import Fact, FactError
@@ -190,6 +191,34 @@ def test_emmet_without_ridge_says_all_of_what_is_asked() -> None:
     for factors in session.apply(tiny_facts()[:3]).factors.values():
         exact = factors.keys.T @ factors.directions
         torch.testing.assert_close(exact, torch.eye(3, dtype=torch.float64))
+
+
+def test_equal_keys_without_a_ridge_share_what_is_asked() -> None:
+    """Two facts of one subject that stands before all else: their bare keys are the same."""
+    facts = [Fact("He and {} lives in", "Anna", "Oslo"), Fact("He and {} speaks", "Anna", "red")]
+    session = session_of(
+        "emmet", method=methods.Emmet(ridge=0.0), layers=(2,), context_templates=(("{}",),)
+    )
+    factors = session.apply(facts).factors[2]
+    keys = factors.keys[:, :1]
+    torch.testing.assert_close(factors.keys, keys.expand(-1, 2))
+    said = session.delta_weight(2) @ keys[:, 0]
+    assert said.isfinite().all()
+    with pytest.raises(torch.linalg.LinAlgError):
+        torch.linalg.inv(torch.ones(2, 2, dtype=torch.float64))
+    ones = torch.ones(3, 2, dtype=torch.float64)
+    torch.testing.assert_close(solved(ones, ones, 0.0), ones / 6)
+
+
+def test_an_update_that_is_no_number_names_its_fact(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = session_of("rome")
+    monkeypatch.setattr(
+        methods.Rome, "directions", lambda self, preserved, seen: preserved @ seen.keys / 0
+    )
+    with pytest.raises(FactError, match="layer 2 has no finite update") as caught:
+        session.apply(tiny_facts()[:1])
+    assert [(p.index, p.field) for p in caught.value.problems] == [(0, "prompt")]
+    assert session.rounds == ()
 
 
 def test_encore_without_norm_and_stop_is_coachhook_without_scope() -> None:

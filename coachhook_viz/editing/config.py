@@ -9,12 +9,11 @@ from dataclasses import dataclass, fields
 from operator import index
 from typing import Any, Literal, get_args
 
+from coachhook_viz.editing.method import ContextTemplates, Method
 from coachhook_viz.editing.methods import (
     AlphaEdit,
     CoachHook,
-    ContextTemplates,
     Encore,
-    Method,
     UltraEdit,
     method_of,
     name_of,

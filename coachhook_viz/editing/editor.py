@@ -23,7 +23,7 @@ from coachhook_viz.editing.config import OPTIMISATION, EditConfig
 from coachhook_viz.editing.forward import Batch, Relay
 from coachhook_viz.editing.gradients import Written, gradient_columns
 from coachhook_viz.editing.hooks import Hook, attached
-from coachhook_viz.editing.methods import ContextTemplates
+from coachhook_viz.editing.method import ContextTemplates
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.scope import CALIBRATION_MARGIN, ceiling, threshold, z_scores
 from coachhook_viz.editing.scopes import SCOPES
@@ -151,6 +151,8 @@ def edit_round(
         factors, alphas, peaks = spread(
             lm, state, tokens, targets, preserved, watch, subjects, foils, written
         )
+        for layer, found in factors.items():
+            _check_solved(layer, found, facts)
     _warn_of_wide_scope(state, alphas, facts, tokens)
     return Round(
         facts=tuple(facts),
@@ -238,6 +240,15 @@ def _check_finite(
     ]
     if problems:
         raise FactError(problems, facts)
+
+
+def _check_solved(layer: int, factors: Factors, facts: Sequence[Fact]) -> None:
+    """Name the facts whose update is no finite number: ROME divides by what may be zero."""
+    finite = factors.directions.isfinite().all(0) & factors.residuals.isfinite().all(0)
+    owners = {factors.owners[column] for column in (~finite).nonzero().flatten().tolist()}
+    if owners:
+        reason = f"layer {layer} has no finite update for it: change the prompt, or the layers"
+        raise FactError([Problem(index, "prompt", reason) for index in sorted(owners)], facts)
 
 
 def _warn_of_wide_scope(
