@@ -49,8 +49,8 @@ SWEEPS: dict[str, list[dict[str, Any]]] = {
     "r-rome": [{"layers": (layer,)} for layer in (4, 5, 7, 9)],
     "ultraedit": [
         {"layers": layers, "method": methods.UltraEdit(rate=rate)}
-        for layers in ((4, 5, 6, 7), (14, 15, 16, 17), (24, 25, 26, 27))
-        for rate in (1e-6, 1e-5, 1e-4)
+        for layers in ((4, 5, 6, 7), (14, 15, 16, 17), (22, 23, 24, 25), (26, 27, 28, 29))
+        for rate in (3e-4, 1e-3, 3e-3, 1e-2)
     ],
 }
 

@@ -99,7 +99,8 @@ def compare(
     with Bar() as bar, sharing_targets():
         watch = Watch(progress or bar, cancel)
         ready = _ready(lm, settings, watch)
-        layers = sorted({layer for config in ready.values() for layer in config.keyed_layers})
+        need = [config for config in ready.values() if config.method.uses_moments]
+        layers = sorted({layer for config in need for layer in config.keyed_layers})
         given = cached_moments(lm, layers, watch) if moments is None else moments
         unedited = EditState.of(lm, next(iter(ready.values())))
         speaker, probes = Speaker(lm, unedited), Probes(lm, unedited, neutral_texts())

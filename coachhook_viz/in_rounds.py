@@ -88,7 +88,8 @@ def apply_in_rounds(
     """Edit facts in order, `size` in each round; the last round may have fewer.
 
     All facts are checked before the first one is edited. Each round then happens as `apply`
-    has it, and stays when a later one is cancelled or fails.
+    has it, and stays when a later one is cancelled or fails. A method that edits one fact at a
+    time has rounds of one, and a warning says so.
 
     Parameters
     ----------
@@ -119,7 +120,10 @@ def apply_in_rounds(
     """
     facts = as_batch(facts)
     check(session, facts, size)
-    parts = batches(facts, 1 if session.config.method.one_by_one else size)
+    one_by_one = session.config.method.one_by_one
+    if one_by_one and size > 1:
+        editor.warn_of_rounds_of_one(session.config, len(facts), stacklevel=3)
+    parts = batches(facts, 1 if one_by_one else size)
     done: list[Round] = []
     for number, part in enumerate(parts):
         tell = None if progress is None else _placed(progress, number + 1, len(parts))

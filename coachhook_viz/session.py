@@ -62,7 +62,7 @@ class Session:
         None: `EditConfig.for_model`.
     moments : mapping of int to Tensor, optional
         Layer to C0 (d_key, d_key). None: from the user's cache, or collected over the shipped
-        corpus the first time.
+        corpus the first time. A method that has no use for it takes none.
     folder : str or Path, optional
         An empty or new folder that each change is written to at once.
     progress, cancel : callables, optional

@@ -64,7 +64,11 @@ class Setup:
         lm.check(config.keyed_layers)
         if config.context_templates is None:
             config = replace(config, context_templates=sample_contexts(lm, watch))
-        used = cached_moments(lm, config.keyed_layers, watch) if moments is None else moments
+        used = moments
+        if not config.method.uses_moments:
+            used = dict.fromkeys(config.keyed_layers, torch.eye(lm.d_key, dtype=torch.float64))
+        elif used is None:
+            used = cached_moments(lm, config.keyed_layers, watch)
         check_moments(used, lm, config.keyed_layers)
         used = {layer: used[layer].to(lm.device) for layer in config.keyed_layers}
         traces = {layer: float(torch.trace(moment)) for layer, moment in used.items()}

@@ -24,6 +24,7 @@ import coachhook_viz as cv
 from coachhook_viz import comparing
 from coachhook_viz import setup as made_with
 from coachhook_viz.editing.config import _KNOWN as KNOWN
+from coachhook_viz.editing.config import _OF_METHODS as OF_METHODS
 from coachhook_viz.editing.config import _known_settings as known_settings
 from coachhook_viz.editing.scope import CALIBRATION_MARGIN
 from coachhook_viz.store.format import schema
@@ -200,6 +201,16 @@ def test_settings_are_those_of_the_code() -> None:
         if name != "smollm2-135m":
             assert others == ", ".join(f"`{n}` {value}" for n, value in settings.items()), name
     assert len(models) == len(KNOWN)
+
+
+def test_settings_of_methods_are_those_of_the_code() -> None:
+    shown = {}
+    for line in re.findall(r"^\| `.*", section(page("methods.md"), "## One form"), re.MULTILINE):
+        name, *given = re.findall(r"`([^`]+)`", line)
+        if name in cv.methods.METHODS:
+            calls = [one if "=" in one.split("(")[0] else f"method={one}" for one in given]
+            shown[name] = eval(f"dict({', '.join(calls)})", vars(cv.methods))  # noqa: S307
+    assert shown == known_settings("smollm2-135m", OF_METHODS)
 
 
 def test_margin_of_the_calibration_is_that_of_the_code() -> None:

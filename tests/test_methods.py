@@ -19,7 +19,9 @@ from tiny import (
 )
 
 import coachhook_viz as cv
-from coachhook_viz import EditConfig, Session, methods
+from coachhook_viz import EditConfig, Session, comparing, methods
+from coachhook_viz import setup as made_with
+from coachhook_viz.editing.method import solved
 from coachhook_viz.editing.methods import METHODS, AlphaEdit, Method, NullSpaceWarning
 from coachhook_viz.editing.progress import Progress
 from coachhook_viz.errors import OneByOneWarning
@@ -50,7 +52,7 @@ def session_of(name: str, scope: str = "off", **changes) -> Session:
 def edited(name: str, scope: str = "off", **changes) -> Session:
     """Two rounds of two facts; for a method that edits them one by one four rounds."""
     session = session_of(name, scope, **changes)
-    session.apply_in_rounds(tiny_facts()[:4], 2)
+    session.apply_in_rounds(tiny_facts()[:4], 1 if session.config.method.one_by_one else 2)
     return session
 
 
@@ -191,6 +193,34 @@ def test_emmet_without_ridge_says_all_of_what_is_asked() -> None:
         torch.testing.assert_close(exact, torch.eye(3, dtype=torch.float64))
 
 
+def test_equal_keys_without_a_ridge_share_what_is_asked() -> None:
+    """Two facts of one subject that stands before all else: their bare keys are the same."""
+    facts = [Fact("He and {} lives in", "Anna", "Oslo"), Fact("He and {} speaks", "Anna", "red")]
+    session = session_of(
+        "emmet", method=methods.Emmet(ridge=0.0), layers=(2,), context_templates=(("{}",),)
+    )
+    factors = session.apply(facts).factors[2]
+    keys = factors.keys[:, :1]
+    torch.testing.assert_close(factors.keys, keys.expand(-1, 2))
+    said = session.delta_weight(2) @ keys[:, 0]
+    assert said.isfinite().all()
+    with pytest.raises(torch.linalg.LinAlgError):
+        torch.linalg.inv(torch.ones(2, 2, dtype=torch.float64))
+    ones = torch.ones(3, 2, dtype=torch.float64)
+    torch.testing.assert_close(solved(ones, ones, 0.0), ones / 6)
+
+
+def test_an_update_that_is_no_number_names_its_fact(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = session_of("rome")
+    monkeypatch.setattr(
+        methods.Rome, "directions", lambda self, preserved, seen: preserved @ seen.keys / 0
+    )
+    with pytest.raises(FactError, match="layer 2 has no finite update") as caught:
+        session.apply(tiny_facts()[:1])
+    assert [(p.index, p.field) for p in caught.value.problems] == [(0, "prompt")]
+    assert session.rounds == ()
+
+
 def test_encore_without_norm_and_stop_is_coachhook_without_scope() -> None:
     encore = edited("encore", method=methods.Encore(norm_weight=0.0))
     plain = edited("coachhook", scope="off")
@@ -233,7 +263,9 @@ def test_a_batch_becomes_rounds_of_one() -> None:
     assert last is session.rounds[-1]
     assert [event.round for event in events] == list(session.rounds)
     one_by_one = session_of("rome")
-    one_by_one.apply_in_rounds(tiny_facts()[:3], 3)
+    with pytest.warns(OneByOneWarning, match="these 3 facts become 3 rounds"):
+        rounds = one_by_one.apply_in_rounds(tiny_facts()[:3], 3)
+    assert rounds == one_by_one.rounds
     assert torch.equal(session.delta_weight(2), one_by_one.delta_weight(2))
 
 
@@ -249,6 +281,21 @@ def test_a_batch_of_rounds_happens_whole_or_not_at_all() -> None:
         session.apply(bad)
     assert [problem.index for problem in caught.value.problems] == [2]
     assert session.rounds == ()
+
+
+def test_ultraedit_collects_no_moments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refused(lm: cv.LanguageModel, layers: tuple[int, ...], watch: object) -> dict[int, object]:
+        assert not layers
+        return {}
+
+    for module in (made_with, comparing):
+        monkeypatch.setattr(module, "cached_moments", refused)
+    lm, config = tiny_model(lead="He "), session_of("ultraedit").config
+    session = Session(lm, config, folder=tmp_path / "s")
+    session.apply(tiny_facts()[:2])
+    again = Session.load(tmp_path / "s", lm)
+    assert torch.equal(again.delta_weight(2), session.delta_weight(2))
+    assert len(cv.compare(lm, tiny_facts()[:2], {"one": config}))
 
 
 def test_ultraedit_has_a_column_for_each_target_token() -> None:
@@ -400,3 +447,40 @@ def test_another_method_under_the_same_scope() -> None:
     fresh.configure(method=methods.AlphaEdit(rank=40), scope="off")
     fresh.apply(tiny_facts()[:1])
     assert torch.equal(fresh.delta_weight(2), alphaedit.delta_weight(2))
+
+
+def named(name: str) -> cv.LanguageModel:
+    """A tiny model of 30 blocks under a known name."""
+    lm = tiny_model("gpt2", n_layer=30)
+    return cv.LanguageModel(lm.model, lm.tokenizer, name)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_known_models_have_settings_for_every_method(name: str) -> None:
+    for model in ("smollm2-135m", "openai-community/gpt2-xl", "gpt-j-6b"):
+        lm = named(model)
+        config = EditConfig.for_model(lm, method=name)
+        assert type(config.method) is METHODS[name]
+        assert config.scope == METHODS[name].scopes[0]
+        assert (len(config.layers) == 1) == config.method.one_by_one
+        given = METHODS[name]()
+        assert EditConfig.for_model(lm, method=given).method == given
+        wide = EditConfig.for_model(lm, method=name, scope="match", layers=(3,))
+        assert (wide.scope, wide.layers) == ("match", (3,))
+
+
+def test_an_unknown_model_gets_a_guess_that_the_method_can_have() -> None:
+    lm = tiny_model()
+    for name in METHODS:
+        with pytest.warns(UserWarning, match="are a guess"):
+            config = EditConfig.for_model(lm, method=name)
+        assert config.layers[-1] < lm.n_layers
+
+
+def test_two_keys_and_another_method_are_refused_whatever_asks_for_them() -> None:
+    for changes in ({"scope": "two-key"}, {"site": "answer"}):
+        with pytest.raises(ValueError, match="AlphaEdit has no such scope"):
+            EditConfig.for_model(named("smollm2-135m"), method="alphaedit", **changes)
+    two_keys = EditConfig.for_model(named("smollm2-135m"), scope="two-key")
+    with pytest.raises(ValueError, match="AlphaEdit has no such scope"):
+        replace(two_keys, method="alphaedit")

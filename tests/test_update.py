@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import LAYERS, tiny_facts, tiny_model, tiny_moments, tiny_session
 
-from coachhook_viz.editing import methods
+from coachhook_viz.editing import method
 from coachhook_viz.editing.moments import inverse
 from coachhook_viz.editing.update import PreservedKeys, woodbury
 
@@ -62,7 +62,7 @@ def test_a_session_starts_without_inverting(monkeypatch) -> None:
         inverted.append(weight)
         return inverse(moment, weight)
 
-    monkeypatch.setattr(methods, "inverse", counting)
+    monkeypatch.setattr(method, "inverse", counting)
     session = tiny_session(tiny_model(lead="He "))
     assert inverted == []
     session.apply(tiny_facts()[:1])

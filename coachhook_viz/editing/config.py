@@ -9,7 +9,15 @@ from dataclasses import dataclass, fields
 from operator import index
 from typing import Any, Literal, get_args
 
-from coachhook_viz.editing.methods import CoachHook, ContextTemplates, Method, method_of, name_of
+from coachhook_viz.editing.method import ContextTemplates, Method
+from coachhook_viz.editing.methods import (
+    AlphaEdit,
+    CoachHook,
+    Encore,
+    UltraEdit,
+    method_of,
+    name_of,
+)
 from coachhook_viz.models import LanguageModel
 
 SiteKind = Literal["subject", "answer"]
@@ -320,7 +328,14 @@ _TWO_KEY: dict[str, dict[str, Any]] = {
 
 # What a method needs otherwise; for the bundled default found by benchmarks/methods.py.
 _OF_METHODS: dict[str, dict[str, Any]] = {
-    r"smollm2-135m.*": {},
+    r"smollm2-135m.*": {
+        "alphaedit": {"method": AlphaEdit(energy=0.3, weight=0.1)},
+        "encore": {"method": Encore(norm_weight=1.0)},
+        "emmet": {"covariance_weight": 3000.0},  # times its ridge it is that of MEMIT
+        "rome": {"layers": (5,)},
+        "r-rome": {"layers": (5,)},
+        "ultraedit": {"method": UltraEdit(rate=1e-3), "layers": (22, 23, 24, 25)},
+    },
     r"gpt2-xl": {"rome": {"layers": (17,)}, "r-rome": {"layers": (17,)}},
     r"gpt-j-6b": {"rome": {"layers": (5,)}, "r-rome": {"layers": (5,)}},
 }

@@ -22,7 +22,7 @@ from coachhook_viz.editing.config import OPTIMISATION, EditConfig
 from coachhook_viz.editing.forward import Batch, Relay
 from coachhook_viz.editing.gradients import Written, gradient_columns
 from coachhook_viz.editing.hooks import Hook, attached
-from coachhook_viz.editing.methods import ContextTemplates
+from coachhook_viz.editing.method import ContextTemplates
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.reach import reach
 from coachhook_viz.editing.scope import CALIBRATION_MARGIN, ceiling, threshold, z_scores
@@ -64,13 +64,19 @@ def parts_of(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> li
     if not config.method.one_by_one or len(facts) < 2:
         return [facts]
     check(lm, config, facts)
-    warnings.warn(
-        f"{config.method.title} edits one fact a round: these {len(facts)} facts become"
-        f" {len(facts)} rounds, each on top of those before it",
-        OneByOneWarning,
-        stacklevel=3,
-    )
+    warn_of_rounds_of_one(config, len(facts), stacklevel=4)
     return [[fact] for fact in facts]
+
+
+def warn_of_rounds_of_one(config: EditConfig, facts: int, stacklevel: int) -> None:
+    """Say that a batch of several facts becomes as many rounds; nothing of one fact."""
+    if facts > 1:
+        warnings.warn(
+            f"{config.method.title} edits one fact a round: these {facts} facts become {facts}"
+            " rounds, each on top of those before it",
+            OneByOneWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def edit_round(
@@ -139,6 +145,8 @@ def edit_round(
         factors, alphas, peaks = spread(
             lm, state, tokens, targets, preserved, watch, subjects, foils, written
         )
+        for layer, found in factors.items():
+            _check_solved(layer, found, facts)
     _warn_of_wide_scope(state, alphas, facts, tokens)
     round_ = Round(
         facts=tuple(facts),
@@ -229,6 +237,15 @@ def _check_finite(
     ]
     if problems:
         raise FactError(problems, facts)
+
+
+def _check_solved(layer: int, factors: Factors, facts: Sequence[Fact]) -> None:
+    """Name the facts whose update is no finite number: ROME divides by what may be zero."""
+    finite = factors.directions.isfinite().all(0) & factors.residuals.isfinite().all(0)
+    owners = {factors.owners[column] for column in (~finite).nonzero().flatten().tolist()}
+    if owners:
+        reason = f"layer {layer} has no finite update for it: change the prompt, or the layers"
+        raise FactError([Problem(index, "prompt", reason) for index in sorted(owners)], facts)
 
 
 def _warn_of_wide_scope(

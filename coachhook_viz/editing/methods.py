@@ -1,152 +1,31 @@
-"""Closed-form editors as values: what each of them makes of the one form of a round.
+"""Closed-form editors as values: what each of them makes of the one form of a round (`method`).
 
-Every method adds ``ΔW += R Aᵀ`` with ``A = P K (ρ I + Kᵀ P K)⁻¹``. It gives three answers: the base
-inverse P; the directions A, and whether P carries on to the next round; and what R aims at.
-
-Method       the protocol, with CoachHooK's answers
 CoachHook, Memit, AlphaEdit, Encore, Emmet, Rome, RRome, UltraEdit    the methods
 METHODS      the table of all by name; a new one is a class and an entry
 method_of    the method that a name or an instance means
-Seen         what a layer shows before its update
 NullSpace    what AlphaEdit keeps of a layer's directions
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from coachhook_viz.editing.method import ContextTemplates, Seen, solved
+from coachhook_viz.editing.method import Method as Method
 from coachhook_viz.editing.moments import inverse
 
-ContextTemplates = tuple[tuple[str, ...], ...]
 _SPECTRA = 16  # decompositions kept: one a layer, of d_key² numbers each
 
 
 class NullSpaceWarning(UserWarning):
     """AlphaEdit's null space is empty, or is everything: the message says what that does."""
-
-
-class Seen(Protocol):
-    """What one layer shows of a round's b facts just before its update, as columns, in float64."""
-
-    @property
-    def keys(self) -> Tensor:
-        """K (d_key, b): mean keys over the contexts."""
-
-    @property
-    def bare_keys(self) -> Tensor:
-        """(d_key, b): keys of the bare prompts."""
-
-    @property
-    def states(self) -> Tensor:
-        """(d_model, b): output of the last hooked block at the bare prompts."""
-
-    @property
-    def bare_outputs(self) -> Tensor:
-        """(d_model, b): output of this layer's down projection at the bare prompts."""
-
-    @property
-    def outputs(self) -> Tensor:
-        """(d_model, b): the same, mean over the contexts."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """How a round is solved. A subclass is a frozen dataclass of the method's own settings.
-
-    What is not answered by a subclass is as in CoachHooK: ``P = (λ C0)⁻¹``, carried from round to
-    round, ``ρ = 1``, and R aims at a target hidden state z of the last hooked block.
-
-    Attributes
-    ----------
-    title : str
-        The method's name as papers write it.
-    aims_at : {"block", "mlp", "gradient"}
-        Where z lives: the last hooked block's output; the output of the edited layer's MLP; or
-        there is no z, and a gradient gives R.
-    carries : bool
-        Whether later rounds preserve the keys of earlier ones: ``P ← P − A (P K)ᵀ``.
-    one_by_one : bool
-        Whether a round has one fact and one layer.
-    weighs : bool
-        Whether λ, `EditConfig.covariance_weight`, has a part in it.
-    scopes, sites : tuple of str
-        The scopes and sites it can have; `scopes` begins with that of the publication.
-    """
-
-    title: ClassVar[str] = ""
-    aims_at: ClassVar[Literal["block", "mlp", "gradient"]] = "block"
-    carries: ClassVar[bool] = True
-    one_by_one: ClassVar[bool] = False
-    weighs: ClassVar[bool] = True
-    scopes: ClassVar[tuple[str, ...]] = ("off", "zscore", "match")
-    sites: ClassVar[tuple[str, ...]] = ("subject",)
-
-    def base_inverse(self, moment: Tensor, covariance_weight: float) -> Tensor:
-        """P before any round (d_key, d_key), float64, from C0 and λ."""
-        return inverse(moment, covariance_weight)
-
-    def rho(self, facts: int) -> float:
-        """ρ of a round of so many facts."""
-        return 1.0
-
-    def directions(self, preserved: Tensor, seen: Seen) -> Tensor:
-        """A (d_key, b) = ``P K (ρ I + Kᵀ P K)⁻¹``."""
-        return solved(preserved @ seen.keys, seen.keys, self.rho(seen.keys.shape[1]))
-
-    def reached(self, seen: Seen) -> Tensor:
-        """What there is already of the target (d_model, b): R is what is missing to z."""
-        return seen.states
-
-    def templates(self, groups: ContextTemplates) -> ContextTemplates:
-        """The context templates in the groups whose means' mean is a key."""
-        return groups
-
-    def enough(self, right: int) -> bool:
-        """Whether a pass of the target's optimisation counts towards an early stop.
-
-        Parameters
-        ----------
-        right : int
-            Target tokens that are the likeliest ones, over all contexts but the bare one.
-        """
-        return False
-
-    @property
-    def stop_after(self) -> int:
-        """Stop a fact at so many passes that are `enough`; 0: never."""
-        return 0
-
-    def check(self, layers: tuple[int, ...], scope: str, site: str) -> None:
-        """Raise ValueError if the method cannot have these layers, this scope or this site."""
-        if self.one_by_one and len(layers) != 1:
-            raise ValueError(
-                f"layers is {layers}: {self.title} edits one layer. Give one, as layers=(5,)"
-            )
-        for name, value, allowed in (("scope", scope, self.scopes), ("site", site, self.sites)):
-            if value not in allowed:
-                raise ValueError(
-                    f"{name} is {value!r}: {self.title} has no such {name}."
-                    f" Use {' or '.join(map(repr, allowed))}, or method='coachhook'"
-                )
-
-    def _require(self, name: str, holds: Callable[[float], bool], wanted: str) -> None:
-        value = getattr(self, name)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not holds(value):
-            raise ValueError(f"{name} of {self.title} is {value!r}: it must be {wanted}")
-
-    def _require_count(self, name: str, least: int) -> None:
-        wanted = f"a whole number from {least}"
-        self._require(name, lambda value: isinstance(value, int) and value >= least, wanted)
 
 
 @dataclass(frozen=True)
@@ -411,6 +290,7 @@ class UltraEdit(Method):
     title = "UltraEdit"
     aims_at = "gradient"
     carries = False
+    uses_moments = False
     weighs = False
 
     def __post_init__(self) -> None:
@@ -481,14 +361,6 @@ def from_fields(content: dict[str, Any]) -> Method:
     """The method again; a KeyError, TypeError or ValueError if there is none such."""
     settings = dict(content)
     return METHODS[settings.pop("name")](**settings)
-
-
-def solved(pk: Tensor, keys: Tensor, rho: float) -> Tensor:
-    """``A = P K (ρ I + Kᵀ P K)⁻¹`` (d_key, b), from P K and K (d_key, b)."""
-    core = keys.T @ pk  # (b, b)
-    core.diagonal().add_(rho)
-    directions: Tensor = torch.linalg.solve(core, pk, left=False)
-    return directions
 
 
 def _with_norm(moment: Tensor, covariance_weight: float, norm_weight: float) -> Tensor:

@@ -20,7 +20,7 @@ from itertools import pairwise
 import torch
 
 from coachhook_viz.editing.hooks import attached
-from coachhook_viz.editing.methods import ContextTemplates
+from coachhook_viz.editing.method import ContextTemplates
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.sites import SITES, Site
 from coachhook_viz.errors import FirstTokenWarning as FirstTokenWarning

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from coachhook_viz.editing.methods import AlphaEdit, CoachHook, Method, NullSpace, solved
+from coachhook_viz.editing.method import Method, solved
+from coachhook_viz.editing.methods import AlphaEdit, CoachHook, NullSpace
 from coachhook_viz.editing.state import Round
 
 
