@@ -20,7 +20,7 @@ from coachhook_viz.panels.words import count, named, word
 from coachhook_viz.session import Session
 
 _BUDGET = 200
-_ROWS = 200  # that the table shows at once
+_ROWS = 1000  # that the table shows at once
 _SHOWS = [
     ["all", "all"],
     ["changed", "changed"],
