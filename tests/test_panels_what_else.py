@@ -56,7 +56,7 @@ def test_the_table_can_be_filtered_sorted_searched_and_brushed() -> None:
     assert texts(panel._table, 1)
     assert all("Anna" in text for text in texts(panel._table, 1))
     hands.type(panel._search, "")
-    hands.say(panel._dots, {"pick": [0, 2, 99, "x"]})
+    hands.say(panel._dots, {"pick": [0, 2, 9999, "x"]})
     assert texts(panel._table, 1) == frame["prompt"].iloc[[0, 2]].str.strip().tolist()
     hands.say(panel._dots, {"pick": [3]})
     assert panel.desk.selection.prompt == frame["prompt"].iloc[3]

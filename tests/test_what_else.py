@@ -5,7 +5,17 @@ import pytest
 import torch
 from tiny import tiny_facts, tiny_model, tiny_session
 
-from coachhook_viz import EditCancelled, EditConfig, Fact, Probe, Progress, Session, bundled_facts
+from coachhook_viz import (
+    EditCancelled,
+    EditConfig,
+    Fact,
+    Probe,
+    Progress,
+    Session,
+    bundled_facts,
+    figures,
+)
+from coachhook_viz.figures.style import AFTER, BEFORE
 from coachhook_viz.measure.beside import CHANGE, KINDS, drawn, questions, relation_of
 from coachhook_viz.measure.metrics import SURE
 from coachhook_viz.measure.what_else import headline, tally
@@ -175,3 +185,32 @@ def test_on_the_default_model_two_keys_keep_what_the_subject_site_moves(lm) -> N
         kept[scope] = table.loc["same subject", "kept"] / table.loc["same subject", "prompts"]
         assert table.loc["neighbour", "kept"] >= table.loc["neighbour", "prompts"] - 1
     assert kept["two-key"] == 1 > kept["match"]
+
+
+@pytest.mark.parametrize("backend", ["plotly", "matplotlib"])
+def test_the_map_has_a_dot_for_each_prompt(backend: str) -> None:
+    frame = pd.DataFrame(
+        {
+            "kind": ["edit", "same subject", "same subject", "text"],
+            "prompt": ["a", "<b>b</b>", "c", "d"],
+            "before": ["x", "y", "z", "1.0"],
+            "after": ["q", "y", "w", "1.0"],
+            "kept": [False, True, False, True],
+            "fired": [True, False, True, False],
+            "x": [0.0, 1.0, 2.0, 3.0],
+            "y": [1.0, 0.0, 1.0, 0.0],
+        }
+    )
+    figure = figures.what_else(frame, backend=backend)
+    if backend == "plotly":
+        assert [trace.name for trace in figure.data] == ["edit", "same subject", "text"]
+        assert list(figure.data[1].x) == [1.0, 2.0]
+        assert list(figure.data[1].marker.color) == [BEFORE, AFTER]
+        assert list(figure.data[1].marker.line.width) == [0.0, 1.6]
+        assert "<b>b" not in figure.to_json()
+    else:
+        [axes] = figure.axes
+        assert [len(dots.get_offsets()) for dots in axes.collections] == [1, 2, 1]
+        assert figure.svg()
+    with pytest.raises(ValueError, match="nothing to draw"):
+        figures.what_else(frame.iloc[:0], backend=backend)
