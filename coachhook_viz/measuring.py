@@ -1,6 +1,7 @@
 """What a session can say about its own edits: methods of `Session`.
 
 evaluate, quality, drift, interference, forgotten, scope_quality    what was measured once is kept
+what_else             what the edits changed beside what was asked for
 conflicts, clashes    facts that ask the same
 compare               two branches
 """
@@ -39,6 +40,10 @@ class Measured(Protocol):
     @property
     def state(self) -> EditState:
         """What is in force."""
+
+    @property
+    def muted(self) -> frozenset[int]:
+        """Ids of the facts that are muted."""
 
     def state_at(self, position: int | None = None, branch: str | None = None) -> EditState:
         """What would be in force with the first `position` rounds of a branch."""
@@ -264,6 +269,77 @@ def scope_quality(
     frame = session._measured.scope_quality(session.state, wanted, others, watch)
     frame.attrs["sampled"] = _sampled(wanted, session.state)
     return frame
+
+
+def what_else(
+    session: Measured,
+    fact_ids: Iterable[int] | None = None,
+    budget: int = 200,
+    progress: ProgressCallback | None = None,
+    cancel: CancelCallback | None = None,
+) -> pd.DataFrame:
+    """What the edits in force have changed beside what was asked for.
+
+    The same subject in other relations, the same relation of other subjects, all bundled facts,
+    neutral text, and what the facts are measured with themselves. Prompts made from templates
+    count where the unedited model is sure of its answer. What was asked once is not asked again.
+
+    Parameters
+    ----------
+    fact_ids : iterable of int, optional
+        On account of which facts; None: of all in force.
+    budget : int
+        Most prompts, neutral texts not counted; of each kind alike, drawn once and for all.
+    progress, cancel : callables, optional
+        As in `apply`, stage "what else".
+
+    Returns
+    -------
+    DataFrame
+        kind : str
+            "edit", "paraphrase", "portability": these should change; "same subject",
+            "neighbour", "bundled", "text": these should stay.
+        prompt : str
+        before, after : str
+            The likeliest next token; of a text its perplexity.
+        kept : bool
+            Whether they are the same; of a text within 1 %.
+        fired : bool
+            Whether a hook spoke.
+        fact : int or NA
+            The fact that gave most where it spoke.
+        of : int or NA
+            The fact on account of which it is asked.
+        p_before, p_after : float
+            Probability of the token `before`, unedited and now; of a text the geometric mean of its
+            tokens' probabilities.
+        x, y : float
+            Where its key stands: two principal components of the whitened keys, of length 1, at
+            the first hooked layer.
+
+        ``frame.attrs["sampled"]`` says how many of how many prompts. `measure.what_else.tally`
+        counts, `headline` says it in a line.
+
+    Raises
+    ------
+    ValueError
+        If no fact is in force, one of `fact_ids` is not, or the budget is not positive.
+    EditCancelled
+        If `cancel` answered True.
+    """
+    if not isinstance(budget, int) or budget < 1:
+        raise ValueError(f"budget is {budget!r}: it must be 1 or more prompts")
+    state = session.state
+    if not state.facts:
+        raise ValueError("no fact is in force: apply one, or unmute one, to see what else changed")
+    wanted = list(dict.fromkeys(state.fact_ids if fact_ids is None else fact_ids))
+    if not wanted:
+        raise ValueError("fact_ids is empty: name a fact, or leave it out for all in force")
+    for fact_id in wanted:
+        if fact_id not in state.fact_ids:
+            muted = "is muted: unmute it" if fact_id in session.muted else "is not in force"
+            raise ValueError(f"fact {fact_id!r} {muted}; in force are {list(state.fact_ids)}")
+    return session._measured.what_else(state, wanted, budget, Watch(progress, cancel))
 
 
 def conflicts(session: Measured) -> list[tuple[int, int]]:

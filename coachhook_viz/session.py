@@ -306,6 +306,7 @@ class Session:
     interference = measuring.interference
     forgotten = measuring.forgotten
     scope_quality = measuring.scope_quality
+    what_else = measuring.what_else
     conflicts = measuring.conflicts
     clashes = measuring.clashes
     compare = measuring.compare

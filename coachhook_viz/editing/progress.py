@@ -28,7 +28,7 @@ class Progress:
     ----------
     stage : str
         Of a session and a round "contexts", "moments", "targets", "layers"; of measurements
-        "quality", "drift", "keys", "scope"; and "report".
+        "quality", "drift", "keys", "scope", "what else"; and "report".
     step, total : int
         `step` of `total` is about to run; both count within the stage.
     loss : float or None

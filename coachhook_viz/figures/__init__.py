@@ -7,6 +7,7 @@ lens               where an answer comes up, block by block
 quality            reliability, generality and locality over the rounds
 retention          facts × rounds: how well each fact holds
 forgetting_curve   share of facts lost over the rounds
+what_else          prompts beside the edits on a map of their keys
 weights            size of ΔW and thresholds of each hooked layer over the rounds
 shift              how far neutral text moves over the rounds
 interference       edit × edit, predicted beside actual
@@ -19,6 +20,7 @@ users and models is drawn as text: no markup, no formulas.
 """
 
 from coachhook_viz.figures.answer_bars import answers as answers
+from coachhook_viz.figures.key_map import what_else as what_else
 from coachhook_viz.figures.lens_lines import lens as lens
 from coachhook_viz.figures.over_rounds import forgetting_curve as forgetting_curve
 from coachhook_viz.figures.over_rounds import quality as quality
@@ -46,4 +48,5 @@ __all__ = [
     "settings_over_rounds",
     "shift",
     "weights",
+    "what_else",
 ]

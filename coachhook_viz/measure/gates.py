@@ -168,7 +168,7 @@ class Case:
         """Probabilities (vocabulary,) where the first wrong token stands, under `state`."""
         hooks = state.hook_layers(self.lm.dtype)
         found = read(self.lm, hooks, self.ids, [-1], prompt_length=len(self.question.prompt))
-        return said(self.lm, found.states[-1]).softmax(-1)[0]
+        return said(self.lm, found.states[-1], found.form).softmax(-1)[0]
 
 
 def named(fact: Fact) -> str:
@@ -316,9 +316,11 @@ def blocks(case: Case) -> Gate:
     """Where, block by block, the target overtakes what else would be said, or is overtaken."""
     lm, state = case.lm, case.state
     hooks, size = state.hook_layers(lm.dtype), len(case.question.prompt)
-    shares = said(lm, read(lm, hooks, case.ids, [-1], prompt_length=size).states[:, 0]).softmax(-1)
+    found = read(lm, hooks, case.ids, [-1], prompt_length=size)
+    shares = said(lm, found.states[:, 0], found.form).softmax(-1)
     if case.holds:
-        plain = said(lm, read(lm, {}, case.ids, [-1]).states[-1])[0]
+        bare = read(lm, {}, case.ids, [-1])
+        plain = said(lm, bare.states[-1], bare.form)[0]
         rivals = [token for token in plain.topk(2).indices.tolist() if token != case.wanted]
         rival = rivals[0]
     else:

@@ -85,8 +85,9 @@ def lens(
     passes.append((True, None, hooks))
     if without is not None:
         passes.append((True, without, {at: hook for at, hook in hooks.items() if at != without}))
-    states = torch.cat([read(lm, given, ids, [place]).states[:, 0] for _, _, given in passes])
-    shares = said(lm, states).log_softmax(-1)  # (passes · blocks, vocabulary)
+    readings = [read(lm, given, ids, [place]) for _, _, given in passes]
+    states = torch.cat([reading.states[:, 0] for reading in readings])
+    shares = said(lm, states, readings[0].form).log_softmax(-1)  # (passes · blocks, vocabulary)
     own = shares[:, list(tokens.values())]  # (passes · blocks, answers)
     ranks = torch.stack([1 + (shares > own[:, [i]]).sum(1) for i in range(len(tokens))], dim=1)
     rows = [
@@ -143,11 +144,14 @@ class Reading:
         By layer that was asked for, (T, d_key).
     spoke : mapping of int to Tensor
         By hooked layer, (T,) bool: where its hook spoke.
+    form : Any
+        A block's output in the form that the family gives it.
     """
 
     states: Tensor
     keys: Mapping[int, Tensor]
     spoke: Mapping[int, Tensor]
+    form: Any
 
 
 @torch.no_grad()
@@ -175,12 +179,14 @@ def read(
     batch = Batch.of([ids], lm.device)
     found: list[Tensor] = []
     keys: dict[int, Tensor] = {}
+    form: list[Any] = []
 
     def keep(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         return lambda module, args: keys.update({layer: args[0][0]})
 
     def catch(module: nn.Module, args: Any, output: Any) -> None:
         found.append(hidden(output)[0, list(places)])
+        form[:] = [output]
 
     with attached(lm, hooks) as attachment, ExitStack() as stack:
         if prompt_length is not None:
@@ -193,11 +199,11 @@ def read(
         lm.decoder(**batch.inputs, use_cache=False)
         ran = attachment.tokens
     spoke = {} if ran is None else {layer: where[0] for layer, where in ran.spoke.items()}
-    return Reading(torch.stack(found), keys, spoke)
+    return Reading(torch.stack(found), keys, spoke, form[0])
 
 
 @torch.no_grad()
-def said(lm: LanguageModel, states: Tensor) -> Tensor:
+def said(lm: LanguageModel, states: Tensor, form: Any) -> Tensor:
     """Logits (n, vocabulary), float32, that the model's own final norm and head make of `states`.
 
     The model runs with all blocks replaced by one that hands on the states: so whatever a family
@@ -208,17 +214,14 @@ def said(lm: LanguageModel, states: Tensor) -> Tensor:
     lm : LanguageModel
     states : Tensor
         (n, d_model), outputs of blocks.
+    form : Any
+        `Reading.form`.
     """
     fed = states[:, None]  # (n, 1, d_model)
-    form: list[Any] = []
     one = torch.zeros(len(states), 1, dtype=torch.long, device=states.device)
     with attached(lm, {}), ExitStack() as stack:
-        handle = lm.blocks[0].register_forward_hook(lambda m, args, output: form.append(output))
-        stack.callback(handle.remove)
-        lm.decoder(input_ids=one[:1], use_cache=False)
-        handle.remove()
         for block in lm.blocks:
-            stack.enter_context(replaced(block, lambda *args, **kwargs: with_hidden(form[0], fed)))
+            stack.enter_context(replaced(block, lambda *args, **kwargs: with_hidden(form, fed)))
         logits: Tensor = lm.model(input_ids=one, use_cache=False).logits
     return logits[:, 0].float()
 

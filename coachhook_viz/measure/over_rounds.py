@@ -1,6 +1,6 @@
 """Measurements of a session's states, round after round; what was measured once is remembered.
 
-OverRounds    quality, metrics, drift, interference and scope quality of many states
+OverRounds    quality, metrics, drift, interference, scope quality and what else of many states
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from coachhook_viz.measure.interference import interference
 from coachhook_viz.measure.metrics import By, Metric, judged, table
 from coachhook_viz.measure.quality import holds, quality
 from coachhook_viz.measure.scope_quality import scope_quality
+from coachhook_viz.measure.what_else import WhatElse
 from coachhook_viz.models import LanguageModel
 
 
@@ -52,6 +53,8 @@ class OverRounds:
         self._judged: dict[tuple[Hashable, Metric, By], dict[int, pd.DataFrame]] = {}
         self._drifts: dict[Hashable, pd.DataFrame] = {}
         self._scopes: dict[tuple[Hashable, tuple[str, ...]], dict[int, pd.DataFrame]] = {}
+        self._what_else = WhatElse(lm, EditState.of(lm, config), preserved)
+        self._besides: dict[Hashable, pd.DataFrame] = {}
         self._keys: dict[int, dict[int, Tensor]] = {}
         self._pairs: tuple[object, pd.DataFrame] | None = None  # just the last: they are large
 
@@ -205,6 +208,17 @@ class OverRounds:
             layer: torch.stack([self._keys[fact_id][layer] for fact_id in facts], dim=1)
             for layer in (self._config.keyed_layers if facts else ())
         }
+
+    def what_else(
+        self, state: EditState, wanted: Sequence[int], budget: int, watch: Watch
+    ) -> pd.DataFrame:
+        """`WhatElse.measure` of the facts `wanted` that are in force."""
+        key = (state.key, tuple(wanted), budget)
+        if key not in self._besides:
+            facts = dict(zip(state.fact_ids, state.facts, strict=True))
+            chosen = {fact_id: facts[fact_id] for fact_id in wanted}
+            self._besides[key] = self._what_else.measure(state, chosen, budget, watch)
+        return self._besides[key].copy()
 
     def scope_quality(
         self, state: EditState, wanted: Collection[int], others: Sequence[str], watch: Watch

@@ -1,6 +1,7 @@
 """Why a prompt gets an edit's target, or not: gates in order, the first broken one marked.
 
 why       asks the model
+failing   the prompt of a fact that a bad score comes from
 Why       what it found: gates, one sentence, one action
 Action    what mends it
 """
@@ -22,7 +23,7 @@ from coachhook_viz.measure import gates
 from coachhook_viz.measure.about import Idle, about
 from coachhook_viz.measure.answers import Question, ask
 from coachhook_viz.measure.gates import Case, Gate, named
-from coachhook_viz.measure.metrics import same_subject
+from coachhook_viz.measure.metrics import edit_prompt, neighbours, paraphrases, same_subject
 from coachhook_viz.models import LanguageModel
 
 MARKS = {"open": "●", "warns": "◐", "broken": "○", "unknown": "·"}
@@ -225,6 +226,30 @@ def _beside(case: Case, found: list[Gate]) -> Why:
         told,
         action,
     )
+
+
+def failing(lm: LanguageModel, state: EditState, fact: Fact, metric: str) -> str:
+    """The prompt of `fact` that a bad score of `metric` comes from: the first that fails.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+    state : EditState
+    fact : Fact
+    metric : str
+        "generality": of its paraphrases; "locality": of its neighbours; else its own prompt.
+    """
+    probes = {"generality": paraphrases, "locality": neighbours}.get(metric, edit_prompt)(fact)
+    if not probes:
+        return fact.text
+    questions = [Question.of(lm, probe.prompt, probe.answer) for probe in probes]
+    wanted = [question.answer for question in questions]
+    if metric == "locality":
+        unedited = EditState.of(lm, state.config)
+        wanted = [answer.top for answer in ask(lm, unedited, questions)]
+    said = [answer.top for answer in ask(lm, state, questions)]
+    fails = (p for p, one, other in zip(probes, said, wanted, strict=True) if one != other)
+    return next(fails, probes[0]).prompt
 
 
 def _edit_of(state: EditState, prompt: str, target: str | None) -> tuple[int | None, bool]:

@@ -68,6 +68,7 @@ class Ask(Panel):
         self._of_fact = Select(
             label="Prompts of the selected fact", classes="cv-bare", hidden=True, value=""
         )
+        self._why = Button("Why?", "quiet", hidden=True, tip="why it says this")
         self._heads = [Text(classes="cv-note") for _ in _SIDES]
         self._bars = [
             Grid(label=f"next tokens {side}", look="bars", picks="nothing") for side in _SIDES
@@ -94,7 +95,7 @@ class Ask(Panel):
             column(head, bars, said)
             for head, bars, said in zip(self._heads, self._bars, self._said, strict=True)
         ]
-        self._completing = column(row(*columns, classes="cv-side"))
+        self._completing = column(row(*columns, classes="cv-side"), self._why)
         self._chatting = column(
             row(*self._talk, classes="cv-side"),
             row(self._turn, self._speak, self._anew, classes="cv-asked"),
@@ -107,6 +108,7 @@ class Ask(Panel):
         self.on(self._mode, lambda mode: self.refresh())
         self.on(self._of_fact, self._take_prompt)
         self.click(self._speak, self.send)
+        self.click(self._why, lambda: self.desk.ask_why(self, self._prompt.value))
         self._turn.on_enter(lambda: self._do(self.send))
         self.click(self._anew, self.begin_anew)
         self.ask(prompt or self.desk.selection.prompt or first)
@@ -215,6 +217,7 @@ class Ask(Panel):
 
     def _complete(self) -> None:
         self.forget(self._written)  # of whatever was asked before
+        self._why.hidden = not self._prompt.value.strip() or not self.session.rounds
         prompt, states = self._prompt.value, self._states()
         self._heads[0].say("before, with no hook")
         self._heads[1].say(self.desk.standing)

@@ -51,6 +51,7 @@ class Bar(Panel):
         self._undo = Button("↶ Undo", name="Undo")
         self._redo = Button("↷ Redo", name="Redo")
         self._facts = Text(classes="cv-pill")
+        self._beside = Text(classes="cv-note cv-beside", label="what else changed")
         self._rule = Choice(label="scope", options=rules_of(session), value=session.config.scope)
         self._hooks = Toggle(label="Hooks on", value=True, tip="what the model says without them")
         self._more = Toggle(label="⋯", expands=True, name="Files and sharing")
@@ -89,6 +90,7 @@ class Bar(Panel):
                 classes="cv-strip",
             ),
             files,
+            self._beside,
             self._note,
         ]
         super().__init__(session, body)
@@ -148,6 +150,8 @@ class Bar(Panel):
             )
             said += Markup(" <span class='cv-note'>edited under {}</span>").format(own)
         self._facts.say(said)
+        self._beside.say(f"Kept: {desk.beside}." if desk.beside else "")
+        self._beside.hidden = not desk.beside
 
     def worked(self) -> None:
         """What runs, and how long it will take."""

@@ -1,7 +1,7 @@
 """What all panels on one session share: what is examined, what is staged, who works.
 
 Desk         one for each session, however many panels look at it
-Selected, Staged, Scored, Judged     its events, beside the session's own
+Selected, Staged, Scored, Judged, Asked, Beside     its events, beside the session's own
 changes      whether an event means that something else is in force, or judged otherwise
 """
 
@@ -83,6 +83,19 @@ class Judged(Event):
     """The edits in force are looked at under another rule, or with the hooks off."""
 
 
+@dataclass(frozen=True)
+class Asked(Event):
+    """Somebody wants to know why a prompt does not get a target."""
+
+    prompt: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Beside(Event):
+    """What else the edits changed has been asked."""
+
+
 STATE_EVENTS = (RoundApplied, Moved, FactMuted, BranchChanged)
 _DESKS: WeakValueDictionary[int, Desk] = WeakValueDictionary()
 
@@ -142,6 +155,8 @@ class Desk:
         Whether they are looked at with the hooks on.
     autosave : Autosave or None
         What keeps the session, once somebody has asked for it.
+    beside : str
+        What else the edits in force changed, in a line; empty until that was asked.
     """
 
     def __init__(self, session: Session) -> None:
@@ -156,6 +171,7 @@ class Desk:
         self.rule: ScopeKind = session.config.scope
         self.hooks = True
         self.autosave: Autosave | None = None
+        self.beside = ""
         self._emitter = Emitter()
         session.subscribe(self._pass_on)
         self.score()
@@ -205,6 +221,16 @@ class Desk:
         if now != before:
             self.selection = now
             self._emitter.emit(Selected(source, before, now))
+
+    def ask_why(self, source: object, prompt: str, target: str = "") -> None:
+        """Ask why a prompt does not get a target; with none, that of the fact it is about."""
+        self.select(source, prompt=prompt)
+        self._emitter.emit(Asked(source, prompt, target))
+
+    def tell_beside(self, source: object, said: str) -> None:
+        """Say in a line what else the edits in force changed."""
+        self.beside = said
+        self._emitter.emit(Beside(source))
 
     def stage(self, facts: Sequence[Fact], source: object) -> None:
         """Make `facts` the ones for the next round."""
@@ -310,6 +336,7 @@ class Desk:
     def _pass_on(self, event: Event) -> None:
         if isinstance(event, STATE_EVENTS):
             self.score()
+            self.beside = ""
         if isinstance(event, Configured):
             self.rule = event.config.scope
         self._emitter.emit(event)

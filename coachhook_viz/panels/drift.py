@@ -11,7 +11,8 @@ from markupsafe import Markup
 from coachhook_viz import figures
 from coachhook_viz.events import Configured, Event
 from coachhook_viz.measure.quality import METRICS, forgetting
-from coachhook_viz.panels.controls import Select, Text, column, row
+from coachhook_viz.measure.why import failing
+from coachhook_viz.panels.controls import Button, Select, Text, column, row
 from coachhook_viz.panels.curves import PLOTS, Curves
 from coachhook_viz.panels.desk import Desk, Judged
 from coachhook_viz.panels.grid import Grid
@@ -20,6 +21,7 @@ from coachhook_viz.panels.panel import Static
 from coachhook_viz.panels.retention import ROOM, Retention
 from coachhook_viz.panels.running import Running
 from coachhook_viz.panels.words import count, likely, named
+from coachhook_viz.panels.worker import Job
 from coachhook_viz.session import Session
 
 _MOST = 100  # facts that are scored, drawn once and for all
@@ -48,6 +50,7 @@ class Drift(Lens):
         self._grid = Grid(label="Scores of facts after rounds", look="heat")
         self._key = Text()
         self._said = Text(classes="cv-note", live="polite")
+        self._why = Button("Why?", "quiet", hidden=True, tip="why the prompt gets this answer")
         self._basis = Text(classes="cv-note")
         self._boxes = Text()
         self._story = Text()
@@ -59,10 +62,13 @@ class Drift(Lens):
         self._hint = Text(classes="cv-note")
         self._curves = Curves()
         self._retention: Retention | None = None
+        self._asked = ""  # the prompt that the cell hangs on
         self._drift: pd.DataFrame | None = None
         running = Running(Desk.of(session).worker, "Measure")
         self._sides = row(
-            column(row(self._metric, classes="cv-tools"), self._grid, self._key, self._said),
+            column(
+                row(self._metric, classes="cv-tools"), self._grid, self._key, self._said, self._why
+            ),
             column(self._boxes, self._story, self._basis),
             classes="cv-side cv-side-wide",
         )
@@ -76,6 +82,7 @@ class Drift(Lens):
         self.on(self._metric, lambda metric: self._draw())
         self.on(self._picture, lambda picture: self._draw_curves())
         self.on(self._grid, self._picked, "selected")
+        self.click(self._why, self._ask_why)
         self.refresh()
         self.worked()
 
@@ -150,7 +157,7 @@ class Drift(Lens):
             lines += [f"cv.figures.{name}(drift)" for name in ("weights", "shift")]
         if known is not None and self._grid.selected:
             place, column_ = self._grid.selected
-            text = known.facts[known.ids[place]].text
+            text = self._asked or known.facts[known.ids[place]].text
             lines.append(f"session.predict({text!r}, state=session.state_at({column_ + 1}))")
         return "\n".join(lines)
 
@@ -262,25 +269,45 @@ class Drift(Lens):
         return [known.ids.index(picked.fact), picked.round - 1]
 
     def _look(self, known: Retention, at: list[int]) -> None:
-        """What the model says to a fact's prompt with the first rounds in force."""
+        """What the model says, with the first rounds in force, to the prompt a cell hangs on.
+
+        Of generality and locality that is the paraphrase or neighbour that fails.
+        """
+        self._why.hidden = not at
         if not at:
             self._said.say(_CLICK)
             return
-        session, round_ = self.session, at[1] + 1
-        text = known.facts[known.ids[at[0]]].text
+        session, round_, metric = self.session, at[1] + 1, self._metric.value
+        fact = known.facts[known.ids[at[0]]]
+
+        def work(job: Job) -> tuple[str, pd.DataFrame]:
+            state = session.state_at(round_)
+            prompt = failing(session.lm, state, fact, metric)
+            return prompt, session.predict(prompt, top=3, state=state)
+
         self.run(
             "asking",
-            lambda job: session.predict(text, top=3, state=session.state_at(round_)),
+            work,
             partial(self._answered, known, at),
-            of=(session.state.key, text, round_),
+            of=(session.state.key, fact, round_, metric),
         )
 
-    def _answered(self, known: Retention, at: list[int], now: pd.DataFrame) -> None:
+    def _ask_why(self) -> None:
+        """Why the prompt that a cell hangs on gets its answer."""
+        known, at = self._retention, self._place()
+        if known is not None and at:
+            local = self._metric.value == "locality"
+            target = "" if local else known.facts[known.ids[at[0]]].target
+            self.desk.ask_why(self, self._asked, target)
+
+    def _answered(self, known: Retention, at: list[int], found: tuple[str, pd.DataFrame]) -> None:
         if at != self._place():
             return  # another cell is looked at, or none
         fact_id, round_ = known.ids[at[0]], at[1] + 1
         fact, scores = known.facts[fact_id], known.at(fact_id, round_)
-        said = f"“{fact.text}” after round {round_}: {likely(now)}."
+        self._asked, now = found
+        self.desk.select(self, prompt=self._asked)
+        said = f"“{self._asked}” after round {round_}: {likely(now)}."
         if scores:
             said += (
                 f" Probability of “{fact.target}” {scores['target_probability']:.3f},"

@@ -75,6 +75,7 @@ class Facts(Panel):
             empty="Your facts will stand here.",
         )
         self._mute = Button("Mute", hidden=True)
+        self._why = Button("Why?", hidden=True, tip="why the fact does not hold")
         self._back = Button("Take back", hidden=True, tip="the staged fact, into the form")
         self._clear = Button("Clear staged", "quiet", hidden=True)
         self._apply = Button("Apply", "primary", hidden=True)
@@ -114,7 +115,7 @@ class Facts(Panel):
             self._tools,
             self._list,
             column(
-                row(self._mute, self._back),
+                row(self._why, self._mute, self._back),
                 self._met,
                 self._offers,
                 self._progress,
@@ -140,6 +141,7 @@ class Facts(Panel):
         self.click(self._stage, self.stage)
         self.click(self._read, self._from_paste)
         self.click(self._mute, self._toggle_mute)
+        self.click(self._why, self._ask_why)
         self.click(self._back, self._take_back)
         self.click(self._clear, lambda: self.desk.stage([], self))
         self.click(self._apply, self.apply)
@@ -407,12 +409,19 @@ class Facts(Panel):
         staged = [key for key in self._list.chosen if key.startswith("s")]
         muted = bool(facts) and all(i in self.session.muted for i in facts)
         some = f" {len(facts)}" if len(facts) > 1 else ""
+        lines = [self._listing.shown[key] for key in self._list.chosen]
+        self._why.hidden = len(lines) != 1 or lines[0].kind not in ("partly", "missed")
         self._mute.hidden, self._back.hidden = not facts, not staged
         self._mute.label = f"{'Unmute' if muted else 'Mute'}{some or ' fact'}"
         self._back.label = f"Take {len(staged)} back" if len(staged) > 1 else "Take back"
 
     def _chosen_ids(self) -> list[int]:
         return [int(key[1:]) for key in self._list.chosen if key.startswith("f")]
+
+    def _ask_why(self) -> None:
+        """Why the chosen fact does not hold."""
+        fact = self._listing.fact(self._list.chosen[0])
+        self.desk.ask_why(self, fact.text, fact.target)
 
     def _toggle_mute(self) -> None:
         self.desk.worker.check_free()

@@ -20,7 +20,7 @@ from coachhook_viz.panels.acting import (
     matrix,
     ranked,
 )
-from coachhook_viz.panels.controls import Select, Text, column, row
+from coachhook_viz.panels.controls import Button, Select, Text, column, row
 from coachhook_viz.panels.desk import Desk
 from coachhook_viz.panels.grid import Cell, Grid
 from coachhook_viz.panels.lens import Lens
@@ -62,6 +62,7 @@ class Interference(Lens):
             picks="nothing",
             columns=["prompt", "before", "after"],
         )
+        self._why = Button("Why?", "quiet", hidden=True, tip="why the fact holds, or not")
         self._layers = Grid(label="The pair by layer", look="heat", columns=list(SIDES))
         self._frame: pd.DataFrame | None = None
         self._facts: dict[int, Fact] = {}
@@ -78,7 +79,7 @@ class Interference(Lens):
             self._whole,
             self._key,
             self._words,
-            self._about,
+            row(self._about, self._why),
             self._detail,
         ]
         super().__init__(session, body, running=running)
@@ -86,6 +87,7 @@ class Interference(Lens):
         for grid in self._grids.values():
             self.on(grid, self._picked, "selected")
         self.on(self._layers, self._layer_picked, "selected")
+        self.click(self._why, self._ask_why)
         self.refresh()
         self.worked()
 
@@ -251,9 +253,16 @@ class Interference(Lens):
         if at:
             self.desk.select(self, layer=self.session.config.layers[at[0]])
 
+    def _ask_why(self) -> None:
+        """Why the fact of the chosen cell holds, or not."""
+        if self._chosen is not None:
+            fact = self._facts[self._chosen[0]]
+            self.desk.ask_why(self, fact.text, fact.target)
+
     def _mark(self) -> None:
         """Mark the chosen pair in both matrices, and look at it."""
         pair, frame = self._chosen, self._frame
+        self._why.hidden = pair is None
         for grid in self._grids.values():
             grid.selected = self._place()
         if pair is not None and pair[0] != pair[1] and frame is not None:

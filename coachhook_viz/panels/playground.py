@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas
 
     from coachhook_viz.autosave import Kept
+    from coachhook_viz.events import Event
     from coachhook_viz.panels.bar import Bar
     from coachhook_viz.panels.desk import Desk
     from coachhook_viz.panels.panel import Panel
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 LENSES = (
     "scope",
     "layers",
+    "why",
+    "what_else",
     "drift",
     "interference",
     "compare",
@@ -67,7 +70,7 @@ class Playground(widgets.VBox):
     ----------
     session : Session or None
         None while the model is being loaded.
-    facts, rounds, ask, scope, layers, drift, interference, compare : Panel
+    facts, rounds, ask, scope, layers, why, what_else, drift, interference, compare : Panel
         Once there is a session.
     """
 
@@ -329,6 +332,8 @@ class Playground(widgets.VBox):
         from coachhook_viz.panels.layers import Layers
         from coachhook_viz.panels.rounds import Rounds
         from coachhook_viz.panels.scope import Scope
+        from coachhook_viz.panels.what_else import WhatElse
+        from coachhook_viz.panels.why import Why
 
         self._leave()
         self.session, self.desk = session, Desk.of(session)
@@ -343,7 +348,8 @@ class Playground(widgets.VBox):
         self.bar = Bar(self, desk.autosave)
         self.facts, self.ask = Facts(session), Ask(session)
         self.scope, self.rounds = Scope(session, alone=False), Rounds(session, alone=False)
-        self.layers = Layers(session, alone=False)
+        self.layers, self.why = Layers(session, alone=False), Why(session, alone=False)
+        self.what_else = WhatElse(session)
         self.drift, self.interference = Drift(session), Interference(session)
         self.compare = Compare(session)
         self._lenses = {name: getattr(self, name) for name in LENSES}
@@ -358,12 +364,19 @@ class Playground(widgets.VBox):
         lens = _box([View(self._tabs), *self._lenses.values()], "cv-lens")
         bench = _box([self.facts, _box([self.ask, lens], "cv-right")], "cv-bench")
         self._ends = [
-            desk.subscribe(lambda event: self._renew_twin()),
+            desk.subscribe(self._heard),
             desk.worker.listen(self._renew_twin),
         ]
         self._said.say()
         self.children = [self._top, self.bar, bench]
         self.present(self._presented)
+        self._renew_twin()
+
+    def _heard(self, event: Event) -> None:
+        from coachhook_viz.panels.desk import Asked
+
+        if isinstance(event, Asked):
+            self.look_through("why")
         self._renew_twin()
 
     def _step(self, step: int) -> None:

@@ -22,6 +22,7 @@ STAGES = {
     "drift": "measuring drift",
     "probes": "reading neutral text",
     "keys": "reading keys",
+    "what else": "asking what else changed",
 }
 
 

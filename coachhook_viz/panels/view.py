@@ -27,6 +27,7 @@ _PARTS = (
     "view.js",
     "controls.js",
     "grid.js",
+    "dots.js",
     "stage.js",
     "start.js",
 )  # one module: a page loads no second one

@@ -13,7 +13,9 @@ from serving import ROOT
 
 SCREENSHOTS = ROOT / "build" / "screenshots"
 SLOW = 120_000  # milliseconds: a round, on a busy machine
-LENSES = ("scope", "drift", "interference", "compare", "rounds")
+LENSES = (
+    "scope", "layers", "why", "what else", "drift", "interference", "compare", "rounds",
+)  # fmt: skip
 KEY = 120  # milliseconds between two keys of somebody who types
 
 expect.set_options(timeout=SLOW)
@@ -28,9 +30,9 @@ class Person:
 
     def panel(self, name: str) -> Locator:
         """The panel called `name`; a lens is brought to the front."""
-        panel = self.root.get_by_role("region", name=name.title(), exact=True)
+        panel = self.root.get_by_role("region", name=name.capitalize(), exact=True)
         if name in LENSES and not panel.is_visible():
-            self.root.get_by_role("tab", name=name.title(), exact=True).click()
+            self.root.get_by_role("tab", name=name.capitalize(), exact=True).click()
         return panel
 
     @property

@@ -114,8 +114,9 @@ def test_facts_rounds_and_the_grid_by_keyboard_alone(person: Person) -> None:
     person.settled()
     tab_to(person, person.root.get_by_role("tab", name="Scope"))
     press("ArrowRight")
-    expect(person.root.get_by_role("tab", name="Drift")).to_be_focused()
-    expect(person.root.get_by_role("tab", name="Drift")).to_have_attribute("aria-selected", "true")
+    layers = person.root.get_by_role("tab", name="Layers")
+    expect(layers).to_be_focused()
+    expect(layers).to_have_attribute("aria-selected", "true")
     press("Home")
     cell = person.cell("Tower", 0)
     cell.focus()
@@ -133,6 +134,60 @@ def test_facts_rounds_and_the_grid_by_keyboard_alone(person: Person) -> None:
     expect(person.panel("scope")).to_contain_text(re.compile("“.*” at layer 4 is reached by"))
     press("Tab")
     expect(grid.get_by_role("gridcell").and_(focused(person))).to_have_count(0)
+
+
+def test_layers_why_and_what_else_in_one_visit(person: Person) -> None:
+    person.show_bench()
+    person.fact("Eiffel Tower").click()
+    person.answers("Berlin")
+
+    # layers: a click on a hooked one compares without its hook, one on a token reads there
+    blocks = person.grid("layers", "probability")
+    heads = blocks.get_by_role("columnheader")
+    expect(heads.filter(has_text="▪5")).to_be_visible()
+    place = heads.all_inner_texts().index("▪5") - 1  # the corner
+    blocks.locator("tbody").get_by_role("row").first.get_by_role("gridcell").nth(place).click()
+    expect(blocks.get_by_role("rowheader").filter(has_text="without layer 5").first).to_be_visible()
+    tokens = person.grid("layers", "read at")
+    tokens.get_by_role("gridcell").nth(2).click()
+    expect(tokens.get_by_role("gridcell").nth(2)).to_have_text("●")
+    person.shoot("layers")
+
+    # why, opened from Ask
+    person.button("ask", "Why?").click()
+    why = person.panel("why")
+    expect(why).to_contain_text("as “Eiffel Tower → Berlin” wants")
+    rows = person.grid("why", "gates").locator("tbody").get_by_role("row")
+    expect(rows).to_have_count(6)
+    person.type(person.field("ask", "Prompt to"), "The tower of Paris is in", 20)
+    expect(why).to_contain_text("No subject of an edit in force stands in the prompt")
+    person.shoot("why")
+
+    # what else: asked at a click; table, map, and the line in the bar
+    person.button("what else", "Ask").click()
+    table = person.grid("what else", "prompts beside")
+    lines = table.locator("tbody").get_by_role("row")
+    expect(lines.nth(20)).to_be_visible()
+    expect(person.bar).to_contain_text("same subject")
+    person.settled()
+    lines.nth(3).get_by_role("gridcell").nth(1).click()
+    asked = lines.nth(3).get_by_role("gridcell").nth(1).inner_text()
+    expect(person.field("ask", "Prompt to")).to_have_value(asked)
+    plot = person.panel("what else").locator(".cv-dots svg")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    assert box is not None
+    mouse = person.page.mouse
+    mouse.move(box["x"] + 2, box["y"] + 2)
+    mouse.down()
+    mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 2, steps=5)
+    mouse.up()
+    expect(person.panel("what else")).to_contain_text(re.compile(r"\d+ of \d+ prompts"))
+    person.shoot("what-else")
+    person.button("what else", "Show all of them").click()
+    expect(lines.nth(20)).to_be_visible()
+    person.fact("Eiffel Tower").click()
+    person.answers("Berlin")
 
 
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (1280, 720)])
