@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tiny import LAYERS, tiny_facts, tiny_model, tiny_moments, tiny_session
 
 from coachhook_viz.editing import method
-from coachhook_viz.editing.moments import inverse
+from coachhook_viz.editing.inverses import inverse
 from coachhook_viz.editing.update import PreservedKeys, woodbury
 
 

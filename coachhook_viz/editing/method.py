@@ -18,7 +18,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from coachhook_viz.editing.moments import inverse
+from coachhook_viz.editing.inverses import inverse
 
 ContextTemplates = tuple[tuple[str, ...], ...]
 

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coachhook_viz.editing.inverses import inverse
 from coachhook_viz.editing.method import ContextTemplates, Seen, solved
 from coachhook_viz.editing.method import Method as Method
-from coachhook_viz.editing.moments import inverse
 
 _SPECTRA = 16  # decompositions kept: one a layer, of d_key² numbers each
 

@@ -4,7 +4,6 @@ collect_moments   the uncentred second moment of each layer's keys, over any tex
 tokens_needed     how many tokens of text that takes
 corpus            the text shipped with the package
 cached_moments    moments over it, kept in the user's cache by the model's fingerprint
-inverse           (λ C0)⁻¹, also where C0 is singular
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from torch import Tensor
 from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.forward import Batch, run_to
 from coachhook_viz.editing.hooks import attached
+from coachhook_viz.editing.inverses import usable
 from coachhook_viz.editing.progress import CancelCallback, ProgressCallback, Watch
 from coachhook_viz.errors import MomentsWarning as MomentsWarning
 from coachhook_viz.models import LanguageModel
@@ -36,8 +36,6 @@ from coachhook_viz.models.cache import cache_dir, in_turn
 _BATCH_TOKENS = 2048
 _PART_TOKENS = 1 << 16  # after which what is collected is kept
 _TOKENS_A_DIMENSION = 10
-_SINGULAR = 1e-13  # smallest pivot of a usable C0, relative to its largest
-_RIDGE = 1e-4  # of the mean diagonal, where C0 is singular
 
 
 def corpus() -> list[str]:
@@ -292,46 +290,8 @@ def _read(lm: LanguageModel, layer: int, file: Path) -> Tensor | None:
     except Exception:  # absent, cut short or not ours: collected anew either way
         return None
     width = lm.weight(layer).shape[1]
-    usable = moment.shape == (width, width) and _usable(moment)
-    return moment.to(lm.device) if usable else None
-
-
-def _usable(moment: Tensor) -> bool:
-    """Whether all values are finite, which their sum shows fast, and the diagonal is not zero."""
-    return bool(moment.sum().isfinite()) and bool(moment.diagonal().sum() > 0)
-
-
-def inverse(moment: Tensor, covariance_weight: float) -> Tensor:
-    """``(λ C0)⁻¹`` in float64.
-
-    Raises
-    ------
-    ValueError
-        If `moment` is not a square, finite, non-zero matrix.
-
-    Warns
-    -----
-    MomentsWarning
-        If C0 is singular; a ridge of 1e-4 of its mean diagonal is then added.
-    """
-    if moment.dim() != 2 or moment.shape[0] != moment.shape[1]:
-        raise ValueError(f"C0 must be (d_key, d_key), not {tuple(moment.shape)}")
-    weighted = covariance_weight * moment.double()
-    scale = weighted.diagonal().mean()
-    if not _usable(weighted):
-        raise ValueError("C0 holds values that are not finite, or is zero")
-    factor, failed = torch.linalg.cholesky_ex(weighted)
-    pivots = factor.diagonal().square()
-    if int(failed) or pivots.min() < _SINGULAR * pivots.max():
-        warnings.warn(
-            f"C0 is singular: {_RIDGE:g} of its mean diagonal was added to it, so directions that"
-            " the corpus never used still resist change",
-            MomentsWarning,
-            stacklevel=2,
-        )
-        ridge = _RIDGE * scale * torch.eye(len(weighted), dtype=torch.float64, device=scale.device)
-        factor = torch.linalg.cholesky(weighted + ridge)
-    return torch.cholesky_inverse(factor)
+    fits = moment.shape == (width, width) and usable(moment)
+    return moment.to(lm.device) if fits else None
 
 
 def check_moments(moments: Mapping[int, Tensor], lm: LanguageModel, layers: Sequence[int]) -> None:
@@ -344,5 +304,5 @@ def check_moments(moments: Mapping[int, Tensor], lm: LanguageModel, layers: Sequ
                 f"moments[{layer}] is {tuple(moments[layer].shape)}, the model needs"
                 f" {(lm.d_key, lm.d_key)}"
             )
-        if not _usable(moments[layer]):
+        if not usable(moments[layer]):
             raise ValueError(f"moments[{layer}] holds values that are not finite, or is zero")
