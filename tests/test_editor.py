@@ -125,6 +125,18 @@ def test_a_fact_that_is_known_already_sets_no_threshold() -> None:
     assert set(all_known.alphas.values()) == {9.0}
 
 
+def test_a_fact_that_the_model_says_already_sets_no_threshold(monkeypatch) -> None:
+    """There are steps to take, to p 1, and still next to nothing to write."""
+    lm = tiny_model(lead="He ")
+    started = tiny_session(lm, steps=1).apply(tiny_facts()).losses
+    monkeypatch.setattr(values, "_SAID", statistics.median(started))
+    round_ = tiny_session(lm, stop_loss=0.0).apply(tiny_facts())
+    known = [loss < statistics.median(started) for loss in started]
+    assert 0 < sum(known) < len(known)
+    for peaks in round_.peaks.values():
+        assert peaks.isinf().tolist() == known
+
+
 def test_progress_counts_every_stage() -> None:
     steps: list[Progress] = []
     tiny_session(tiny_model(lead="He ")).apply(tiny_facts()[:2], progress=steps.append)

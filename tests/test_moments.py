@@ -12,13 +12,13 @@ from tiny import LAYERS, WORDS, tiny_model, tiny_moments
 from coachhook_viz import EditCancelled, Progress, WaitingWarning
 from coachhook_viz.editing import moments
 from coachhook_viz.editing.forward import Batch, run_to
+from coachhook_viz.editing.inverses import inverse
 from coachhook_viz.editing.moments import (
     MomentsWarning,
     cached_moments,
     check_moments,
     collect_moments,
     corpus,
-    inverse,
 )
 from coachhook_viz.editing.tokens import tokenize
 from coachhook_viz.models import cache

@@ -12,6 +12,7 @@ from tiny import tiny_facts
 
 import coachhook_viz as cv
 from coachhook_viz import Fact, FactError, Neighbor, Session
+from coachhook_viz.measure import answers
 from coachhook_viz.panels import panel as module
 from coachhook_viz.panels.controls import Text
 from coachhook_viz.panels.facts import Facts
@@ -598,6 +599,27 @@ def test_a_long_file_with_repeats_is_taken_once_and_listed_whole(
     assert len(keys(facts)) == number + 2
     hands.hand(facts._upload, "many.csv", data)
     assert len(facts.desk.staged) == number  # it is staged already
+
+
+def test_what_the_model_says_already_is_said(facts: Facts, hands: Hands, monkeypatch) -> None:
+    monkeypatch.setattr(answers, "_SAID", 0.0)  # a random model is never sure
+    fact = tiny_facts()[3]
+    says = facts.session.predict(fact.text, top=2)["token"].tolist()
+    so, other = (replace(fact, target=target.strip()) for target in says)
+    facts.stage([other])
+    settle(facts)
+    assert facts._already.hidden
+    facts.stage([so])
+    settle(facts)
+    assert f"{so.subject} → {so.target}" in facts._already.html
+    assert f"{other.subject} → {other.target}" not in facts._already.html
+    hands.press(facts._clear)
+    settle(facts)
+    assert facts._already.hidden
+    fill(facts, hands, prompt=so.prompt, subject=so.subject, target=so.target)
+    assert "Already so" in facts._feedback.html
+    fill(facts, hands, target=other.target)
+    assert "Already so" not in facts._feedback.html
 
 
 # All of it

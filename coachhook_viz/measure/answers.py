@@ -3,6 +3,7 @@
 Question    a prompt, an answer to hold against it, and tokens to look up
 Answer      the model's own tokens there, and how likely the others are
 ask         many questions at once
+already     which facts the model says by itself
 Speaker     the model in one state, which is asked everything only once
 """
 
@@ -19,11 +20,13 @@ from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import continuation, length_batches, tokenize
+from coachhook_viz.facts import Fact
 from coachhook_viz.measure.replies import continuations
 from coachhook_viz.models import LanguageModel
 
 _BATCH_OVERHEAD = 25  # tokens that one more batch costs
 _BATCH_ROWS = 64
+_SAID = 0.9  # probability a token from which on a target is said already
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,21 @@ def ask(
                     float(own.mean().exp()) if question.answer else 1.0,
                 )
     return [found[question] for question in questions]
+
+
+def already(
+    lm: LanguageModel, state: EditState, facts: Sequence[Fact], watch: Watch | None = None
+) -> list[bool]:
+    """Whether the model says each fact's target under `state`, at p 0.9 a token or more.
+
+    An edit then has next to nothing to write.
+    """
+    questions = [Question.of(lm, fact.text, fact.target) for fact in facts]
+    answers = ask(lm, state, questions, watch, "reading")
+    return [
+        said.top == asked.answer and said.likelihood >= _SAID
+        for asked, said in zip(questions, answers, strict=True)
+    ]
 
 
 def _look_up(logits: Tensor, tokens: tuple[int, ...]) -> tuple[tuple[float, ...], tuple[int, ...]]:

@@ -8,9 +8,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from coachhook_viz.editing.inspect import Scope
+from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.state import Round
 from coachhook_viz.events import Event, RoundApplied
 from coachhook_viz.facts import Fact, FactError, find_problems, validate
+from coachhook_viz.measure.answers import already
 from coachhook_viz.panels.controls import (
     Button,
     Chips,
@@ -30,6 +32,7 @@ from coachhook_viz.panels.meeting import Meeting
 from coachhook_viz.panels.panel import Panel, Static, told
 from coachhook_viz.panels.running import progress
 from coachhook_viz.panels.words import count
+from coachhook_viz.panels.worker import Job
 from coachhook_viz.reading import FactFileError, bundled_facts
 from coachhook_viz.recipe import fact_source
 from coachhook_viz.session import Session
@@ -96,6 +99,7 @@ class Facts(Panel):
             hidden=True,
         )
         self._tools = row(self._search, self._filter, self._sort, classes="cv-tools-list")
+        self._already = Text(classes="cv-note cv-warn", live="polite")
         self._met = Text(classes="cv-note cv-warn", live="polite")
         self._offers = Chips(label="what to do with facts that are edited already")
         self._meeting = Meeting(session)
@@ -116,6 +120,7 @@ class Facts(Panel):
             self._list,
             column(
                 row(self._why, self._mute, self._back),
+                self._already,
                 self._met,
                 self._offers,
                 self._progress,
@@ -257,6 +262,7 @@ class Facts(Panel):
         self._expected.say(desk.applying.expected(staged))
         self._draw_chosen()
         self._say_meeting()
+        self._read_staged()
 
     def worked(self) -> None:
         """Nothing is staged or removed while a round is being edited; how far it has come."""
@@ -348,6 +354,7 @@ class Facts(Panel):
                 fact,
                 self.session.scope(fact.text, fact.subject, state),
                 self.session.predict(fact.text, top=3, state=state),
+                "target" in given and already(self.session.lm, state, [fact])[0],
             ),
             self._say_now,
             of=(fact, state.key),
@@ -357,10 +364,10 @@ class Facts(Panel):
     def _cannot_read(self, error: Exception) -> None:
         self._feedback.say(line("✗", "bad", told(error)))
 
-    def _say_now(self, found: tuple[Fact, Scope, pd.DataFrame]) -> None:
+    def _say_now(self, found: tuple[Fact, Scope, pd.DataFrame, bool]) -> None:
         """What the model says now, where the subject ends, what the scope allows."""
-        fact, scope, now = found
-        self._feedback.say(told_now(scope, now, self._meeting.of([fact])))
+        fact, scope, now, so = found
+        self._feedback.say(told_now(scope, now, self._meeting.of([fact]), so))
 
     def _say_problems(self, problems: dict[str, str]) -> None:
         self.alert(self._form.say(problems))
@@ -371,6 +378,33 @@ class Facts(Panel):
         self._met.say(said)
         self._met.hidden = not said
         self._offers.options = list(Meeting.OFFERS) if said else []
+
+    def _read_staged(self) -> None:
+        """Staged facts that the model says already: an edit has nothing to do for them."""
+        facts, state = self.desk.staged, self.session.state
+        if not facts:
+            self.forget(self._say_already)
+            self._say_already([])
+            return
+
+        def read(job: Job) -> list[Fact]:
+            said = already(self.session.lm, state, facts, Watch(job.progress, job.cancel))
+            return [fact for fact, so in zip(facts, said, strict=True) if so]
+
+        self.run(
+            "reading what the model says already",
+            read,
+            self._say_already,
+            of=(facts, state.key),
+            patience=2,
+            fail=lambda error: None,  # facts that cannot be asked are refused when applied
+        )
+
+    def _say_already(self, facts: Sequence[Fact]) -> None:
+        said = "; ".join(f"{fact.subject} → {fact.target}" for fact in facts[:3])
+        more = f" and {len(facts) - 3} more" if len(facts) > 3 else ""
+        self._already.say(f"Already so, next to nothing to write: {said}{more}." if facts else "")
+        self._already.hidden = not facts
 
     def _settle(self, place: int) -> None:
         """What a person has chosen for facts that meet edits in force."""

@@ -123,7 +123,9 @@ class Form:
         return " ".join(reason for name, reason in problems.items() if name not in self.fields)
 
 
-def told_now(scope: Scope, now: pd.DataFrame, met: Iterable[Clash]) -> Markup:
+def told_now(
+    scope: Scope, now: pd.DataFrame, met: Iterable[Clash], already: bool = False
+) -> Markup:
     """What the model says now, where the subject ends, what the scope allows, what it meets."""
     says = word(now["token"].iloc[0])
     lines = [
@@ -148,6 +150,8 @@ def told_now(scope: Scope, now: pd.DataFrame, met: Iterable[Clash]) -> Markup:
                 f" from {alpha:.2f}. The match scope has no such limit.",
             )
         )
+    if already:
+        lines.append(line("!", "warn", "Already so: the edit has next to nothing to write."))
     lines += [line("!", "warn", one.sentence) for one in met]
     return Markup("").join(lines)
 
