@@ -242,7 +242,7 @@ def _problems_of(fact: Fact) -> Iterable[tuple[str, str]]:
         yield "subject", "it holds a brace; '{}' belongs into the prompt only"
     if fact.subject != fact.subject.strip():
         yield "subject", "it begins or ends with a space; leave it out"
-    if fact.truth is not None and fact.target.strip().lower() == fact.truth.strip().lower():
+    if fact.truth is not None and alike(fact.target) == alike(fact.truth):
         yield "target", f"it equals the truth, {fact.truth!r}: nothing would change"
 
 

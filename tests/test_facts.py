@@ -56,6 +56,7 @@ def test_a_fact_reads_as_a_sentence() -> None:
         ({"neighbors": (Neighbor("Italy's", "Ro\nme"),)}, "neighbors", "line break"),
         ({"target": "Ro\x00me"}, "target", "U+0000"),
         ({"target": " paris", "truth": "Paris"}, "target", "equals the truth"),
+        ({"target": "Zoë  B", "truth": "Zoe\u0308 b"}, "target", "equals the truth"),
         ({"truth": ""}, "truth", "empty"),
         ({"paraphrases": ("",)}, "paraphrases", "empty"),
         ({"paraphrases": ("ends in a space ",)}, "paraphrases", "ends in a space"),

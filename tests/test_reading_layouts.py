@@ -448,6 +448,7 @@ def test_wrong_columns_are_named(tmp_path: Path, columns: Any, match: str, file:
         "sep=;\n" + TABLE.replace(",", ";"),
         "sep=|\r\n" + TABLE.replace(",", "|").replace("\n", "\r\n"),
         '"sep=\t"\n' + TABLE.replace(",", "\t"),
+        "SEP=;\r" + TABLE.replace(",", ";").replace("\n", "\r"),
         TABLE.replace("\n", "\r\n"),
         "\ufeff" + TABLE,
         "\n\n" + TABLE + ",,\n\n",

@@ -118,7 +118,7 @@ def read_facts(source: Any, columns: Mapping[str, str] | None = None) -> FactLis
     name = "the records"
     try:
         chosen = _fields_first(columns)
-        if isinstance(source, str | Path):
+        if isinstance(source, str | os.PathLike):
             name = Path(source).name or "the file"
             path = _path(str(source))
             data = path.read_bytes()

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from typing import Any
 
 from coachhook_viz.reading.layouts import FIELDS, NEEDED, SURPLUS, missing
 from coachhook_viz.reading.records import Columns, Records, decoded
 from coachhook_viz.reading.values import name_of
+
+_TOLD = re.compile(r"""\s*"?sep=([^\r\n"])"?[^\S\r\n]*(?:[\r\n]+|$)""", re.IGNORECASE)
+"""The line in which Excel tells the separator."""
 
 
 def of_table(data: bytes, columns: Columns | None, separators: str = ",;\t") -> Records:
@@ -34,11 +38,9 @@ def of_table(data: bytes, columns: Columns | None, separators: str = ",;\t") -> 
         If it is malformed or empty, or lacks a column; it says why in plain words.
     """
     text = decoded(data)
-    first, _, rest = text.partition("\n")
     separator = None
-    if first.strip().strip('"').casefold().startswith("sep="):  # what Excel writes, and reads
-        separator = first.strip().strip('"')[4:5] or "\t"
-        text = rest
+    if told := _TOLD.match(text):
+        separator, text = told[1], text[told.end() :]
     if not text.strip():
         raise ValueError("it is empty")
     separator = separator or _separator(text, columns, separators)
