@@ -31,7 +31,7 @@ def test_each_answer_has_a_line_before_and_after() -> None:
     session = edited()
     panel = Layers(session, PROMPT)
     settle(panel)
-    frame = session.lens(PROMPT)
+    frame = session.lens(PROMPT, panel._read.answers)
     target = tiny_facts()[0].target
     assert panel._grid.rows[-1] == f"{target}, after"
     assert len(panel._grid.rows) == 2 * frame["answer"].nunique()
@@ -54,7 +54,7 @@ def test_a_click_on_a_hooked_layer_compares_without_its_hook() -> None:
     assert len(panel._grid.rows) == lines * 3 // 2
     assert panel._grid.rows[-1].endswith(f"without layer {layer}")
     assert Desk.of(session).selection.layer == layer
-    assert shades(panel) == lines_of(session.lens(PROMPT, without=layer))
+    assert shades(panel) == lines_of(session.lens(PROMPT, panel._read.answers, without=layer))
     assert f"without={layer}" in panel.code()
     Hands(panel).set(panel._grid, selected=[0, 0])
     settle(panel)

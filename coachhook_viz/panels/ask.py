@@ -95,7 +95,7 @@ class Ask(Panel):
             column(head, bars, said)
             for head, bars, said in zip(self._heads, self._bars, self._said, strict=True)
         ]
-        self._completing = column(row(*columns, classes="cv-side"), self._why)
+        self._completing = column(row(*columns, classes="cv-side"), row(self._why))
         self._chatting = column(
             row(*self._talk, classes="cv-side"),
             row(self._turn, self._speak, self._anew, classes="cv-asked"),

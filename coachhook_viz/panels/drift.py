@@ -257,7 +257,7 @@ class Drift(Lens):
             return  # nobody's pick, or the one that is selected
         fact_id, round_ = known.ids[at[0]], at[1] + 1
         self.desk.select(self, fact=fact_id, round=round_, prompt=known.facts[fact_id].text)
-        self._look(known, at)
+        self._look(known, at, picked=True)
 
     def _place(self) -> list[int]:
         """Row and column of the fact and round that are selected."""
@@ -268,7 +268,7 @@ class Drift(Lens):
             return []
         return [known.ids.index(picked.fact), picked.round - 1]
 
-    def _look(self, known: Retention, at: list[int]) -> None:
+    def _look(self, known: Retention, at: list[int], *, picked: bool = False) -> None:
         """What the model says, with the first rounds in force, to the prompt a cell hangs on.
 
         Of generality and locality that is the paraphrase or neighbour that fails.
@@ -288,7 +288,7 @@ class Drift(Lens):
         self.run(
             "asking",
             work,
-            partial(self._answered, known, at),
+            partial(self._answered, known, at, picked),
             of=(session.state.key, fact, round_, metric),
         )
 
@@ -300,13 +300,20 @@ class Drift(Lens):
             target = "" if local else known.facts[known.ids[at[0]]].target
             self.desk.ask_why(self, self._asked, target)
 
-    def _answered(self, known: Retention, at: list[int], found: tuple[str, pd.DataFrame]) -> None:
+    def _answered(
+        self,
+        known: Retention,
+        at: list[int],
+        picked: bool,
+        found: tuple[str, pd.DataFrame],
+    ) -> None:
         if at != self._place():
             return  # another cell is looked at, or none
         fact_id, round_ = known.ids[at[0]], at[1] + 1
         fact, scores = known.facts[fact_id], known.at(fact_id, round_)
         self._asked, now = found
-        self.desk.select(self, prompt=self._asked)
+        if picked:
+            self.desk.select(self, prompt=self._asked)
         said = f"“{self._asked}” after round {round_}: {likely(now)}."
         if scores:
             said += (

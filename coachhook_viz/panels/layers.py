@@ -93,9 +93,7 @@ class Layers(Panel):
             submits=True,
             hidden=not alone,
         )
-        self._answers = Field(
-            label="Answers to follow", placeholder="truth, target", classes="cv-inline"
-        )
+        self._answers = Field(label="Answers to follow", placeholder="truth, target")
         self._tokens = Grid(label="read at a token", look="tokens")
         self._grid = Grid(label="probability, answers by blocks", look="heat", corner="block")
         self._story = Text(classes="cv-story", live="polite")
@@ -279,11 +277,15 @@ class Layers(Panel):
 
 
 def _defaults(model: EditedModel, known: EditState, prompt: str) -> tuple[str, ...]:
-    """Truth and target, or where no edited subject stands, what the model says itself."""
+    """Truth and target; what is not known of them, or not there, is what the model says itself."""
+    unedited = EditedModel(model.lm, EditState.of(model.lm, model.state.config))
     try:
-        return tuple(defaults(known, prompt))
+        found = tuple(defaults(known, prompt))
+        if len(found) > 1:
+            return found
+        truth = unedited.predict(prompt, 1)["token"].iloc[0].strip()
+        return (truth, *found) if truth.isalnum() and truth != found[0] else found
     except ValueError:
-        unedited = EditedModel(model.lm, EditState.of(model.lm, model.state.config))
         tops = [m.predict(prompt, 1)["token"].iloc[0].strip() for m in (unedited, model)]
         said = tuple(dict.fromkeys(top for top in tops if any(map(str.isalnum, top))))
         if not said:

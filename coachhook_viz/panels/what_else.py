@@ -44,9 +44,11 @@ class WhatElse(Lens):
     help = "what the edits changed beside what was asked for"
 
     def __init__(self, session: Session) -> None:
-        self._show_only = Select(label="Show prompts", options=_SHOWS, value="all")
-        self._sort = Select(label="Sort prompts", options=_SORTS, value="kind")
-        self._search = Field(label="Search prompts", placeholder="Search…", classes="cv-inline")
+        self._show_only = Select(
+            label="Show prompts", options=_SHOWS, value="all", classes="cv-bare"
+        )
+        self._sort = Select(label="Sort prompts", options=_SORTS, value="kind", classes="cv-bare")
+        self._search = Field(label="Search prompts", placeholder="Search…", classes="cv-bare")
         self._headline = Text(classes="cv-story", live="polite")
         self._nothing = Text(classes="cv-note")
         self._table = Grid(label="prompts beside the edits", look="table", picks="row")
@@ -56,7 +58,7 @@ class WhatElse(Lens):
         self._frame: pd.DataFrame | None = None
         self._picked_out: set[str] = set()  # prompts that were brushed on the map
         running = Running(Desk.of(session).worker, "Ask")
-        self._tools = row(self._show_only, self._sort, self._search, classes="cv-tools")
+        self._tools = row(self._show_only, self._sort, self._search, classes="cv-row cv-tools-list")
         self._whole = row(
             column(self._tools, self._table),
             column(self._dots, self._brushed, self._clear),

@@ -22,7 +22,7 @@ from coachhook_viz.panels.worker import Job
 from coachhook_viz.session import Session
 
 _KINDS: dict[str, Kind] = {"open": "holds", "warns": "partly", "broken": "missed", "unknown": ""}
-_COLUMNS = ["", "gate", "value", "bound", "what was found"]
+_COLUMNS = ["state", "gate", "value", "bound", "what was found"]
 _BUTTONS = {
     "scope": "Look under the scope {}",
     "wording": "Stage it with this wording",
@@ -54,9 +54,7 @@ class Why(Panel):
             label="Prompt to explain", placeholder="any text", rows=1, submits=True,
             hidden=not alone,
         )  # fmt: skip
-        self._target = Field(
-            label="Target", placeholder="of the fact it is about", classes="cv-inline"
-        )
+        self._target = Field(label="Target", placeholder="of the fact it is about")
         self._sentence = Text(classes="cv-story", live="polite", label="why")
         self._gates = Grid(label="gates", look="table", picks="nothing")
         self._mend = Text(classes="cv-note")
