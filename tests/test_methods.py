@@ -377,6 +377,11 @@ def test_the_null_space_is_shown_and_an_odd_one_warns() -> None:
     assert str(space) == f"20 of 64 directions, {space.energy:.2%} of the keys' energy"
     assert AlphaEdit(energy=space.energy + 1e-9).null_space(moment).rank == 20
     assert AlphaEdit(energy=space.energy - 1e-9).null_space(moment).rank == 19
+    session = session_of("alphaedit", method=AlphaEdit(energy=0.2))
+    found = {layer: (kept.rank, kept.size) for layer, kept in session.null_spaces().items()}
+    assert found.keys() == {1, 2, 3}
+    assert all(0 < rank < size == 64 for rank, size in found.values())
+    assert session_of("memit").null_spaces() == {}
     for threshold, does in ((1e-9, "it changes nothing"), (1e9, "it preserves nothing")):
         session = session_of("alphaedit", method=AlphaEdit(threshold=threshold), layers=(1,))
         with pytest.warns(NullSpaceWarning, match=does):
