@@ -13,10 +13,17 @@ from hypothesis import strategies as st
 from coachhook_viz import EditConfig, Fact, Neighbor, Probe, bundled_facts, read_facts
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import continuation, tokenize
-from coachhook_viz.facts import find_conflicts, find_problems
+from coachhook_viz.facts import alike, find_conflicts, find_problems
 from coachhook_viz.measure.answers import Question, Speaker
 from coachhook_viz.measure.metrics import SURE
-from coachhook_viz.reading import BadRecordWarning, FactFileError, bundled_probes
+from coachhook_viz.reading import (
+    BadRecordWarning,
+    FactFileError,
+    bundled_foils,
+    bundled_probes,
+    bundled_wordings,
+    known_relation,
+)
 
 FACT = Fact(
     "The capital of {} is",
@@ -486,3 +493,33 @@ def test_the_slot_is_put_where_the_whole_word_stands(tmp_path: Path) -> None:
     }
     [fact] = read_facts(write(tmp_path, "facts.json", json.dumps([record])))
     assert fact.prompt == "Romeo and Juliet is set in, while {} is"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "relation"),
+    [
+        ("The capital of {} is", "capital"),
+        ("the capital  of {} is", "capital"),
+        ("What is the capital of {}?", "capital"),
+        ("The {} is located in the city of", "landmark"),
+        ("{} is a professional player of", "sport"),
+        ("{} is located in the country of", "city"),
+        ("The mother of {} is located in the country of", ""),
+        ("{} is", ""),
+        ("The largest lake of {} is", ""),
+    ],
+)
+def test_relation_that_a_prompt_asks_for(prompt: str, relation: str) -> None:
+    assert known_relation(prompt) == relation
+
+
+def test_foils_for_a_kind_of_subject_stand_beside_those_for_any() -> None:
+    plain, country = bundled_foils(), bundled_foils("capital")
+    assert country == bundled_foils("P36")
+    assert country.prompts[: len(plain.prompts)] == plain.prompts
+    assert len(country.prompts) > len(plain.prompts)
+    assert bundled_foils("of nobody") == plain
+    for relation, known in bundled_wordings().items():
+        foils = {alike(text) for text in bundled_foils(relation).prompts}
+        assert len(foils) > len(plain.prompts), relation
+        assert known.prompts

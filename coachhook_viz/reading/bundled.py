@@ -19,6 +19,8 @@ from typing import Any
 
 from coachhook_viz.facts import Fact, Probe, alike
 
+_ENOUGH = 4  # words after the subject that tell a relation
+
 
 def bundled_facts(relation: str | None = None) -> list[Fact]:
     """The facts written for this package, each with truth, paraphrases and neighbours.
@@ -76,17 +78,35 @@ def bundled_wordings() -> Mapping[str, Wordings]:
 
 
 def known_relation(prompt: str) -> str:
-    """The relation of `bundled_wordings` that a prompt with one ``{}`` asks for; "" if unknown."""
-    return _relations_asked().get(alike(prompt), "")
+    """The relation of `bundled_wordings` that a prompt with one ``{}`` asks for; "" if unknown.
+
+    It reads like one of the known prompts or, if it begins with its subject, goes on from there
+    like those of one relation.
+    """
+    whole, endings = _relations_asked()
+    before, _, after = prompt.partition("{}")
+    plain = alike(before) in ("", "the", "a", "an")
+    return whole.get(alike(prompt)) or (endings.get(alike(after), "") if plain else "")
 
 
 @cache
-def _relations_asked() -> Mapping[str, str]:
-    return {
-        alike(text): relation
-        for relation, known in reversed(list(bundled_wordings().items()))
-        for text in known.prompts + known.questions
-    } | {alike(fact.prompt): fact.relation for fact in bundled_facts()}
+def _relations_asked() -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Relations by prompt, and by what stands after the subject where that says enough."""
+    texts = [(fact.prompt, fact.relation) for fact in bundled_facts()]
+    names: dict[Wordings, str] = {}
+    for relation, known in bundled_wordings().items():
+        name = names.setdefault(known, relation)  # not the property that has the same
+        texts += [(text, name) for text in known.prompts + known.questions]
+    whole: dict[str, str] = {}
+    endings: dict[str, set[str]] = {}
+    for text, relation in texts:
+        whole.setdefault(alike(text), relation)
+        endings.setdefault(alike(text.partition("{}")[2]), set()).add(relation)
+    return whole, {
+        ending: relations.pop()
+        for ending, relations in endings.items()
+        if len(relations) == 1 and len(ending.split()) >= _ENOUGH
+    }
 
 
 @cache
