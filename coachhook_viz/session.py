@@ -36,6 +36,7 @@ from coachhook_viz.editing.scopes import SCOPES
 from coachhook_viz.editing.state import EditState, Round
 from coachhook_viz.editing.tokens import FirstTokenWarning, sample_contexts
 from coachhook_viz.editing.update import PreservedKeys
+from coachhook_viz.errors import ModelRefused
 from coachhook_viz.events import (
     BranchChanged,
     Configured,
@@ -118,6 +119,7 @@ class Session(Asking, Measuring):
         moments = {layer: moments[layer].to(lm.device) for layer in config.keyed_layers}
         self.lm = lm
         self.config = config
+        self._model = store.describe(lm)
         self._id = uuid4().hex
         self._traces = {layer: float(torch.trace(moment)) for layer, moment in moments.items()}
         self._preserved = PreservedKeys(moments, config.covariance_weight)
@@ -199,10 +201,22 @@ class Session(Asking, Measuring):
         OSError
             If the disk does not take it; the folder then holds what it held.
         """
+        self._check_weights()
         own = self._folder is not None and Path(folder).resolve() == self._folder.resolve()
         if own:
             self._keep(self._history, self._state)
         store.write(Path(folder), self._saved(self._history))
+
+    def _check_weights(self) -> None:
+        """Refuse to go on with rounds on other weights than they were made for."""
+        now = store.describe(self.lm)
+        if (now["dtype"], now["fingerprint"]) != (self._model["dtype"], self._model["fingerprint"]):
+            if now["dtype"] != self._model["dtype"]:
+                return  # moved to another one: the same weights but for rounding
+            raise ModelRefused(
+                "the model's weights are not what they were when this session began, so its rounds"
+                " do not fit them: put them back, or begin a new session"
+            )
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call `subscriber` with an `events.Event` after each change of state.
@@ -365,6 +379,7 @@ class Session(Asking, Measuring):
             If a fact is in force already, with the same target.
         """
         history, state, watch = self._history, self._state, Watch(progress, cancel)
+        self._check_weights()
         self._keep(history, state)  # fail now rather than after the work
         warn_of_repeats(facts, state.rounds, stacklevel=2)
         if SCOPES[state.config.scope].by_fact:
@@ -653,7 +668,7 @@ class Session(Asking, Measuring):
         return state
 
     def _saved(self, history: History) -> store.Saved:
-        return store.Saved(self._id, store.describe(self.lm), self.config, self._traces, history)
+        return store.Saved(self._id, self._model, self.config, self._traces, history)
 
     def code(self) -> str:
         """Python that makes this session again in a fresh process, as ``session``.
