@@ -36,6 +36,7 @@ _HOMES = {
     "bundled_facts": "reading",
     "collect_moments": "editing.moments",
     "figures": "figures",
+    "known_facts": "measure.known",
     "load_model": "models",
     "panels": "panels",
     "playground": "panels.playground",
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from coachhook_viz.facts import Neighbor as Neighbor
     from coachhook_viz.facts import Probe as Probe
     from coachhook_viz.html_report import report as report
+    from coachhook_viz.measure.known import known_facts as known_facts
     from coachhook_viz.models import Architecture as Architecture
     from coachhook_viz.models import LanguageModel as LanguageModel
     from coachhook_viz.models import load_model as load_model

@@ -18,7 +18,8 @@ PUBLIC = {
     "ModelRefused", "MomentsWarning", "Neighbor", "Probe", "Progress", "RepeatedFactWarning",
     "Round", "Scope", "Session", "SessionFileError", "WaitingWarning", "WideScopeWarning",
     "bundled_facts",
-    "collect_moments", "figures", "load_model", "panels", "playground", "read_facts", "report",
+    "collect_moments", "figures", "known_facts",
+    "load_model", "panels", "playground", "read_facts", "report",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "numpy", "pandas", "matplotlib", "plotly", "ipywidgets"}
 
