@@ -40,6 +40,7 @@ _HOMES = {
     "collect_moments": "editing.moments",
     "compare": "comparing",
     "figures": "figures",
+    "known_facts": "measure.known",
     "load_model": "models",
     "methods": "editing.methods",
     "panels": "panels",
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from coachhook_viz.facts import Neighbor as Neighbor
     from coachhook_viz.facts import Probe as Probe
     from coachhook_viz.html_report import report as report
+    from coachhook_viz.measure.known import known_facts as known_facts
     from coachhook_viz.measure.why import Why as Why
     from coachhook_viz.models import Architecture as Architecture
     from coachhook_viz.models import LanguageModel as LanguageModel

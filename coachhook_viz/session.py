@@ -31,6 +31,7 @@ from coachhook_viz.editing.progress import (
 )
 from coachhook_viz.editing.scopes import SCOPES
 from coachhook_viz.editing.state import EditState, Round
+from coachhook_viz.errors import ModelRefused
 from coachhook_viz.events import (
     BranchChanged,
     Configured,
@@ -90,6 +91,7 @@ class Session:
     ) -> None:
         with Bar() as bar:
             self._setup = Setup.of(lm, config, moments, Watch(progress or bar, cancel))
+        self._model = store.describe(lm)
         self._id = uuid4().hex
         self._measured = OverRounds(self.lm, self.config, self._setup.preserved.base)
         self._emitter = Emitter()
@@ -182,10 +184,22 @@ class Session:
         OSError
             If the disk does not take it; the folder then holds what it held.
         """
+        self._check_weights()
         folder = store.folder_of(folder)
         if self.folder is not None and folder.resolve() == self.folder.resolve():
             self._keep(self._history, self._state)
         store.write(folder, self._saved(self._history))
+
+    def _check_weights(self) -> None:
+        """Refuse to go on with rounds on other weights than they were made for."""
+        now = store.describe(self.lm)
+        if (now["dtype"], now["fingerprint"]) != (self._model["dtype"], self._model["fingerprint"]):
+            if now["dtype"] != self._model["dtype"]:
+                return  # moved to another one: the same weights but for rounding
+            raise ModelRefused(
+                "the model's weights are not what they were when this session began, so its rounds"
+                " do not fit them: put them back, or begin a new session"
+            )
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call `subscriber` with an `events.Event` after each change of state.
@@ -362,6 +376,7 @@ class Session:
         """
         facts = as_batch(facts)
         history, state, watch = self._history, self._state, Watch(progress, cancel)
+        self._check_weights()
         self._keep(history, state)  # fail now rather than after the work
         warn_of_repeats(facts, state.rounds, stacklevel=2)
         parts = parts_of(self.lm, self.config, facts)
@@ -598,9 +613,7 @@ class Session:
         return self._setup.state(rounds, self._state)
 
     def _saved(self, history: History) -> store.Saved:
-        return store.Saved(
-            self._id, store.describe(self.lm), self.config, self._setup.traces, history
-        )
+        return store.Saved(self._id, self._model, self.config, self._setup.traces, history)
 
     def code(self) -> str:
         """Python that makes this session again in a fresh process, as ``session``.

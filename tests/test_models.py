@@ -292,7 +292,7 @@ def test_a_filled_default_cache_may_be_read_only(fetches: list[Path], monkeypatc
         monkeypatch.setattr(Path, name, unwritable)
     monkeypatch.setattr(cache.FileLock, "acquire", unwritable)
     assert bundled.folder() == folder
-    (folder / "checked.json").unlink()
+    (folder / "checked.json").unlink(missing_ok=True)
     assert bundled.folder() == folder
     (folder / "manifest.json").unlink()
     with pytest.raises(cv.ModelNotFound, match=r"Read-only file system.*COACHHOOK_VIZ_CACHE"):

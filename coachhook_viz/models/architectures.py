@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from coachhook_viz.errors import ModelRefused
-from coachhook_viz.models.kinds import no_numbers, packed
+from coachhook_viz.models.kinds import no_numbers, packed, unwrapped
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Architecture:
         unusable = packed(module) or no_numbers(module)
         if unusable:
             raise ModelRefused(f"{self.down_projection} of {name} {unusable}")
-        weight = getattr(module, "weight", None)
+        weight = getattr(unwrapped(module), "weight", None)
         if not isinstance(weight, torch.Tensor) or weight.dim() != 2:
             raise ModelRefused(f"{self.down_projection} of {name} has no weight matrix")
         if self.multiplier and not getattr(model.config.get_text_config(), self.multiplier, None):

@@ -1,7 +1,6 @@
 """A causal language model with its tokenizer, its lead, and names for its parts.
 
 LanguageModel    the model as the rest of the package sees it
-load_model       the bundled default, any hub id, or a local folder
 """
 
 from __future__ import annotations
@@ -12,23 +11,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jinja2 import TemplateError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
-from transformers.utils import logging as transformers_logging
 
 from coachhook_viz.errors import ModelRefused
-from coachhook_viz.loading import collector_paused
-from coachhook_viz.models import bundled
 from coachhook_viz.models.architectures import ARCHITECTURES, Architecture, architecture_of
 from coachhook_viz.models.kinds import kind_refused, offloaded, unwrapped
 
 _FINGERPRINT_SAMPLES = 64  # values read of each parameter
+_VOLATILE = (
+    "_name_or_path", "transformers_version", "dtype", "architectures", "quantization_config",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,21 +215,41 @@ class LanguageModel:
             text = text.removeprefix(first)  # the tokenizer puts it there by itself
         return text
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Hash of configuration, vocabulary and a sample of every parameter."""
-        digest = hashlib.sha256()
-        config = self.model.config.to_diff_dict()
-        for volatile in ("_name_or_path", "transformers_version", "dtype", "architectures"):
-            config.pop(volatile, None)
-        digest.update(repr(sorted(config.items(), key=lambda item: item[0])).encode())
-        digest.update(repr(sorted(self.tokenizer.get_vocab().items())).encode())
+        """Hash of configuration, vocabulary and a sample of every parameter, as they are now.
+
+        How a checkpoint was stored (``quantization_config``) is no part of it.
+        """
+        digest = self._description.copy()
+        twice: Any = getattr(self.model, "all_tied_weights_keys", None) or {}
         for name, parameter in self.model.named_parameters():
-            flat = parameter.detach().flatten()
+            if name in twice and parameter.device.type == "meta":
+                continue  # tied weights that wait elsewhere are no longer seen to be one
+            flat = self._values(name, parameter).detach().flatten()
             sample = flat[:: max(1, flat.numel() // _FINGERPRINT_SAMPLES)].float().cpu()
             digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
             digest.update(sample.numpy().tobytes())
-        return digest.hexdigest()
+        return str(digest.hexdigest())
+
+    @cached_property
+    def _description(self) -> Any:
+        digest = hashlib.sha256()
+        config = self.model.config.to_diff_dict()
+        for volatile in _VOLATILE:
+            config.pop(volatile, None)
+        digest.update(repr(sorted(config.items(), key=lambda item: item[0])).encode())
+        digest.update(repr(sorted(self.tokenizer.get_vocab().items())).encode())
+        return digest
+
+    def _values(self, name: str, parameter: Tensor) -> Tensor:
+        """A parameter's values, wherever accelerate has put them."""
+        path, _, own = name.rpartition(".")
+        hook = offloaded(self.model.get_submodule(path))
+        if hook is None or parameter.device.type != "meta":
+            return parameter
+        values: Tensor = hook.weights_map[own]
+        return values
 
     def token_ids(self, text: str) -> list[int]:
         """Token ids of `text` after the lead, to be continued: special tokens before it only.
@@ -279,66 +297,6 @@ class LanguageModel:
         generate: Any = self.model.generate  # a mixin's method, whose type torch hides
         ids: Tensor = generate(pad_token_id=self.tokenizer.pad_token_id, **options)
         return ids
-
-
-def load_model(
-    name: str | Path = bundled.NAME,
-    *,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
-    lead: str | None = None,
-    architecture: Architecture | None = None,
-) -> LanguageModel:
-    r"""Load a causal language model.
-
-    Parameters
-    ----------
-    name : str or Path
-        "smollm2-135m", the bundled default, fetched once and offline afterwards; else a local
-        folder or a hub id, loaded through transformers.
-    device : optional
-        None: "cuda" where there is one, else "cpu".
-    dtype : torch.dtype, optional
-        None: float32 for the bundled default, else as the model was saved.
-    lead : str, optional
-        Text put before every prompt. None: "\n" for the bundled default, else nothing.
-    architecture : Architecture, optional
-        For a family that the package does not know.
-
-    Raises
-    ------
-    ModelNotFound
-        If there is no such folder and the hub cannot give it; or the default cannot be fetched.
-    ValueError
-        If the family is unknown or the tokenizer a slow one.
-    """
-    default = str(name) == bundled.NAME
-    source = str(bundled.folder()) if default else str(name)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=default)
-        with collector_paused():
-            model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype or "auto", local_files_only=default
-            )
-    except OSError as error:
-        raise bundled.ModelNotFound(
-            f"no model {str(name)!r}: it is neither a local folder with a model in it nor a hub id"
-            f" that can be fetched from here. The bundled one is {bundled.NAME!r}. ({error})"
-        ) from None
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()
-    lead = ("\n" if default else "") if lead is None else lead
-    return LanguageModel(
-        nn.Module.to(model, device),
-        tokenizer,
-        str(name),
-        lead,
-        architecture or architecture_of(model),
-    )
 
 
 def _check_kind(model: Any) -> None:
