@@ -63,6 +63,7 @@ class Drift(Lens):
         self._curves = Curves()
         self._retention: Retention | None = None
         self._asked = ""  # the prompt that the cell hangs on
+        self._opened: list[int] = []  # the cell whose prompt is to be looked at
         self._drift: pd.DataFrame | None = None
         running = Running(Desk.of(session).worker, "Measure")
         self._sides = row(
@@ -79,7 +80,7 @@ class Drift(Lens):
             self._curves.numbers,
         )
         super().__init__(session, [self._sides, over], [self._curves], running=running)
-        self.on(self._metric, lambda metric: self._draw())
+        self.on(self._metric, lambda metric: self._open())
         self.on(self._picture, lambda picture: self._draw_curves())
         self.on(self._grid, self._picked, "selected")
         self.click(self._why, self._ask_why)
@@ -251,13 +252,19 @@ class Drift(Lens):
                 " ΔW, the thresholds, and how neutral text changes. It takes some seconds."
             )
 
+    def _open(self) -> None:
+        """Another score of the cell that is selected may hang on another prompt."""
+        self._opened = self._place()
+        self._draw()
+
     def _picked(self, at: list[int]) -> None:
         known = self._retention
         if not at or known is None or at == self._place():
             return  # nobody's pick, or the one that is selected
         fact_id, round_ = known.ids[at[0]], at[1] + 1
         self.desk.select(self, fact=fact_id, round=round_, prompt=known.facts[fact_id].text)
-        self._look(known, at, picked=True)
+        self._opened = at
+        self._look(known, at)
 
     def _place(self) -> list[int]:
         """Row and column of the fact and round that are selected."""
@@ -268,7 +275,7 @@ class Drift(Lens):
             return []
         return [known.ids.index(picked.fact), picked.round - 1]
 
-    def _look(self, known: Retention, at: list[int], *, picked: bool = False) -> None:
+    def _look(self, known: Retention, at: list[int]) -> None:
         """What the model says, with the first rounds in force, to the prompt a cell hangs on.
 
         Of generality and locality that is the paraphrase or neighbour that fails.
@@ -288,7 +295,7 @@ class Drift(Lens):
         self.run(
             "asking",
             work,
-            partial(self._answered, known, at, picked),
+            partial(self._answered, known, at),
             of=(session.state.key, fact, round_, metric),
         )
 
@@ -304,7 +311,6 @@ class Drift(Lens):
         self,
         known: Retention,
         at: list[int],
-        picked: bool,
         found: tuple[str, pd.DataFrame],
     ) -> None:
         if at != self._place():
@@ -312,7 +318,8 @@ class Drift(Lens):
         fact_id, round_ = known.ids[at[0]], at[1] + 1
         fact, scores = known.facts[fact_id], known.at(fact_id, round_)
         self._asked, now = found
-        if picked:
+        if at == self._opened:  # by a person, here
+            self._opened = []
             self.desk.select(self, prompt=self._asked)
         said = f"“{self._asked}” after round {round_}: {likely(now)}."
         if scores:
