@@ -466,6 +466,14 @@ def test_tables_as_spreadsheets_write_them(tmp_path: Path, text: str, encoding: 
     assert read(tmp_path, "t.txt", text.encode(encoding)) == [NORWAY]
 
 
+def test_a_row_that_ends_early_lacks_its_last_cells(tmp_path: Path) -> None:
+    text = "prompt,subject,target,truth\n{} is,A\n{} is,A,b\n"
+    with pytest.warns(
+        BadRecordWarning, match="1 of 2 records left out: record 1: target: it is empty"
+    ):
+        assert read(tmp_path, "t.csv", text) == [Fact("{} is", "A", "b")]
+
+
 def test_headings_of_two_words(tmp_path: Path) -> None:
     record = {name.replace("_", " ").title(): v for name, v in LAYOUTS["flat"].good.items()}
     assert read(tmp_path, "t.csv", as_table([record], ";")) == [LAYOUTS["flat"].fact]

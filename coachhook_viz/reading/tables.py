@@ -102,7 +102,7 @@ def _of_rows(rows: list[list[Any]], columns: Columns | None) -> Records:
     records = []
     for row in filled[1:]:
         record: dict[str, Any] = {}
-        for heading, cell in zip(headings, row, strict=False):
+        for heading, cell in zip(headings, [*row, *[""] * len(headings)], strict=False):
             if heading:
                 _place(record, heading, cell)
         if any(_text(cell) for cell in row[len(headings) :]):
