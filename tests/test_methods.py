@@ -21,9 +21,13 @@ from tiny import (
 import coachhook_viz as cv
 from coachhook_viz import EditConfig, Session, comparing, methods
 from coachhook_viz import setup as made_with
+from coachhook_viz.editing.forward import hidden, with_hidden
+from coachhook_viz.editing.gradients import _backward
 from coachhook_viz.editing.method import solved
 from coachhook_viz.editing.methods import METHODS, AlphaEdit, Method, NullSpaceWarning
 from coachhook_viz.editing.progress import Progress
+from coachhook_viz.editing.state import EditState
+from coachhook_viz.editing.tokens import prepare
 from coachhook_viz.errors import OneByOneWarning
 from coachhook_viz.facts import Fact, FactError
 
@@ -489,3 +493,52 @@ def test_two_keys_and_another_method_are_refused_whatever_asks_for_them() -> Non
     two_keys = EditConfig.for_model(named("smollm2-135m"), scope="two-key")
     with pytest.raises(ValueError, match="AlphaEdit has no such scope"):
         replace(two_keys, method="alphaedit")
+
+
+JOINING = ["gpt2", "gptj", "llama", "gemma3_text", "granite"]
+"""Families that add the MLP's output as it is, after a norm, or in another scale."""
+
+
+@pytest.mark.parametrize("family", JOINING)
+def test_rome_aims_at_what_the_mlp_adds_to_the_hidden_states(family: str) -> None:
+    lm = tiny_model(family, lead="He ")
+    session = tiny_session(
+        lm, method="rome", layers=(2,), context_templates=(("{}",),), scope="off"
+    )
+    fact = tiny_facts()[0]
+    [tokens] = prepare(lm, [fact], (("{}",),))
+    given = []
+    handle = lm.written(2).register_forward_hook(lambda m, args, output: given.append(output))
+    with torch.no_grad():
+        lm.model(**lm.encode([fact.text]))
+    handle.remove()
+    adds = lm.multiplier * given[0][0, tokens.bare.subject_last].double()
+    round_ = session.apply([fact])
+    reached = round_.targets[0] - round_.factors[2].residuals[:, 0]
+    torch.testing.assert_close(reached, adds, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", JOINING)
+def test_ultraedit_gradients_are_by_what_joins_the_hidden_states(family: str) -> None:
+    """A small push along one, on the block's output, changes the loss by its square."""
+    lm = tiny_model(family, lead="He ", dtype=torch.float64)
+    fact = tiny_facts()[0]
+    [tokens] = prepare(lm, [fact], (("{}",),))
+    state = EditState.of(lm, tiny_config(method="ultraedit", layers=(2,)))
+    columns, _ = _backward(lm, state, [tokens])
+    slope = columns[2][0, lm.d_key :]
+
+    def loss(step: float) -> float:
+        def push(module: torch.nn.Module, args: tuple, output: object) -> object:
+            states = hidden(output).clone()
+            states[0, -1] += step * slope
+            return with_hidden(output, states)
+
+        handle = lm.blocks[2].register_forward_hook(push)
+        with torch.no_grad():
+            logits = lm.model(torch.tensor([tokens.bare.ids])).logits[0, -1]
+        handle.remove()
+        return -float(logits.double().log_softmax(-1)[tokens.target[0]])
+
+    rise = (loss(1e-3) - loss(-1e-3)) / 2e-3  # norms are in float32
+    assert rise == pytest.approx(float(slope.square().sum()), rel=1e-2)

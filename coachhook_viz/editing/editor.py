@@ -423,9 +423,12 @@ class _Seen:
         return _read(self._bare, take).T
 
     def _said(self, relay: Relay) -> Tensor:
-        """Output (B, T, d_model) of the layer's down projection, with what its hook adds."""
-        said: Tensor = self._lm.down_projection(self._layer)(relay.advance(self._layer))
-        return said
+        """What the layer's MLP adds to the hidden states (B, T, d_model), its hook included."""
+        lm, layer = self._lm, self._layer
+        said: Tensor = lm.down_projection(layer)(relay.advance(layer))
+        if lm.written(layer) is not lm.down_projection(layer):
+            said = lm.written(layer)(said)
+        return lm.multiplier * said
 
 
 _Relays = Sequence[tuple[Sequence[int], Sequence[Prompt], Relay]]

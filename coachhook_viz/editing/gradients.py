@@ -112,8 +112,10 @@ def _backward(
     keys: dict[int, Tensor] = {}
     moved: dict[int, Tensor] = {}
 
-    def move(layer: int, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def keep(layer: int, module: nn.Module, args: Any) -> None:
         keys[layer] = args[0].detach()
+
+    def move(layer: int, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         moved[layer] = torch.zeros_like(output, requires_grad=True)
         return output + moved[layer]
 
@@ -122,14 +124,16 @@ def _backward(
             [len(fact.bare.ids) for fact in facts], device=lm.device
         )
         for layer in state.config.layers:
-            module = lm.down_projection(layer)  # after the hook layer's hook: the edited output
-            stack.callback(module.register_forward_hook(partial(move, layer)).remove)
+            down, written = lm.down_projection(layer), lm.written(layer)
+            stack.callback(down.register_forward_pre_hook(partial(keep, layer)).remove)
+            # after the hook layer's own hook: the edited output
+            stack.callback(written.register_forward_hook(partial(move, layer)).remove)
         with torch.enable_grad():
             logits = lm.model(**batch.inputs, use_cache=False).logits[at].float()
             nll = F.cross_entropy(logits, wanted, reduction="none")
             slopes = torch.autograd.grad(nll.mean(), list(moved.values()))
     gradients = dict(zip(moved, slopes, strict=True))
     return {
-        layer: torch.cat([keys[layer][at], gradients[layer][at]], dim=1).double()
+        layer: torch.cat([keys[layer][at], gradients[layer][at] / lm.multiplier], dim=1).double()
         for layer in state.config.layers
     }, nll.detach().cpu()

@@ -40,7 +40,7 @@ class Seen(Protocol):
 
     @property
     def bare_outputs(self) -> Tensor:
-        """(d_model, b): output of this layer's down projection at the bare prompts."""
+        """(d_model, b): what this layer's MLP adds to the hidden states at the bare prompts."""
 
     @property
     def outputs(self) -> Tensor:

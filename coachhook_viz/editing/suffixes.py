@@ -154,7 +154,7 @@ class Suffixes:
     initial : Tensor
         h (columns, d_model), at the edited token of each column's bare prompt.
     written : Tensor
-        (columns, d_model) what the last hooked layer's down projection says there.
+        (columns, d_model) what the last hooked block's MLP adds to the hidden states there.
     right : list of int
         By active fact, in the last pass: how many target tokens were the likeliest, over all
         contexts but the bare one. All 0 where the method does not ask.
@@ -191,13 +191,14 @@ class Suffixes:
                 self._cached = self._run_prefixes()
 
     def _run_to_last(self, hook_layers: Mapping[int, Hook]) -> tuple[Tensor, Tensor]:
-        """Outputs (N, d_model) of the last hooked block and of its down projection.
+        """Outputs (N, d_model) of the last hooked block, and what its MLP adds to them.
 
         They are run on whole sequences.
         """
         lm, states = self._lm, [torch.empty(0)] * len(self._sequences)
         outputs = list(states)
         said: list[Tensor] = []
+        scale = lm.multiplier
 
         def remember(module: nn.Module, args: Any, output: Any) -> None:
             self._form = output
@@ -205,8 +206,8 @@ class Suffixes:
         handle = lm.blocks[self._last].register_forward_hook(remember)
         with attached(lm, hook_layers) as attachment, ExitStack() as stack:
             stack.callback(handle.remove)
-            module = lm.down_projection(self._last)  # after the hook layer's, so with what it adds
-            hear = module.register_forward_hook(lambda m, args, output: said.append(output))
+            module = lm.written(self._last)  # after the hook layer's, so with what it adds
+            hear = module.register_forward_hook(lambda m, args, output: said.append(scale * output))
             stack.callback(hear.remove)
             lengths = [len(sequence.ids) for sequence in self._sequences]
             for rows in length_batches(lengths, _BATCH_OVERHEAD):
