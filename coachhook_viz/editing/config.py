@@ -209,7 +209,7 @@ class EditConfig:
         settings = _known_settings(lm.name, _TWO_KEY if two_keys else _KNOWN)
         guessed = settings is None
         if settings is None:
-            settings = {**(_guess_two_key if two_keys else _guess)(lm.n_layers)}
+            settings = {**(_guess_two_key if two_keys else _guess)(lm)}
         if "method" in changes:
             of_method = method_settings(lm, changes["method"], settings["layers"])
             settings = {**settings, **of_method}
@@ -217,7 +217,8 @@ class EditConfig:
         if guessed and not {"layers", "covariance_weight"} <= set(changes):
             warnings.warn(
                 f"no settings are known for {lm.name!r}: layers {settings['layers']} and covariance"
-                " weight 15000 are a guess; pass layers= and covariance_weight= to choose",
+                f" weight {settings['covariance_weight']:g} are a guess; pass layers= and"
+                " covariance_weight= to choose",
                 stacklevel=2,
             )
         config = cls(**{**settings, **changes})
@@ -257,19 +258,38 @@ def method_settings(
     return {"method": method, **middle, **known, **own}
 
 
-def _guess(blocks: int) -> dict[str, Any]:
-    """Four layers from an eighth of the depth, where published settings lie."""
+_SMALL = 2e9  # parameters below which a guess follows the bundled model, not published settings
+
+
+def _guess(lm: LanguageModel) -> dict[str, Any]:
+    """Four layers from an eighth of the depth, where published settings lie.
+
+    Small models take the bundled one's optimisation and a light covariance weight: the published
+    ones hold them back.
+    """
+    blocks = lm.n_layers
     first = max(0, min(blocks // 8, blocks - 5))
     layers = tuple(range(first, max(first + 1, min(first + 4, blocks - 1))))
-    return {"layers": layers, "covariance_weight": 15000.0}
+    known = next(iter(_KNOWN.values())) if _is_small(lm) else {}
+    return {**known, "layers": layers, "covariance_weight": _guessed_weight(lm)}
 
 
-def _guess_two_key(blocks: int) -> dict[str, Any]:
+def _guess_two_key(lm: LanguageModel) -> dict[str, Any]:
     """Subjects at a tenth of the depth, relations at three quarters, as in the bundled model."""
+    blocks = lm.n_layers
     layer = max(1, min(round(0.73 * blocks), blocks - 2))
     known = next(iter(_TWO_KEY.values()))
     subject = min(blocks // 10, layer - 1)
-    return {**known, "layers": (layer,), "covariance_weight": 15000.0, "subject_layer": subject}
+    weight = _guessed_weight(lm)
+    return {**known, "layers": (layer,), "covariance_weight": weight, "subject_layer": subject}
+
+
+def _is_small(lm: LanguageModel) -> bool:
+    return sum(parameter.numel() for parameter in lm.model.parameters()) < _SMALL
+
+
+def _guessed_weight(lm: LanguageModel) -> float:
+    return 1000.0 if _is_small(lm) else 15000.0
 
 
 # Written prefixes in one group: the bare prompt weighs a sixth, not a half, and paraphrases gain.
