@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import coachhook_viz as cv
 from coachhook_viz.measure.answers import Question, ask
+from coachhook_viz.reading import bundled_foils
 
 TUNED_ON = (
     "native language", "city", "chemistry", "continent", "profession", "home of animals",
@@ -174,8 +175,12 @@ def main() -> None:
     relations = {fact.relation for fact in cv.bundled_facts()}
     chosen = [r for r in relations if (r in TUNED_ON) == arguments.tune]
     facts = facts_of(chosen, arguments.facts)
-    for scope in ("two-key", "match"):
-        session = cv.Session(lm, cv.EditConfig.for_model(lm, scope=scope))
+    for scope, changes in (
+        ("two-key", {}),
+        ("match", {}),
+        ("match", {"preserve": bundled_foils().prompts}),
+    ):
+        session = cv.Session(lm, cv.EditConfig.for_model(lm, scope=scope, **changes))
         started = time.perf_counter()
         session.apply_in_rounds(facts, arguments.round)
         took = time.perf_counter() - started
@@ -185,7 +190,8 @@ def main() -> None:
         cells.append(f"perplexity {perplexity[0]:.2f} → {perplexity[-1]:.2f}")
         cost = seconds_a_token(session, True) / seconds_a_token(session, False)
         cells.append(f"token ×{cost:.2f}")
-        print(f"{scope:8} {len(facts)} facts, {took:.0f} s: {', '.join(cells)}", flush=True)
+        name = f"{scope}{', preserving' * bool(changes)}"
+        print(f"{name:18} {len(facts)} facts, {took:.0f} s: {', '.join(cells)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,11 @@ class EditConfig:
         A block before `layers`, where the two-key scope looks for a fact's subject.
     subject_threshold : float
         τ_s, the match that opens a fact there.
+    preserve : tuple of str
+        Prompts with one ``{}`` about any subject, after which an edit at the subject is to leave
+        what the model says of the fact's own. None by default, as published.
+    preserve_weight : float
+        Weight of the mean over them of KL(current ‖ initial) at their ends.
     method : Method or str
         Which editor solves a round: one of `methods`, or its name in `methods.METHODS`.
 
@@ -90,6 +95,8 @@ class EditConfig:
     site: SiteKind = "subject"
     subject_layer: int | None = None
     subject_threshold: float = 0.5
+    preserve: tuple[str, ...] = ()
+    preserve_weight: float = 1.0
     method: Method = _COACHHOOK
 
     def __post_init__(self) -> None:
@@ -105,7 +112,7 @@ class EditConfig:
             raise ValueError(f"layers must be ascending block numbers, not {self.layers!r}")
         for name in ("covariance_weight", "learning_rate", "clamp_factor"):
             self._require(name, lambda value: value > 0, "positive")
-        for name in ("weight_decay", "kl_weight", "stop_loss"):
+        for name in ("weight_decay", "kl_weight", "stop_loss", "preserve_weight"):
             self._require(name, lambda value: value >= 0, "zero or more")
         self._require("steps", lambda value: value >= 1, "1 or more")
         self._require("alpha", lambda value: True, "a number")
@@ -120,6 +127,7 @@ class EditConfig:
                 )
         self.method.check(self.layers, self.scope, self.site)
         self._check_keys()
+        self._check_preserved()
         if self.context_templates is not None:
             groups = tuple(tuple(group) for group in self.context_templates)
             object.__setattr__(self, "context_templates", groups)
@@ -142,6 +150,22 @@ class EditConfig:
             object.__setattr__(self, "covariance_weight", 1.0)
         if self.context_templates is None and self.method.aims_at == "gradient":
             object.__setattr__(self, "context_templates", (("{}",),))  # it has no use for others
+
+    def _check_preserved(self) -> None:
+        """Texts to preserve have a place for the subject, and an optimisation that sees them."""
+        if isinstance(self.preserve, str):
+            raise ValueError(f"preserve is one text, {self.preserve!r}: give a tuple of texts")
+        object.__setattr__(self, "preserve", tuple(self.preserve))
+        bad = [text for text in self.preserve if not isinstance(text, str) or text.count("{}") != 1]
+        if bad:
+            raise ValueError(f"preserve: write exactly one {{}} for the subject in {bad[0]!r}")
+        if self.preserve and self.site != "subject":
+            raise ValueError(
+                "preserve is of edits at the subject: at the answer site its other relations are"
+                " kept already, by the foils"
+            )
+        if self.preserve and self.method.aims_at == "gradient":
+            raise ValueError(f"{self.method.title} has no target optimisation that could preserve")
 
     def _check_keys(self) -> None:
         """The two-key scope needs the answer site, and a layer to look for the subject at."""

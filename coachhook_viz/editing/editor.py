@@ -184,7 +184,7 @@ def check(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> list[
         problems += error.problems
     if not find_problems(facts):
         try:
-            tokens = prepare(lm, facts, _templates(config), site)
+            tokens = prepare(lm, facts, _templates(config), site, config.preserve)
         except FactError as error:
             problems += error.problems
     if problems:

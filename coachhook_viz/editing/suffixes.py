@@ -28,7 +28,7 @@ from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.forward import Batch, replaced, run_to, with_hidden
 from coachhook_viz.editing.hooks import Hook, attached
 from coachhook_viz.editing.packing import Packing, share_rows, visible
-from coachhook_viz.editing.sites import SITES, Site
+from coachhook_viz.editing.sites import SITES
 from coachhook_viz.editing.tokens import FactTokens, Prompt, length_batches
 from coachhook_viz.models import LanguageModel
 
@@ -37,9 +37,11 @@ _BATCH_OVERHEAD = 25  # tokens that one more batch costs: reading every weight o
 
 @dataclass(frozen=True)
 class _Sequence:
-    """A prompt of a fact's column and, unless it is the KL prompt, the target it should get.
+    """A prompt of a fact's column and, unless the model is to go on as it did, its target.
 
     Its tokens are numbered on from those of the sequences before it, of which `start` is the sum.
+    Without a target, `weight` is what KL(current ‖ initial) counts in its fact's loss: at the
+    edited token or, if it is `whole`, at its end.
     """
 
     fact: int
@@ -47,6 +49,8 @@ class _Sequence:
     prompt: Prompt
     target: tuple[int, ...]
     start: int
+    weight: float = 0.0
+    whole: bool = True
 
     @property
     def ids(self) -> list[int]:
@@ -63,29 +67,35 @@ class _Sequence:
 
     @property
     def suffix(self) -> range:
-        """From the edited token on; the KL prompt is read there and needs no more."""
-        return range(self.edited, self.start + len(self.ids) if self.target else self.edited + 1)
+        """From the edited token on; what is not whole is read there and needs no more."""
+        return range(self.edited, self.start + len(self.ids) if self.whole else self.edited + 1)
 
     @property
     def read(self) -> range:
-        """What predicts the target, or the KL prompt's next token."""
+        """What predicts the target, or the next token where there is none."""
         return self.suffix[-max(len(self.target), 1) :]
 
 
-def suffix_tokens(columns: Sequence[FactTokens], site: Site) -> int:
+def suffix_tokens(columns: Sequence[FactTokens], config: EditConfig) -> int:
     """How many tokens of one fact's `columns` every step runs."""
-    return sum(len(s.suffix) for s in _sequences(columns, [0] * len(columns), site))
+    return sum(len(s.suffix) for s in _sequences(columns, [0] * len(columns), config))
 
 
-def _sequences(columns: Sequence[FactTokens], owners: Sequence[int], site: Site) -> list[_Sequence]:
+def _sequences(
+    columns: Sequence[FactTokens], owners: Sequence[int], config: EditConfig
+) -> list[_Sequence]:
     sequences: list[_Sequence] = []
     for number, (column, owner) in enumerate(zip(columns, owners, strict=True)):
-        prompts = [(prompt, column.target) for prompt in column.contexts]
-        if site.keeps_essence:
-            prompts.append((column.essence, ()))
-        for prompt, target in prompts:
+        prompts: list[tuple[Prompt, tuple[int, ...], float, bool]] = [
+            (prompt, column.target, 0.0, True) for prompt in column.contexts
+        ]
+        if SITES[config.site].keeps_essence:
+            prompts.append((column.essence, (), config.kl_weight, False))
+        share = config.preserve_weight / max(len(column.preserved), 1)
+        prompts += [(prompt, (), share, True) for prompt in column.preserved]
+        for prompt, target, weight, whole in prompts:
             start = sequences[-1].suffix.stop if sequences else 0
-            sequences.append(_Sequence(owner, number, prompt, target, start))
+            sequences.append(_Sequence(owner, number, prompt, target, start, weight, whole))
     return sequences
 
 
@@ -127,10 +137,13 @@ class _Step:
     cache: DynamicCache | None  # None where no suffix has a prefix
     edited: Tensor  # (sequences,) places of the edited tokens
     moving: Tensor  # (sequences,) their owners
-    read: Tensor  # (targets + KL prompts,) places that predict a target token, then the others'
+    read: Tensor  # (targets + kept,) places that predict a target token, then the others'
     targets: Tensor  # (targets,) token ids
     owners: Tensor  # (targets,)
     weights: Tensor  # (targets,) in the owner's mean
+    kept: Tensor  # (kept,) places, among all prompts without a target, of the active facts'
+    keepers: Tensor  # (kept,) their owners
+    keeping: Tensor  # (kept,) what each counts
     counted: Tensor  # (targets,) 1 of a context beside the bare one, else 0
 
 
@@ -171,14 +184,14 @@ class Suffixes:
         self._last = config.layers[-1]
         wanted = [(column.fact, column.target) for column in columns]
         self.owners = [0, *accumulate(int(a != b) for a, b in pairwise(wanted))]
-        self._sequences = _sequences(columns, self.owners, SITES[config.site])
+        self._sequences = _sequences(columns, self.owners, config)
         self._fed: Tensor | None = None
         self._form: Any = None
         self._active: list[int] = []
         self._counts = config.method.stop_after > 0
         self.right: list[int] = []
         self._step: _Step  # of the active facts
-        self._before: Tensor | None = None  # (facts, vocabulary) initial log-probabilities
+        self._before: Tensor | None = None  # (all kept, vocabulary) initial log-probabilities
         sizes = torch.tensor([s.suffix.stop - s.start for s in self._sequences])
         self._owner = torch.arange(len(sizes)).repeat_interleave(sizes).to(lm.device)  # (N,)
         self._position = torch.cat([torch.arange(size) for size in sizes]).to(lm.device)
@@ -256,7 +269,7 @@ class Suffixes:
             yield
 
     def losses(self, delta: Tensor, active: list[int]) -> tuple[Tensor, Tensor]:
-        """Mean NLL and KL, (active,) each, with `delta` (active, d_model) added.
+        """Mean NLL and weighted KL, (active,) each, with `delta` (active, d_model) added.
 
         To be called within `skipping_to_suffixes`, first with a zero `delta` and all facts.
         """
@@ -267,24 +280,25 @@ class Suffixes:
         moved = states[step.edited].float() + delta[step.moving]
         states = states.index_put((step.edited,), moved.to(states.dtype))
         final = self._run(states.view_as(step.rows.states), step.rows, step.cache).flatten(0, 1)
-        logits = self._head(final[step.read]).float()  # (targets + KL prompts, vocabulary)
-        essences = len(step.read) - len(step.targets)
-        at_targets, at_essences = logits.split([len(step.targets), essences])
+        logits = self._head(final[step.read]).float()  # (targets + kept, vocabulary)
+        at_targets, at_kept = logits.split([len(step.targets), len(step.kept)])
         nll = F.cross_entropy(at_targets, step.targets, reduction="none") * step.weights
         nothing = nll.new_zeros(len(active))
         self.right = [0] * len(active)
         if self._counts:
             hits = (at_targets.argmax(-1) == step.targets) * step.counted
             self.right = nothing.long().index_add(0, step.owners, hits).tolist()
-        kl = self._moved(at_essences, active) if essences else nothing
-        return nothing.index_add(0, step.owners, nll), kl
+        moved = nothing
+        if len(step.kept):
+            moved = nothing.index_add(0, step.keepers, step.keeping * self._moved(at_kept, step))
+        return nothing.index_add(0, step.owners, nll), moved
 
-    def _moved(self, logits: Tensor, active: list[int]) -> Tensor:
-        """KL(current ‖ initial) (active,) of what the KL prompts' logits (active, V) say."""
+    def _moved(self, logits: Tensor, step: _Step) -> Tensor:
+        """KL(current ‖ initial) (kept,) of what logits (kept, V) say."""
         now = F.log_softmax(logits, dim=-1)
         if self._before is None:
             self._before = now.detach()
-        return (now.exp() * (now - self._before[active])).sum(-1)
+        return (now.exp() * (now - self._before[step.kept])).sum(-1)
 
     def _run(self, states: Tensor, rows: _Rows, cache: DynamicCache | None) -> Tensor:
         """Final hidden states (R, S, d_model) from `states` after the last hooked block."""
@@ -328,7 +342,8 @@ class Suffixes:
             ]
             cache.layer_class_to_replicate = None
         contexts = [s for s in sequences if s.target]
-        essences = [s for s in sequences if not s.target]
+        kept = [s for s in sequences if not s.target]
+        all_kept = [s.start for s in self._sequences if not s.target]
         owners = [owner[s.fact] for s in contexts for _ in s.target]
         device = self._lm.device
         bare = {min(c.start for c in contexts if c.fact == fact) for fact in active}
@@ -338,10 +353,13 @@ class Suffixes:
             cache=cache,
             edited=suffixes.places([s.edited for s in sequences]),
             moving=torch.tensor([owner[s.fact] for s in sequences], device=device),
-            read=suffixes.places([n for s in (*contexts, *essences) for n in s.read]),
+            read=suffixes.places([n for s in (*contexts, *kept) for n in s.read]),
             targets=torch.tensor([token for s in contexts for token in s.target], device=device),
             owners=torch.tensor(owners, device=device),
             weights=torch.tensor([1 / owners.count(i) for i in owners], device=device),
+            kept=torch.tensor([all_kept.index(s.start) for s in kept], dtype=torch.long).to(device),
+            keepers=torch.tensor([owner[s.fact] for s in kept], dtype=torch.long).to(device),
+            keeping=torch.tensor([s.weight for s in kept]).to(device),
             counted=torch.tensor(counted, device=device),
         )
 

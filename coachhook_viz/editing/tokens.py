@@ -26,7 +26,7 @@ from coachhook_viz.editing.sites import SITES, Site
 from coachhook_viz.errors import FirstTokenWarning as FirstTokenWarning
 from coachhook_viz.facts import Fact, FactError, Problem
 from coachhook_viz.models import LanguageModel
-from coachhook_viz.texts import BREAKS, joined
+from coachhook_viz.texts import BREAKS, alike, joined
 
 KL_PROMPT = "{} is a"
 _BARE: ContextTemplates = (("{}",),)
@@ -58,12 +58,15 @@ class FactTokens:
         Target token ids, as `continuation` has them after the prompt.
     essence : Prompt
         The KL prompt, "{subject} is a".
+    preserved : tuple of Prompt
+        Prompts about the subject after which the model is to go on as it did.
     """
 
     fact: int
     groups: tuple[tuple[Prompt, ...], ...]
     target: tuple[int, ...]
     essence: Prompt
+    preserved: tuple[Prompt, ...] = ()
 
     @property
     def bare(self) -> Prompt:
@@ -193,8 +196,9 @@ def prepare(
     facts: Sequence[Fact],
     templates: ContextTemplates,
     site: Site = SITES["subject"],
+    preserve: Sequence[str] = (),
 ) -> list[FactTokens]:
-    """Tokenise `facts`, their prompts in every context template.
+    """Tokenise `facts`, their prompts in every context template, and what to `preserve` of them.
 
     Returns
     -------
@@ -221,7 +225,8 @@ def prepare(
         fields = [("prompt", fact.prompt, templates), *(("wordings", w, _BARE) for w in wordings)]
         for field, prompt, contexts in fields:
             try:
-                prepared.append(_column(lm, index, fact, (field, prompt), contexts, site))
+                column = _column(lm, index, fact, (field, prompt), contexts, site, preserve)
+                prepared.append(column)
             except _Unfit as unfit:
                 problems.append(unfit.problem)
         if any(problem.index == index for problem in problems):
@@ -263,6 +268,7 @@ def _column(
     worded: tuple[str, str],
     templates: ContextTemplates,
     site: Site,
+    preserve: Sequence[str],
 ) -> FactTokens:
     """One prompt of a fact, given with the name of its field, in the context templates."""
     field, prompt = worded
@@ -280,7 +286,9 @@ def _column(
 
     groups = tuple(tuple(located(t, prompt) for t in group) for group in templates)
     essence = located("{}", KL_PROMPT)
-    longest = max(len(prompt.ids) for group in groups for prompt in group)
+    preserved = tuple(located("{}", p) for p in preserve if alike(p) != alike(prompt))
+    prompts = [*preserved, *(prompt for group in groups for prompt in group)]
+    longest = max(len(prompt.ids) for prompt in prompts)
     room = lm.context_window - longest
     text = prompt.replace("{}", fact.subject)
     try:
@@ -293,7 +301,7 @@ def _column(
             f" at most {lm.context_window}: shorten it"
         )
         raise _Unfit(Problem(index, field, reason))
-    return FactTokens(index, groups, tuple(target), essence)
+    return FactTokens(index, groups, tuple(target), essence, preserved)
 
 
 def sample_contexts(lm: LanguageModel, watch: Watch) -> ContextTemplates:

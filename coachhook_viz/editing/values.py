@@ -18,7 +18,6 @@ from torch import Tensor
 from coachhook_viz.editing.config import OPTIMISATION, EditConfig
 from coachhook_viz.editing.hooks import Hook
 from coachhook_viz.editing.progress import Watch
-from coachhook_viz.editing.sites import SITES
 from coachhook_viz.editing.suffixes import Suffixes, suffix_tokens
 from coachhook_viz.editing.tokens import FactTokens
 from coachhook_viz.models import LanguageModel
@@ -63,6 +62,7 @@ def optimise_targets(
 
     Minimises, per fact, the mean target-token NLL over its contexts
     + kl_weight · KL(current ‖ initial) at the KL prompt's subject
+    + preserve_weight · its mean at the ends of the prompts to preserve
     + weight_decay · ‖δ‖ / ‖h‖², with ‖δ‖ ≤ clamp_factor · ‖h‖, where h is that of its first column.
     At the answer site there is no KL term. h is the last hooked block's output or, for a method
     that aims there, its MLP's: a push on that is the same push on the block's.
@@ -92,7 +92,7 @@ def optimise_targets(
     space = room = _CHUNK_TOKENS.get(lm.device.type, _CHUNK_ELSEWHERE)
     for _, of_fact in groupby(columns, lambda column: column.fact):
         fact = list(of_fact)
-        size = suffix_tokens(fact, SITES[config.site])
+        size = suffix_tokens(fact, config)
         if chunks[-1] and size > room:
             chunks.append([])
             room = space
@@ -129,7 +129,7 @@ def _wanted(lm: LanguageModel, columns: Sequence[FactTokens], config: EditConfig
     """All that z depends on while no edit is in force."""
     method = config.method
     stop = method if method.stop_after else None
-    optimisation = tuple(getattr(config, name) for name in OPTIMISATION)
+    optimisation = tuple(getattr(config, name) for name in (*OPTIMISATION, "preserve_weight"))
     place = (config.site, config.layers[-1], method.aims_at)
     return id(lm), tuple(columns), place, optimisation, stop
 
@@ -165,9 +165,9 @@ def _optimise(
                 )
             give_way()  # in each step: the edits of many facts take minutes
             delta = torch.stack([deltas[i] for i in active])  # (active, d_model)
-            nll, kl = problem.losses(delta, active)  # (active,) each
+            nll, moved = problem.losses(delta, active)  # (active,) each
             decay = delta.norm(dim=1) / norm[active].square()
-            loss = nll + config.kl_weight * kl + config.weight_decay * decay
+            loss = nll + moved + config.weight_decay * decay
             losses[active] = loss.detach().cpu()
             if step == 0:
                 before = nll.detach().cpu()

@@ -24,7 +24,7 @@ from coachhook_viz.panels.running import progress
 from coachhook_viz.panels.words import count
 from coachhook_viz.session import Session
 
-_SETTINGS = [f.name for f in fields(EditConfig) if f.name != "context_templates"]
+_SETTINGS = [f.name for f in fields(EditConfig) if f.name not in ("context_templates", "preserve")]
 
 
 class Rounds(Panel):
