@@ -70,6 +70,39 @@ def session(request: pytest.FixtureRequest) -> Session:
     return edited(*request.param)
 
 
+def test_why_and_what_else_are_answered(session: Session) -> None:
+    fact = session.state.facts[-1]
+    found = session.why(fact.text)
+    gates = {gate.name: gate for gate in found.gates}
+    assert list(gates) == ["subject", "hook", "facts", "reached", "blocks", "others"]
+    method = session.config.method
+    if method.aims_at == "block":
+        assert gates["reached"].value is not None
+    else:
+        assert (gates["reached"].state, gates["reached"].value) == ("unknown", None)
+        assert method.title in gates["reached"].said
+    if session.config.scope == "match":
+        scope = session.scope(fact.text)
+        written = scope.subject_last
+        if method.aims_at == "gradient":
+            written = len(scope.tokens) - 1
+        assert gates["hook"].value in scope.match[:, len(scope.facts) - 1, written].tolist()
+    frame = session.what_else(budget=20)
+    assert frame[["x", "y"]].notna().all(axis=None)
+    assert len(frame[["x", "y"]].drop_duplicates()) > 2
+
+
+def test_without_a_direction_nothing_speaks_and_why_says_so() -> None:
+    method = methods.AlphaEdit(threshold=1e-9)
+    with pytest.warns(NullSpaceWarning):
+        session = session_of("alphaedit", method=method)
+        session.apply(tiny_facts()[:1])
+    found = session.why(tiny_facts()[0].text)
+    [gate] = [gate for gate in found.gates if gate.name == "facts"]
+    assert gate.said == "Hardly anything of “Anna → Oslo” speaks there."
+    assert len(session.what_else(budget=20))
+
+
 def test_the_model_is_untouched(session: Session) -> None:
     fresh = tiny_model(lead="He ")
     assert fresh is session.lm

@@ -320,7 +320,7 @@ def spread(
     firsts = [owners.index(fact) for fact in range(owners[-1] + 1)]  # columns of the prompts
     layers: dict[int, LayerState] = dict(state.layers)
     hooks: dict[int, Hook] = {}
-    if state.rounds:
+    if state.facts:  # else all are muted, and nothing speaks
         hooks = {layer: scope.temporary(layers[layer], config, dtype) for layer in layers}
     if subjects is not None:
         earlier = [round_.subjects for round_ in state.rounds if round_.subjects is not None]

@@ -23,7 +23,7 @@ from coachhook_viz.editing.forward import Batch, run_to
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.inspect import Scope, read_scope
 from coachhook_viz.editing.reach import share
-from coachhook_viz.editing.sites import SITES
+from coachhook_viz.editing.sites import site_of
 from coachhook_viz.editing.state import EditState, Round
 from coachhook_viz.editing.tokens import FirstTokenWarning, Prompt
 from coachhook_viz.facts import Fact
@@ -141,8 +141,8 @@ class Case:
     @property
     def at(self) -> int | None:
         """The token that the edit is written at; None if the prompt does not have it."""
-        site = SITES[self.state.config.site]
-        return self.scope.subject_last if site.at_subject else len(self.question.prompt) - 1
+        at_subject = site_of(self.state.config).at_subject
+        return self.scope.subject_last if at_subject else len(self.question.prompt) - 1
 
     @cached_property
     def round(self) -> tuple[int, Round, int]:
@@ -265,12 +265,17 @@ def facts(case: Case) -> Gate:
     state: State = "open" if own >= HALF else "warns" if own >= _HARDLY else "broken"
     said = f"What speaks there is of {', '.join(told)}."
     if own < _HARDLY:
-        said = f"Hardly anything of {named(case.fact)} speaks there: it is of {', '.join(told)}."
+        rest = f": it is of {', '.join(told)}" if told else ""
+        said = f"Hardly anything of {named(case.fact)} speaks there{rest}."
     return Gate("facts", state, said, own, fact=other if own < HALF else None)
 
 
 def reached(case: Case) -> Gate:
     """How much of the way to the fact's target state was gone here, and at its own prompt."""
+    method = case.state.config.method
+    if method.aims_at != "block":
+        said = f"{method.title} has no target among the hidden states to be on the way to."
+        return Gate("reached", "unknown", said)
     if case.at is None:
         return Gate("reached", "unknown", "There is no token to write at.")
     lm, state, at = case.lm, case.state, case.at
