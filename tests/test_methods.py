@@ -93,9 +93,8 @@ def test_why_and_what_else_are_answered(session: Session) -> None:
 
 
 def test_without_a_direction_nothing_speaks_and_why_says_so() -> None:
-    method = methods.AlphaEdit(threshold=1e-9)
+    session = session_of("alphaedit", method=methods.AlphaEdit(threshold=1e-9))
     with pytest.warns(NullSpaceWarning):
-        session = session_of("alphaedit", method=method)
         session.apply(tiny_facts()[:1])
     found = session.why(tiny_facts()[0].text)
     [gate] = [gate for gate in found.gates if gate.name == "facts"]
