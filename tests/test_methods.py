@@ -99,6 +99,8 @@ def test_without_a_direction_nothing_speaks_and_why_says_so() -> None:
     found = session.why(tiny_facts()[0].text)
     [gate] = [gate for gate in found.gates if gate.name == "facts"]
     assert gate.said == "Hardly anything of “Anna → Oslo” speaks there."
+    state = session.state.judged("match")
+    assert not session.scope(tiny_facts()[0].text, state=state).match.any()
     assert len(session.what_else(budget=20))
 
 
