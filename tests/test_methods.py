@@ -24,11 +24,11 @@ from coachhook_viz import setup as made_with
 from coachhook_viz.editing.forward import hidden, with_hidden
 from coachhook_viz.editing.gradients import _backward
 from coachhook_viz.editing.method import solved
-from coachhook_viz.editing.methods import METHODS, AlphaEdit, Method, NullSpaceWarning
+from coachhook_viz.editing.methods import METHODS, AlphaEdit, Method
 from coachhook_viz.editing.progress import Progress
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import prepare
-from coachhook_viz.errors import OneByOneWarning
+from coachhook_viz.errors import NullSpaceWarning, OneByOneWarning
 from coachhook_viz.facts import Fact, FactError
 
 SCOPES = ("zscore", "match", "off")

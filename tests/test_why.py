@@ -85,7 +85,8 @@ def test_a_silent_hook_breaks_the_second_gate(session: Session) -> None:
         assert session.why(asked).gates[1].state == "open"
         return
     if kind == "two-key":
-        found = session.why("The Eiffel Tower can be found in")
+        quiet = state.judged(None, 1.0)
+        found = session.why("The Eiffel Tower can be found in", state=quiet)
         assert "silent at “in”" in found.sentence
         assert found.action.wording == "The {} can be found in"
         found = session.why(
@@ -186,6 +187,9 @@ def test_what_is_not_in_force_is_said(tiny: Session) -> None:
     found = tiny.why(fact.text)
     assert "is muted: unmute it" in found.sentence
     assert (found.action.kind, found.action.code) == ("unmute", "session.unmute(0)")
+    words = tiny.generate("red river", 2).split()
+    wanted = [" ".join(words), f"{words[0]} Lima"]
+    assert [tiny.why("red river", target).holds for target in wanted] == [True, False]
     tiny.mute(1)
     assert tiny.why("red river").sentence.startswith("All facts are muted")
     tiny.unmute(0)

@@ -1,16 +1,17 @@
 """Which of some facts a prompt is about.
 
 about    their places, the likeliest first
+stands   where a subject stands in a prompt
 Idle     a fact that is not in force, and why
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from coachhook_viz.facts import Fact, alike
+from coachhook_viz.texts import places
 
 
 def about(prompt: str, facts: Sequence[Fact]) -> list[int]:
@@ -26,8 +27,16 @@ def about(prompt: str, facts: Sequence[Fact]) -> list[int]:
         In the order of their edits.
     """
     text = alike(prompt)
-    found = [i for i, fact in enumerate(facts) if _names(text, alike(fact.subject))]
+    found = [i for i, fact in enumerate(facts) if stands(prompt, fact.subject)]
     return sorted(found, key=lambda i: (not _asks(text, facts[i]), -len(facts[i].subject), -i))
+
+
+def stands(prompt: str, subject: str) -> tuple[int, int] | None:
+    """Start and stop of where `subject` stands last in `prompt`; in other case, if nowhere else."""
+    found, lower = places(prompt, subject), prompt.lower()
+    if not found and len(lower) == len(prompt):
+        found = places(lower, subject.lower())
+    return found[-1] if found else None
 
 
 @dataclass(frozen=True)
@@ -71,11 +80,6 @@ class Idle:
         """As a sentence says it."""
         how = "is muted: unmute it" if self.muted else "is undone: redo its round"
         return f"the fact “{self.fact.subject} → {self.fact.target}” {how}"
-
-
-def _names(text: str, subject: str) -> bool:
-    """Whether whole words of `text` are the subject; both as `alike` has them."""
-    return bool(subject) and bool(re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", text))
 
 
 def _asks(text: str, fact: Fact) -> bool:

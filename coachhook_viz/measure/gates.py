@@ -8,7 +8,6 @@ without     a state with some facts' columns dropped
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from coachhook_viz.editing.sites import site_of
 from coachhook_viz.editing.state import EditState, Round
 from coachhook_viz.editing.tokens import FirstTokenWarning, Prompt
 from coachhook_viz.facts import Fact
+from coachhook_viz.measure.about import stands
 from coachhook_viz.measure.answers import Question, ask
 from coachhook_viz.measure.lens import read, said
 from coachhook_viz.models import LanguageModel
@@ -126,12 +126,11 @@ class Case:
         """The target's token that counts."""
         return self.question.answer[self.wrong]
 
-    @cached_property
+    @property
     def named(self) -> str:
         """The subject as it stands in the prompt; empty if it does not."""
-        pattern = r"\s+".join(map(re.escape, self.fact.subject.split()))
-        found = re.findall(rf"(?<!\w){pattern}(?!\w)", self.prompt, re.IGNORECASE)
-        return found[-1] if found else ""
+        start, stop = stands(self.prompt, self.fact.subject) or (0, 0)
+        return self.prompt[start:stop]
 
     @cached_property
     def scope(self) -> Scope:

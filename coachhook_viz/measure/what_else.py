@@ -23,6 +23,7 @@ from coachhook_viz.editing.sites import site_of
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import length_batches, subject_last_token, tokenize
 from coachhook_viz.facts import Fact
+from coachhook_viz.measure.about import stands
 from coachhook_viz.measure.beside import CHANGE, KINDS, Beside, drawn, questions
 from coachhook_viz.measure.drift import neutral_texts
 from coachhook_viz.measure.metrics import SURE
@@ -250,10 +251,10 @@ class WhatElse:
 
     def _place(self, one: Beside, last: int) -> int:
         """The token whose key stands for a prompt: where an edit of it would be written."""
-        start = one.prompt.rfind(one.subject) if one.subject else -1
-        if start < 0 or not site_of(self._bare.config).at_subject:
+        place = stands(one.prompt, one.subject)
+        if place is None or not site_of(self._bare.config).at_subject:
             return last
-        found = subject_last_token(self._lm, one.prompt, start, start + len(one.subject))
+        found = subject_last_token(self._lm, one.prompt, *place)
         return last if found is None else found
 
     def _map(self, keys: Sequence[Tensor | None]) -> list[tuple[float, float]]:
