@@ -270,7 +270,7 @@ def facts(case: Case) -> Gate:
 
 
 def reached(case: Case) -> Gate:
-    """How much of the way to the fact's target state was gone here, and at its own prompt."""
+    """How much of the way to the fact's target state was covered here, and at its own prompt."""
     method = case.state.config.method
     if method.aims_at != "block":
         said = f"{method.title} has no target among the hidden states to be on the way to."
@@ -295,7 +295,7 @@ def reached(case: Case) -> Gate:
     length = float(way.square().sum())
     value = own if length < 1e-12 else float((there - here) @ way) / length
     low = min(value, own) < HALF
-    said = f"Here {value:.0%} of the way to z was gone; at its own prompt {own:.0%}."
+    said = f"Here {value:.0%} of the way to z was covered; at its own prompt {own:.0%}."
     told: State = "open" if not low else "warns" if case.holds else "broken"
     return Gate("reached", told, said, value, HALF)
 
