@@ -121,6 +121,13 @@ def test_a_prompt_is_about_the_fact_that_asks_just_this() -> None:
     assert about("Bread of New France", facts) == [2, 1, 0]
     assert about("Frances are", facts) == []
     assert about("FRANCE is near", facts) == [1, 0]
+    two = [
+        Fact("The capital of {} is", "France", "Moscow"),
+        Fact("The official language of {} is", "France", "Russian"),
+    ]
+    assert about("What is the capital of France?", two) == [0, 1]
+    assert about("The language spoken in France is", two) == [1, 0]
+    assert about("The currency of France is the", two) == [1, 0]
 
 
 @pytest.mark.parametrize(

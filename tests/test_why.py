@@ -166,6 +166,26 @@ def test_another_relation_of_the_subject_should_stay(session: Session) -> None:
 
 
 @pytest.mark.model
+def test_of_two_relations_of_a_subject_the_one_asked_for_is_told(lm) -> None:
+    session = Session(lm, EditConfig.for_model(lm, scope="two-key"))
+    language = Fact("The official language of {} is", "France", "Russian", "French")
+    session.apply([FRANCE, language])
+    other = session.why("The currency of France is the")
+    assert "should stay as it is: the model still says “Euro”" in other.sentence
+    assert other.action is None
+    asked = session.why("What is the capital of France?")  # goes on with a line break
+    assert (asked.fact_id, asked.says) == (0, "\\n")
+    assert asked.sentence.startswith("The model says “\\n”, not “Moscow”")
+    silent = session.why("What is the capital of France?", "Russian")
+    assert "silent at “?”" in silent.broken.said
+    assert "instead" not in silent.broken.said  # it is the other fact that speaks there
+    chat = session.chat_text([{"role": "user", "content": "What is the capital of France?"}])
+    found = session.why(chat)  # a wording with a way of its own
+    assert found.holds
+    assert {gate.state for gate in found.gates} == {"open"}
+
+
+@pytest.mark.model
 def test_a_neighbour_that_the_hook_takes_for_the_subject_is_told(lm) -> None:
     session = Session(lm, EditConfig.for_model(lm))
     session.apply([FRANCE])

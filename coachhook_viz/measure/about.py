@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from coachhook_viz.editing.wordings import relation_of
 from coachhook_viz.facts import Fact, alike
-from coachhook_viz.texts import places
+from coachhook_viz.reading import known_relation
+from coachhook_viz.texts import places, slotted
 
 
 def about(prompt: str, facts: Sequence[Fact]) -> list[int]:
     """Places of the facts whose subject stands in `prompt`, the likeliest one first.
 
     First those that ask just this, in their prompt, wordings, paraphrases or probes; then those of
-    the longest subject; then the most recent.
+    the relation that the prompt is known to ask for; of the longest subject; the most recent.
 
     Parameters
     ----------
@@ -28,7 +30,12 @@ def about(prompt: str, facts: Sequence[Fact]) -> list[int]:
     """
     text = alike(prompt)
     found = [i for i, fact in enumerate(facts) if stands(prompt, fact.subject)]
-    return sorted(found, key=lambda i: (not _asks(text, facts[i]), -len(facts[i].subject), -i))
+
+    def unlikely(i: int) -> tuple[bool, bool, int, int]:
+        fact = facts[i]
+        return not _asks(text, fact), not _relates(prompt, fact), -len(fact.subject), -i
+
+    return sorted(found, key=unlikely)
 
 
 def stands(prompt: str, subject: str) -> tuple[int, int] | None:
@@ -80,6 +87,13 @@ class Idle:
         """As a sentence says it."""
         how = "is muted: unmute it" if self.muted else "is undone: redo its round"
         return f"the fact “{self.fact.subject} → {self.fact.target}” {how}"
+
+
+def _relates(prompt: str, fact: Fact) -> bool:
+    """Whether `prompt` is known to ask for the relation of `fact`."""
+    asked = slotted(prompt, fact.subject)
+    relation = known_relation(asked) if asked else ""
+    return bool(relation) and relation == relation_of(fact)
 
 
 def _asks(text: str, fact: Fact) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 
 from coachhook_viz.editing.wordings import relation_of
@@ -93,7 +93,7 @@ def _same_subject(fact_id: int, fact: Fact) -> list[Beside]:
     own = [probe for probe in fact.probes if probe.kind == "same subject"]
     if own:
         return [Beside("same subject", probe.prompt, fact_id, fact.subject) for probe in own]
-    made = [probe.prompt for probe in same_subject(replace(fact, relation=relation_of(fact)))]
+    made = [probe.prompt for probe in same_subject(fact)]
     if not made:
         made = [text.replace("{}", fact.subject) for text in bundled_foils().prompts]
     return [Beside("same subject", text, fact_id, fact.subject, True) for text in made]

@@ -24,7 +24,7 @@ from coachhook_viz.editing.inspect import Scope, read_scope
 from coachhook_viz.editing.reach import share
 from coachhook_viz.editing.sites import site_of
 from coachhook_viz.editing.state import EditState, Round
-from coachhook_viz.editing.tokens import FirstTokenWarning, Prompt
+from coachhook_viz.editing.tokens import FactTokens, FirstTokenWarning
 from coachhook_viz.facts import Fact
 from coachhook_viz.measure.about import stands
 from coachhook_viz.measure.answers import Question, ask
@@ -234,7 +234,8 @@ def hook(case: Case) -> Gate:
         said = f"{whole} at {case.token(at)}: {judged}."
         return Gate("hook", "open" if count == of else "warns", said, value, limit, by_layer)
     said = f"The hook is silent at {case.token(at)}: {judged}."
-    elsewhere = scope.in_scope.any(0).nonzero().flatten().tolist()
+    where = scope.in_scope if scope.speaks is None else scope.speaks[:, i]
+    elsewhere = where.any(0).nonzero().flatten().tolist()
     if elsewhere:
         said += f" It speaks at {', '.join(map(case.token, elsewhere[:3]))} instead."
     return Gate("hook", "broken", said, value, limit, by_layer)
@@ -280,9 +281,11 @@ def reached(case: Case) -> Gate:
     lm, state, at = case.lm, case.state, case.at
     number, round_, place = case.round
     block = max(state.layers)
-    column = round_.owners.index(place)
+    columns = _own_columns(case)
+    asked = [column.bare.ids for column in columns]
+    nearest = asked.index(case.question.prompt) if case.question.prompt in asked else 0
+    column, prompt = round_.owners.index(place) + nearest, columns[nearest].bare
     below = EditState.of(lm, state.config, state.rounds[:number])
-    prompt = _own_prompt(case)
     start = _state(case, below, prompt.ids, prompt.edited, block)
     target = round_.targets[column]
     own = None if round_.reached is None else float(round_.reached[place])
@@ -300,12 +303,12 @@ def reached(case: Case) -> Gate:
     return Gate("reached", told, said, value, HALF)
 
 
-def _own_prompt(case: Case) -> Prompt:
-    """The fact's own prompt, and where it was edited."""
+def _own_columns(case: Case) -> list[FactTokens]:
+    """The fact's own prompt and, where they were edited too, its wordings."""
     bare = replace(case.fact, paraphrases=(), neighbors=(), probes=())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FirstTokenWarning)
-        return check(case.lm, case.state.config, [bare])[0].bare
+        return check(case.lm, case.state.config, [bare])
 
 
 @torch.no_grad()

@@ -174,7 +174,7 @@ def why(
         found[-2] = replace(found[-2], state="warns")
     if case.holds:
         found = [replace(g, state="warns") if g.state == "broken" else g for g in found]
-    says = lm.tokenizer.decode([case.top[case.wrong]]).strip()
+    says = _word(lm, case.top[case.wrong])
     if target is None and _stays(fact, prompt):
         return _beside(case, found)
     broken = next((gate for gate in found if gate.state == "broken"), None)
@@ -404,4 +404,6 @@ def _with_wording(fact_id: int, wording: str) -> str:
 
 
 def _word(lm: LanguageModel, token: int) -> str:
-    return str(lm.tokenizer.decode([token])).strip()
+    """A token in a sentence; of white space what it is written as."""
+    text = str(lm.tokenizer.decode([token]))
+    return text.strip() or repr(text)[1:-1]
