@@ -334,7 +334,7 @@ def _two_keys(fact_id: int, wording: str | None = None) -> Action:
     """Edit it again with two keys, and with the prompt as a wording."""
     fact, more = f"session.facts[{fact_id}]", ""
     if wording is not None:
-        fact = f"dataclasses.replace({fact}, wordings=({wording!r},))"
+        fact = f"dataclasses.replace({fact}, wordings=(*{fact}.wordings, {wording!r}))"
         more = " and this wording"
     code = (
         'config = cv.EditConfig.for_model(session.lm, scope="two-key")\n'
