@@ -298,7 +298,7 @@ def test_shares_of_key_energy_are_those_of_one_token() -> None:
     assert min(shares) >= 1 / 64
     found = run(lm, known(lm, 2), budget=50)
     assert {2} & {layer for layers in found.frame["layers"] for layer in layers} == set()
-    assert "Block 2 is not hooked: one token carries" in found.explain()
+    assert f"energy: block 2 ({100 * shares[2]:.4g} %)." in found.explain()
     assert found.blocks["massive"].tolist() == [False, False, True, False, False]
 
 

@@ -95,17 +95,18 @@ class Guide:
             f"{_counted(len(self.frame), 'setting')} tried on {_counted(len(self.facts), 'fact')}"
             f" that {self.model} knows: {self._best()}."
         ]
-        massive = self.blocks.loc[self.blocks["massive"], ["block", "share"]]
-        said += [
-            f"Block {int(block)} is not hooked: one token carries {share:.1%} of its key energy."
-            for block, share in massive.itertuples(index=False)
-        ]
+        massive = self.blocks[self.blocks["massive"]].set_index("block")["share"]
+        if len(massive):
+            named = (f"block {at} ({100 * share:.4g} %)" for at, share in massive.items())
+            said.append(
+                f"Not hooked, since one token carries most of its key energy: {', '.join(named)}."
+            )
         recovery = self.blocks.set_index("block")["recovery"]
         if recovery.max() > 0:
             best = int(str(recovery.idxmax()))
             said.append(
-                f"With noise on the subject, its state at block {best} brings back most:"
-                f" {recovery[best]:.0%} of the truth's probability."
+                f"With noise on the subject, its state at block {best} brings back"
+                f" {recovery[best]:.0%} of the truth's probability that was lost, the most of all."
             )
         else:
             said.append("The causal trace brought nothing back, so it chose no layers.")
