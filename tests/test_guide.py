@@ -28,6 +28,7 @@ from coachhook_viz.editing import guided
 from coachhook_viz.editing.forward import Batch, hidden
 from coachhook_viz.editing.moments import cached_moments
 from coachhook_viz.editing.progress import Watch
+from coachhook_viz.measure import search
 from coachhook_viz.measure.guide import _best_lead
 from coachhook_viz.measure.search import mixed, windows
 from coachhook_viz.measure.trace import MASSIVE, causal_trace, key_shares
@@ -126,6 +127,23 @@ def test_scores_are_those_of_a_session(lm: cv.LanguageModel) -> None:
     means = session.quality().groupby("metric")["value"].mean()
     for metric in ("reliability", "generality", "locality"):
         assert found.frame[metric][0] == pytest.approx(means[metric]), metric
+
+
+def test_a_setting_whose_optimisation_fails_is_the_last_choice(
+    lm: cv.LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = search.edit_round
+
+    def fails(lm: Any, state: cv.EditState, *given: Any) -> cv.Round:
+        if state.config.covariance_weight == 1000:
+            raise cv.FactError([], [])
+        return own(lm, state, *given)
+
+    monkeypatch.setattr(search, "edit_round", fails)
+    found = run(lm, budget=3)
+    assert found.frame["reliability"].isna().tolist() == [True, False, False]
+    assert found.frame["score"][0] == 0
+    assert not found.frame["chosen"][0]
 
 
 def test_what_is_kept_is_for_the_same_weights_and_lead_only(
@@ -298,7 +316,7 @@ def test_shares_of_key_energy_are_those_of_one_token() -> None:
     assert min(shares) >= 1 / 64
     found = run(lm, known(lm, 2), budget=50)
     assert {2} & {layer for layers in found.frame["layers"] for layer in layers} == set()
-    assert f"energy: block 2 ({100 * shares[2]:.4g} %)." in found.explain()
+    assert f"energy: block 2 ({shares[2]:.2%})." in found.explain()
     assert found.blocks["massive"].tolist() == [False, False, True, False, False]
 
 

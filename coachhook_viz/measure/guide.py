@@ -97,7 +97,7 @@ class Guide:
         ]
         massive = self.blocks[self.blocks["massive"]].set_index("block")["share"]
         if len(massive):
-            named = (f"block {at} ({100 * share:.4g} %)" for at, share in massive.items())
+            named = (f"block {at} ({share:.2%})" for at, share in massive.items())
             said.append(
                 f"Not hooked, since one token carries most of its key energy: {', '.join(named)}."
             )
