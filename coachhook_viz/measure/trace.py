@@ -35,7 +35,7 @@ _PASS_TOKENS = 2048
 def key_shares(lm: LanguageModel, watch: Watch) -> list[float]:
     """By layer, the share of ``Σ ‖k‖²`` over a text's tokens that its greatest one carries.
 
-    The median over texts of the shipped corpus, of 64 tokens each: an even layer has 0.016. Where
+    The median over texts of the shipped corpus, cut to 64 tokens: an even layer has 0.016. Where
     it is above 0.5 (`MASSIVE`) C0 is that of one token, so a layer there has next to nothing to
     preserve the others by, and is better not hooked (massive activations: Sun et al. 2024).
 
@@ -50,8 +50,7 @@ def key_shares(lm: LanguageModel, watch: Watch) -> list[float]:
     list of float
     """
     size = min(_TEXT_TOKENS, lm.context_window)
-    ids = [lm.token_ids(text)[:size] for text in corpus()]
-    ids = [text for text in ids if len(text) == size][:_TEXTS]
+    ids = [lm.token_ids(text)[:size] for text in corpus()[:_TEXTS]]
     shares: list[Tensor] = []
     for start in range(0, len(ids), _TEXTS_AT_ONCE):
         watch("keys", start, len(ids))
@@ -59,6 +58,7 @@ def key_shares(lm: LanguageModel, watch: Watch) -> list[float]:
         with attached(lm, {}):
             _, keys = run_to(lm, batch, lm.n_layers - 1, range(lm.n_layers))
         energy = torch.stack([keys[at].float().square().sum(-1) for at in range(lm.n_layers)])
+        energy = energy * batch.mask
         shares.append(energy.amax(-1) / energy.sum(-1))  # (layers, texts)
     return [float(share) for share in torch.cat(shares, dim=1).median(1).values]
 
