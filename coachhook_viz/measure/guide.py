@@ -140,7 +140,7 @@ class Guide:
 
 def guide(
     lm: LanguageModel,
-    facts: Iterable[Fact] | None = None,
+    facts: Iterable[Fact] | Fact | None = None,
     *,
     budget: int = 24,
     moments: Mapping[int, Tensor] | None = None,
@@ -159,7 +159,7 @@ def guide(
     ----------
     lm : LanguageModel
         Checked first, all blocks, see `LanguageModel.check`.
-    facts : iterable of Fact, optional
+    facts : iterable of Fact, or one Fact, optional
         Those it knows (`known_facts`) and that can be edited are taken, of different relations
         first. None: the bundled ones.
     budget : int
