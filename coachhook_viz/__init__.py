@@ -26,6 +26,7 @@ _HOMES = {
     "ModelRefused": "errors",
     "MomentsWarning": "errors",
     "Neighbor": "facts",
+    "NullSpaceWarning": "errors",
     "OneByOneWarning": "errors",
     "Probe": "facts",
     "Progress": "editing.progress",
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from coachhook_viz.errors import ModelNotFound as ModelNotFound
     from coachhook_viz.errors import ModelRefused as ModelRefused
     from coachhook_viz.errors import MomentsWarning as MomentsWarning
+    from coachhook_viz.errors import NullSpaceWarning as NullSpaceWarning
     from coachhook_viz.errors import OneByOneWarning as OneByOneWarning
     from coachhook_viz.errors import RepeatedFactWarning as RepeatedFactWarning
     from coachhook_viz.errors import SessionFileError as SessionFileError

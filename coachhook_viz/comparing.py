@@ -5,7 +5,7 @@ compare     one tidy frame of several configurations
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -26,7 +26,7 @@ from coachhook_viz.editing.progress import (
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import sample_contexts
 from coachhook_viz.editing.values import sharing_targets
-from coachhook_viz.facts import Fact, FactError
+from coachhook_viz.facts import Fact, FactError, as_batch
 from coachhook_viz.measure.answers import Speaker
 from coachhook_viz.measure.drift import Probes, neutral_texts
 from coachhook_viz.measure.quality import METRICS, quality
@@ -39,7 +39,7 @@ _Row = tuple[str, int, int | None, str, float]
 
 def compare(
     lm: LanguageModel,
-    facts: Sequence[Fact],
+    facts: Iterable[Fact] | Fact,
     settings: Mapping[str, EditConfig],
     rounds: int = 1,
     *,
@@ -56,7 +56,7 @@ def compare(
     Parameters
     ----------
     lm : LanguageModel
-    facts : sequence of Fact
+    facts : iterable of Fact, or one Fact
     settings : mapping of str to EditConfig
         By the name that the frame has them under.
     rounds : int
@@ -94,7 +94,8 @@ def compare(
     EditCancelled
         If `cancel` answered True.
     """
-    facts, parts = list(facts), _parts(facts, rounds)
+    facts = as_batch(facts)
+    parts = _parts(facts, rounds)
     _check(lm, settings, parts)
     with Bar() as bar, sharing_targets():
         watch = Watch(progress or bar, cancel)

@@ -13,6 +13,7 @@ FirstTokenWarning     a subject is the first token of its prompt
 WideScopeWarning      α has fallen so far that edits hardly stay local
 OneByOneWarning       a batch has become several rounds, for a method of one fact a round
 MomentsWarning        C0 is poorer than the method asks for
+NullSpaceWarning      AlphaEdit may change nothing, or everything
 WaitingWarning        another thread or process holds what is needed
 """
 
@@ -110,6 +111,10 @@ class OneByOneWarning(UserWarning):
 
 class MomentsWarning(UserWarning):
     """C0 is poorer than the method asks for; the message says how and what was done."""
+
+
+class NullSpaceWarning(UserWarning):
+    """AlphaEdit's null space is empty, or is everything: the message says what that does."""
 
 
 class WaitingWarning(UserWarning):

@@ -45,6 +45,15 @@ def test_a_row_for_each_setting_round_fact_and_metric() -> None:
     assert (norms.loc[norms["round"] > 0, "value"] > 0).all()
 
 
+def test_facts_may_be_one_or_any_iterable() -> None:
+    lm, fact = tiny_model(lead="He "), tiny_facts()[0]
+    for given in (fact, iter([fact])):
+        frame = cv.compare(lm, given, settings("memit"), moments=tiny_moments(lm))
+        assert set(frame["fact"].dropna()) == {0}
+    with pytest.raises(FactError, match="it is of the type str, not a Fact"):
+        cv.compare(lm, "France", settings("memit"), moments=tiny_moments(lm))
+
+
 def test_values_are_those_of_a_session() -> None:
     lm = tiny_model(lead="He ")
     frame = compared("memit", "coachhook")

@@ -109,7 +109,7 @@ def test_bare_keys_are_those_of_a_first_round_at_its_first_layer() -> None:
 
 def test_keys_are_run_once_for_each_fact(session: Session, monkeypatch) -> None:
     first = session.interference()
-    monkeypatch.setattr(editor, "_relays", None)
+    monkeypatch.setattr(editor, "relays_of", None)
     assert session.interference().equals(first)
 
 

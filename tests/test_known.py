@@ -27,6 +27,7 @@ def test_facts_whose_truth_the_model_says_are_known() -> None:
     assert len(first) >= 3
     assert cv.known_facts(lm, [*first, *others, two]) == [*first, two]
     assert cv.known_facts(lm, []) == []
+    assert cv.known_facts(lm, first[0]) == cv.known_facts(lm, iter(first[:1])) == first[:1]
     with session.hooked():  # the unedited model, whatever hangs on it
         assert cv.known_facts(lm, first) == first
 

@@ -9,7 +9,7 @@ from tiny import FAMILIES, tiny_facts, tiny_model, tiny_session
 
 from coachhook_viz import Fact, Session, figures
 from coachhook_viz.editing.hooks import attached
-from coachhook_viz.measure.about import about
+from coachhook_viz.measure.about import about, stands
 
 
 @pytest.fixture
@@ -120,6 +120,32 @@ def test_a_prompt_is_about_the_fact_that_asks_just_this() -> None:
     assert about("Bread of France", facts) == [1, 0]
     assert about("Bread of New France", facts) == [2, 1, 0]
     assert about("Frances are", facts) == []
+    assert about("FRANCE is near", facts) == [1, 0]
+    two = [
+        Fact("The capital of {} is", "France", "Moscow"),
+        Fact("The official language of {} is", "France", "Russian"),
+    ]
+    assert about("What is the capital of France?", two) == [0, 1]
+    assert about("The language spoken in France is", two) == [1, 0]
+    assert about("The currency of France is the", two) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject", "named"),
+    [
+        ("中国的首都是", "中国", "中国"),  # no space tells where a word ends
+        ("한국의 수도는", "한국", "한국"),
+        ("Cafe\u0301  Roma is in", "Café Roma", "Cafe\u0301  Roma"),
+        ("rome and ROME", "Rome", "ROME"),
+        ("ROME and Rome and ROME", "Rome", "Rome"),
+        ("Romeo is", "Rome", None),
+        ("Rome is", "", None),
+    ],
+)
+def test_a_subject_stands_where_its_words_do(prompt: str, subject: str, named: str | None) -> None:
+    place = stands(prompt, subject)
+    assert (place and prompt[slice(*place)]) == named
+    assert about(prompt, [Fact("{} is", subject, "Lima")]) == [0] * (named is not None)
 
 
 @pytest.mark.parametrize("backend", ["plotly", "matplotlib"])

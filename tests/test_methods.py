@@ -24,11 +24,11 @@ from coachhook_viz import setup as made_with
 from coachhook_viz.editing.forward import hidden, with_hidden
 from coachhook_viz.editing.gradients import _backward
 from coachhook_viz.editing.method import solved
-from coachhook_viz.editing.methods import METHODS, AlphaEdit, Method, NullSpaceWarning
+from coachhook_viz.editing.methods import METHODS, AlphaEdit, Method
 from coachhook_viz.editing.progress import Progress
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import prepare
-from coachhook_viz.errors import OneByOneWarning
+from coachhook_viz.errors import NullSpaceWarning, OneByOneWarning
 from coachhook_viz.facts import Fact, FactError
 
 SCOPES = ("zscore", "match", "off")
@@ -68,6 +68,40 @@ def logits(session: Session, prompt: str = "He lives in the old city of") -> tor
 @pytest.fixture(scope="module", params=GRID, ids=lambda pair: "-".join(pair))
 def session(request: pytest.FixtureRequest) -> Session:
     return edited(*request.param)
+
+
+def test_why_and_what_else_are_answered(session: Session) -> None:
+    fact = session.state.facts[-1]
+    found = session.why(fact.text)
+    gates = {gate.name: gate for gate in found.gates}
+    assert list(gates) == ["subject", "hook", "facts", "reached", "blocks", "others"]
+    method = session.config.method
+    if method.aims_at == "block":
+        assert gates["reached"].value is not None
+    else:
+        assert (gates["reached"].state, gates["reached"].value) == ("unknown", None)
+        assert method.title in gates["reached"].said
+    if session.config.scope == "match":
+        scope = session.scope(fact.text)
+        written = scope.subject_last
+        if method.aims_at == "gradient":
+            written = len(scope.tokens) - 1
+        assert gates["hook"].value in scope.match[:, len(scope.facts) - 1, written].tolist()
+    frame = session.what_else(budget=20)
+    assert frame[["x", "y"]].notna().all(axis=None)
+    assert len(frame[["x", "y"]].drop_duplicates()) > 2
+
+
+def test_without_a_direction_nothing_speaks_and_why_says_so() -> None:
+    session = session_of("alphaedit", method=methods.AlphaEdit(threshold=1e-9))
+    with pytest.warns(NullSpaceWarning):
+        session.apply(tiny_facts()[:1])
+    found = session.why(tiny_facts()[0].text)
+    [gate] = [gate for gate in found.gates if gate.name == "facts"]
+    assert gate.said == "Hardly anything of “Anna → Oslo” speaks there."
+    state = session.state.judged("match")
+    assert not session.scope(tiny_facts()[0].text, state=state).match.any()
+    assert len(session.what_else(budget=20))
 
 
 def test_the_model_is_untouched(session: Session) -> None:

@@ -359,7 +359,10 @@ def test_bundled_probes_stand_in_where_a_fact_has_none() -> None:
     own = (Probe("a"), Probe("b", "c", "portability"))
     assert same_subject(replace(fact, probes=own)) == [Probe("a")]
     assert same_subject(replace(fact, probes=own[1:])) == list(bundled_probes(fact))
-    assert same_subject(replace(fact, relation="x")) == []
+    assert same_subject(replace(fact, relation="x")) == list(
+        bundled_probes(fact)
+    )  # its prompt says
+    assert same_subject(replace(fact, relation="x", prompt="Somebody gave {} a")) == []
 
 
 def test_nothing_in_force_gives_an_empty_frame(session: Session) -> None:

@@ -596,6 +596,12 @@ def test_a_playground_of_edits_with_two_keys(tmp_path: Path, monkeypatch) -> Non
         assert playground.bar._rule.value == playground.scope._kind.value == rule
         assert WHY[rule] in playground.scope._grid.empty
         assert [value for _, value, _ in playground.bar._rule.options][:2] == ["two-key", "zscore"]
+    hands.set(playground.bar._rule, value="match")  # what it was before, not what is known
+    whole(playground)
+    assert session.config == plain
+    hands.set(playground.bar._rule, value="two-key")
+    whole(playground)
+    assert session.config == known
     with monkeypatch.context() as patched:
         broken = Mock(side_effect=ValueError("no"))
         patched.setattr(cv.EditConfig, "for_model", broken)

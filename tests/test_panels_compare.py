@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from test_panels_drift import HOSTILE, calls, settle, titles, two_rounds
+from test_two_key import facts as worded
+from test_two_key import two_key_session
 from tiny import tiny_model, tiny_session
 
 import coachhook_viz as cv
-from coachhook_viz import Session
+from coachhook_viz import EditConfig, Session
 from coachhook_viz.measure.quality import METRICS, readings
 from coachhook_viz.panels.compare import Compare
 
@@ -230,6 +233,27 @@ def test_a_comparison_makes_way_for_a_question(session: Session, monkeypatch: An
     settle(panel)
     assert seen == ["edit", "ask", "edit"]
     assert told(panel)[1] == expected("match scope", rerun(scope="match"))
+
+
+def test_beside_two_keys_stands_what_is_known_to_work_at_the_subject() -> None:
+    session = two_key_session()
+    session.apply(worded()[:1])
+    panel = Compare(session)
+    panel._boxes["match scope"].value = panel._boxes["one single round"].value = True
+    panel._method.value, panel._scope.value = "memit", "match"
+    chosen = panel._chosen()
+    assert chosen.pop("one single round") == {"single_round": True}
+    for name, changes in (
+        ("match scope", {"scope": "match"}),
+        ("MEMIT, match scope", {"scope": "match", "method": "memit"}),
+    ):
+        with pytest.warns(UserWarning, match="are a guess"):
+            known = EditConfig.for_model(session.lm, **changes)
+        assert replace(session.config, **chosen.pop(name)) == known
+    assert not chosen
+    panel._running.button.click()
+    settle(panel)
+    assert [len(line) for line in told(panel)] == [5] * 4, told(panel)
 
 
 def test_results_are_kept_by_state_and_settings(session: Session, monkeypatch: Any) -> None:

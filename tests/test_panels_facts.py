@@ -441,11 +441,23 @@ def test_one_staged_fact_is_taken_back_into_the_form(facts: Facts, hands: Hands)
     assert facts.desk.staged == (BARE,)
     assert facts._list.chosen == []
     settle(facts)
-    assert facts._more.label == "More (2)"  # paraphrases and neighbours stay in the form
+    assert facts._more.label == "More (3)"  # wordings, paraphrases, neighbours stay in the form
     hands.type(facts._fields["target"], "Quito")
     assert facts.fact == replace(full, target="Quito")
     hands.type(facts._fields["subject"], "Spain")  # what has no field was of another question
-    assert (facts.fact.relation, facts.fact.wordings, facts.fact.probes) == ("", (), ())
+    assert (facts.fact.relation, facts.fact.probes) == ("", ())
+    assert facts.fact.wordings == full.wordings
+
+
+def test_wordings_are_typed_and_wrong_ones_named(facts: Facts, hands: Hands) -> None:
+    fill(facts, hands, prompt="The river of {} is", subject="Peru", target="red")
+    fill(facts, hands, wordings="{}'s river is\n\nIn {}, the river is")
+    assert facts.fact.wordings == ("{}'s river is", "In {}, the river is")
+    assert not facts._fields["wordings"].error
+    fill(facts, hands, wordings="Its river is")
+    assert "{}" in facts._fields["wordings"].error
+    hands.press(facts._stage)
+    assert facts.desk.staged == ()
 
 
 def test_several_staged_facts_are_taken_off_the_stage(facts: Facts, hands: Hands) -> None:

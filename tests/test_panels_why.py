@@ -52,6 +52,19 @@ def test_a_wording_is_staged_and_another_scope_is_looked_at() -> None:
     assert session.muted == {1}
 
 
+def test_with_the_hooks_off_it_says_that_they_are() -> None:
+    panel = Why(edited(), PROMPT)
+    settle(panel)
+    panel.desk.judge(None, hooks=False)
+    settle(panel)
+    assert "The hooks are off" in panel._gates.empty
+    assert not panel._gates.cells
+    assert panel._act.hidden
+    panel.desk.judge(None, hooks=True)
+    settle(panel)
+    assert len(panel._gates.cells) == 6
+
+
 def test_hostile_text_stays_text_and_an_empty_prompt_says_what_comes() -> None:
     panel = Why(edited(), HOSTILE)
     settle(panel)

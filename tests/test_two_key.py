@@ -290,6 +290,16 @@ def test_undo_mute_and_unmute_are_exact() -> None:
     assert torch.equal(said(), seen[2])
 
 
+def test_a_round_on_top_of_muted_ones_is_as_on_top_of_none() -> None:
+    session, fresh = two_key_session(), two_key_session()
+    session.apply(facts()[:2])
+    for fact_id in session.state.fact_ids:
+        session.mute(fact_id)
+    round_, alone = session.apply(facts()[2]), fresh.apply(facts()[2])
+    for layer in LAYERS:
+        assert torch.equal(round_.factors[layer].residuals, alone.factors[layer].residuals)
+
+
 def test_other_rules_judge_the_same_edits() -> None:
     session = edited()
     for scope in ("zscore", "match", "off"):

@@ -16,7 +16,7 @@ from coachhook_viz import (
     figures,
 )
 from coachhook_viz.figures.style import AFTER, BEFORE
-from coachhook_viz.measure.beside import CHANGE, KINDS, drawn, questions, relation_of
+from coachhook_viz.measure.beside import CHANGE, KINDS, drawn, questions
 from coachhook_viz.measure.metrics import SURE
 from coachhook_viz.measure.what_else import headline, tally
 
@@ -153,16 +153,17 @@ def test_tally_and_headline_count_what_stayed() -> None:
     assert headline(frame) == "same subject 1 of 2, neighbours 1 of 1, text perplexity +25.0 %"
 
 
-def test_prompts_are_made_by_the_kind_of_relation() -> None:
-    france = Fact("The capital of {} is", "France", "Moscow")
-    assert relation_of(france) == "capital"
+@pytest.mark.parametrize("relation", ["", "capital", "P36", "geography"])
+@pytest.mark.parametrize("prompt", ["The capital of {} is", "The capital city of {} is"])
+def test_prompts_are_made_by_the_kind_of_relation(relation: str, prompt: str) -> None:
+    france = Fact(prompt, "France", "Moscow", relation=relation)
     made = questions({3: france}, [france])
     by_kind = {kind: [one for one in made if one.kind == kind] for kind in KINDS}
     assert "The official language of France is" in [one.prompt for one in by_kind["same subject"]]
-    assert "The capital of France is" in [one.prompt for one in by_kind["edit"]]
+    assert france.text in [one.prompt for one in by_kind["edit"]]
     near = [one.prompt for one in by_kind["neighbour"]]
     capitals = [f for f in bundled_facts("capital") if f.subject != "France"]
-    assert near == [f.text for f in capitals]
+    assert near == [prompt.replace("{}", f.subject) for f in capitals]
     assert not any("France" in one.prompt for one in (*by_kind["neighbour"], *by_kind["bundled"]))
     odd = Fact("Somebody gave {} a", "Zog", "red")
     generic = [one.prompt for one in questions({0: odd}, [odd]) if one.kind == "same subject"]

@@ -85,7 +85,8 @@ def test_a_silent_hook_breaks_the_second_gate(session: Session) -> None:
         assert session.why(asked).gates[1].state == "open"
         return
     if kind == "two-key":
-        found = session.why("The Eiffel Tower can be found in")
+        quiet = state.judged(None, 1.0)
+        found = session.why("The Eiffel Tower can be found in", state=quiet)
         assert "silent at “in”" in found.sentence
         assert found.action.wording == "The {} can be found in"
         found = session.why(
@@ -165,6 +166,26 @@ def test_another_relation_of_the_subject_should_stay(session: Session) -> None:
 
 
 @pytest.mark.model
+def test_of_two_relations_of_a_subject_the_one_asked_for_is_told(lm) -> None:
+    session = Session(lm, EditConfig.for_model(lm, scope="two-key"))
+    language = Fact("The official language of {} is", "France", "Russian", "French")
+    session.apply([FRANCE, language])
+    other = session.why("The currency of France is the")
+    assert "should stay as it is: the model still says “Euro”" in other.sentence
+    assert other.action is None
+    asked = session.why("What is the capital of France?")  # goes on with a line break
+    assert (asked.fact_id, asked.says) == (0, "\\n")
+    assert asked.sentence.startswith("The model says “\\n”, not “Moscow”")
+    silent = session.why("What is the capital of France?", "Russian")
+    assert "silent at “?”" in silent.broken.said
+    assert "instead" not in silent.broken.said  # it is the other fact that speaks there
+    chat = session.chat_text([{"role": "user", "content": "What is the capital of France?"}])
+    found = session.why(chat)  # a wording with a way of its own
+    assert found.holds
+    assert {gate.state for gate in found.gates} == {"open"}
+
+
+@pytest.mark.model
 def test_a_neighbour_that_the_hook_takes_for_the_subject_is_told(lm) -> None:
     session = Session(lm, EditConfig.for_model(lm))
     session.apply([FRANCE])
@@ -186,6 +207,9 @@ def test_what_is_not_in_force_is_said(tiny: Session) -> None:
     found = tiny.why(fact.text)
     assert "is muted: unmute it" in found.sentence
     assert (found.action.kind, found.action.code) == ("unmute", "session.unmute(0)")
+    words = tiny.generate("red river", 2).split()
+    wanted = [" ".join(words), f"{words[0]} Lima"]
+    assert [tiny.why("red river", target).holds for target in wanted] == [True, False]
     tiny.mute(1)
     assert tiny.why("red river").sentence.startswith("All facts are muted")
     tiny.unmute(0)

@@ -11,29 +11,35 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from coachhook_viz.editing.config import OPTIMISATION, EditConfig
-from coachhook_viz.editing.forward import Batch, Relay
 from coachhook_viz.editing.gradients import Written, gradient_columns
 from coachhook_viz.editing.hooks import Hook, attached
 from coachhook_viz.editing.method import ContextTemplates
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.reach import reach
-from coachhook_viz.editing.scope import CALIBRATION_MARGIN, ceiling, threshold, z_scores
+from coachhook_viz.editing.scope import CALIBRATION_MARGIN, ceiling, threshold
 from coachhook_viz.editing.scopes import SCOPES
+from coachhook_viz.editing.seen import (
+    Relays,
+    SeenAt,
+    edited_place,
+    highest_scores,
+    mean_keys,
+    read,
+    relays_of,
+    subject_place,
+)
 from coachhook_viz.editing.sites import site_of
 from coachhook_viz.editing.state import EditState, Factors, Keys, LayerState, Round
 from coachhook_viz.editing.tokens import (
     FactTokens,
     FirstTokenWarning,
-    Prompt,
-    length_batches,
     prepare,
 )
 from coachhook_viz.editing.update import woodbury
@@ -44,7 +50,6 @@ from coachhook_viz.errors import WideScopeWarning as WideScopeWarning
 from coachhook_viz.facts import Fact, FactError, Problem, as_batch, find_problems, validate
 from coachhook_viz.models import LanguageModel
 
-_BATCH_OVERHEAD = 25  # tokens that one more batch costs
 _WIDE = 1.0  # α below which about a sixth of any prompt's tokens would be in scope
 
 
@@ -206,10 +211,13 @@ def bare_keys(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> d
         warnings.simplefilter("ignore", FirstTokenWarning)
         site = replace(site_of(config), takes_wordings=False)
         tokens = prepare(lm, facts, _templates(config), site)
-        contexts = _relays(lm, [prompt for fact in tokens for prompt in fact.contexts])
+        contexts = relays_of(lm, [prompt for fact in tokens for prompt in fact.contexts])
         return {
-            layer: _mean_keys(
-                tokens, contexts, layer, _subject if layer == config.subject_layer else _edited
+            layer: mean_keys(
+                tokens,
+                contexts,
+                layer,
+                subject_place if layer == config.subject_layer else edited_place,
             )
             for layer in config.keyed_layers
         }
@@ -282,8 +290,8 @@ def subject_keys(
     if layer is None:
         return None
     prompts = [(column.fact, prompt) for column in columns for prompt in column.contexts]
-    relays = _relays(lm, [prompt for _, prompt in prompts])
-    keys = _in_order([(rows, _at(r.advance(layer), map(_subject, p))) for rows, p, r in relays])
+    relays = relays_of(lm, [prompt for _, prompt in prompts])
+    keys = read(relays, lambda relay: relay.advance(layer), subject_place)
     owners = torch.tensor([fact for fact, _ in prompts], device=keys.device)
     mean = torch.stack([keys[owners == fact].mean(0) for fact in owners.unique()], dim=1)
     return Keys(preserved[layer] @ mean, mean)
@@ -320,26 +328,26 @@ def spread(
     firsts = [owners.index(fact) for fact in range(owners[-1] + 1)]  # columns of the prompts
     layers: dict[int, LayerState] = dict(state.layers)
     hooks: dict[int, Hook] = {}
-    if state.rounds:
+    if state.facts:  # else all are muted, and nothing speaks
         hooks = {layer: scope.temporary(layers[layer], config, dtype) for layer in layers}
     if subjects is not None:
         earlier = [round_.subjects for round_ in state.rounds if round_.subjects is not None]
         hooks |= scope.before([*earlier, subjects], config, dtype)
     again = hooks.keys() - layers.keys()
-    contexts = _relays(lm, [prompt for column in columns for prompt in column.contexts], again)
-    bare = _relays(lm, [column.bare for column in columns], again)
+    contexts = relays_of(lm, [prompt for column in columns for prompt in column.contexts], again)
+    bare = relays_of(lm, [column.bare for column in columns], again)
     factors: dict[int, Factors] = {}
     peaks: dict[int, Tensor] = {}
     nothing = torch.tensor(targets.known or [False] * len(firsts))
 
-    def peaks_of(relays: _Relays, layer: int, at: LayerState) -> Tensor:
-        found = _peaks(relays, layer, at.delta_weight.to(dtype))[firsts]
+    def peaks_of(relays: Relays, layer: int, at: LayerState) -> Tensor:
+        found = highest_scores(relays, layer, at.delta_weight.to(dtype))[firsts]
         return found.masked_fill(nothing, torch.inf)
 
     for i, layer in enumerate(config.layers):
         watch("layers", i, len(config.layers))
         with attached(lm, hooks):
-            seen = _Seen(lm, columns, contexts, bare, layer, config.layers[-1], written)
+            seen = SeenAt(lm, columns, contexts, bare, layer, config.layers[-1], written)
             if written is None:
                 missing = targets.states.T - method.reached(seen)
                 residuals = missing / (len(config.layers) - i)  # (d_model, columns)
@@ -368,150 +376,9 @@ def spread(
         layers[layer] = updated
         hooks[layer] = scope.validated(updated, config, dtype)
     if config.calibration == "base":
-        bare = _relays(lm, [column.bare for column in columns])
+        bare = relays_of(lm, [column.bare for column in columns])
         for layer, updated in layers.items():
             peaks[layer] = peaks_of(bare, layer, updated)
             alpha = threshold(updated.alpha, peaks[layer], margin=0.0)
             layers[layer] = replace(updated, alpha=alpha)
     return factors, {layer: updated.alpha for layer, updated in layers.items()}, peaks
-
-
-class _Seen:
-    """See `methods.Seen`; what is asked for is measured then, under the hooks that hang there."""
-
-    def __init__(
-        self,
-        lm: LanguageModel,
-        columns: Sequence[FactTokens],
-        contexts: _Relays,
-        bare: _Relays,
-        layer: int,
-        last: int,
-        written: Written | None,
-    ) -> None:
-        self._lm = lm
-        self._columns = columns
-        self._contexts = contexts
-        self._bare = bare
-        self._layer = layer
-        self._last = last
-        self._written = written
-
-    @cached_property
-    def keys(self) -> Tensor:
-        if self._written is not None:
-            return self._written.keys[self._layer]
-        return _mean_keys(self._columns, self._contexts, self._layer)
-
-    @cached_property
-    def bare_keys(self) -> Tensor:
-        return self._of_bare(lambda relay: relay.advance(self._layer))
-
-    @cached_property
-    def states(self) -> Tensor:
-        return _edited_states(self._bare, self._layer, self._last).T
-
-    @cached_property
-    def bare_outputs(self) -> Tensor:
-        return self._of_bare(self._said)
-
-    @cached_property
-    def outputs(self) -> Tensor:
-        return _means(self._columns, _read(self._contexts, self._said))
-
-    def _of_bare(self, take: Callable[[Relay], Tensor]) -> Tensor:
-        return _read(self._bare, take).T
-
-    def _said(self, relay: Relay) -> Tensor:
-        """What the layer's MLP adds to the hidden states (B, T, d_model), its hook included."""
-        lm, layer = self._lm, self._layer
-        said: Tensor = lm.down_projection(layer)(relay.advance(layer))
-        if lm.written(layer) is not lm.down_projection(layer):
-            said = lm.written(layer)(said)
-        return lm.multiplier * said
-
-
-_Relays = Sequence[tuple[Sequence[int], Sequence[Prompt], Relay]]
-"""Batches of prompts: the prompts' places, the prompts, and the passes over them."""
-
-
-def _relays(lm: LanguageModel, prompts: Sequence[Prompt], again: Iterable[int] = ()) -> _Relays:
-    return [
-        (
-            rows,
-            [prompts[row] for row in rows],
-            Relay(lm, Batch.of([prompts[row].ids for row in rows], lm.device), again),
-        )
-        for rows in length_batches([len(prompt.ids) for prompt in prompts], _BATCH_OVERHEAD)
-    ]
-
-
-def _subject(prompt: Prompt) -> int:
-    return prompt.subject_last
-
-
-def _edited(prompt: Prompt) -> int:
-    return prompt.edited
-
-
-def _in_order(found: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
-    """Rows of all batches, back in the order of the prompts."""
-    order = torch.tensor([row for rows, _ in found for row in rows])
-    values = torch.cat([values for _, values in found])
-    return values[order.argsort().to(values.device)]
-
-
-def _mean_keys(
-    columns: Sequence[FactTokens],
-    contexts: _Relays,
-    layer: int,
-    place: Callable[[Prompt], int] = _edited,
-) -> Tensor:
-    """Keys (d_key, columns): mean over groups of the mean over a group's contexts."""
-    return _means(columns, _read(contexts, lambda relay: relay.advance(layer), place))
-
-
-def _read(
-    relays: _Relays,
-    take: Callable[[Relay], Tensor],
-    place: Callable[[Prompt], int] = _edited,
-) -> Tensor:
-    """What each relay gives (B, T, d), at one token of each prompt (prompts, d), in their order."""
-    return _in_order(
-        [(rows, _at(take(relay), map(place, prompts))) for rows, prompts, relay in relays]
-    )
-
-
-def _means(columns: Sequence[FactTokens], values: Tensor) -> Tensor:
-    """Means (d, columns) over groups of the mean over a group's contexts, from (prompts, d)."""
-    sizes = [[len(group) for group in column.groups] for column in columns]
-    of_columns = values.split([sum(groups) for groups in sizes])
-    means = [
-        torch.stack([group.mean(0) for group in of_column.split(groups)]).mean(0)
-        for of_column, groups in zip(of_columns, sizes, strict=True)
-    ]
-    return torch.stack(means, dim=1)
-
-
-def _edited_states(bare: _Relays, layer: int, block: int) -> Tensor:
-    """Output (columns, d_model) of `block` at the edited token of the bare prompts."""
-    found = []
-    for rows, prompts, relay in bare:
-        relay.advance(layer)
-        found.append((rows, _at(relay.states(block), map(_edited, prompts))))
-    return _in_order(found)
-
-
-def _at(values: Tensor, places: Iterable[int]) -> Tensor:
-    """Of (B, T, d), one token of each row, in float64."""
-    return values[torch.arange(len(values)), torch.tensor(list(places))].double()
-
-
-def _peaks(relays: _Relays, layer: int, delta_weight: Tensor) -> Tensor:
-    """Highest z-score (b,) of ‖ΔW k‖ over the tokens of each prompt."""
-    found = []
-    for rows, _, relay in relays:
-        norms = torch.linalg.vector_norm((relay.advance(layer) @ delta_weight.T).float(), dim=-1)
-        horizon = torch.full(norms.shape, norms.shape[1] - 1, device=norms.device)
-        found.append((rows, z_scores(norms, relay.mask, horizon).amax(1)))
-    return _in_order(found).cpu()

@@ -20,12 +20,9 @@ from torch import Tensor
 from coachhook_viz.editing.inverses import inverse
 from coachhook_viz.editing.method import ContextTemplates, Seen, solved
 from coachhook_viz.editing.method import Method as Method
+from coachhook_viz.errors import NullSpaceWarning
 
 _SPECTRA = 16  # decompositions kept: one a layer, of d_key² numbers each
-
-
-class NullSpaceWarning(UserWarning):
-    """AlphaEdit's null space is empty, or is everything: the message says what that does."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """How much of the way to its target state an edit got.
 
 reach    of each fact of a round
-share    of a way that was to be gone
+share    of a way that was to be covered
 """
 
 from __future__ import annotations

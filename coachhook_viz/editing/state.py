@@ -52,8 +52,12 @@ class Factors:
 
     @property
     def unit_directions(self) -> Tensor:
-        """(d_key, columns): a_i / (a_i · k_i), whose product with a key is its match with it."""
-        return self.directions / (self.directions * self.keys).sum(0)
+        """(d_key, columns): a_i / (a_i · k_i), whose product with a key is its match with it.
+
+        Zero where a column has no direction, as in an empty null space: it matches nothing.
+        """
+        own = (self.directions * self.keys).sum(0)
+        return self.directions / own.masked_fill(own == 0, 1)
 
     def by_fact(self, terms: Tensor) -> Tensor:
         """Sums (facts, …) over the columns of each fact, from one term a column (columns, …)."""

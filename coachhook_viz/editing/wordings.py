@@ -57,9 +57,14 @@ def proposed(lm: LanguageModel, fact: Fact) -> tuple[str, ...]:
 
 
 def relation_of(fact: Fact) -> str:
-    """Its relation as given, or if that is no known one as its prompt asks for; "" if unknown."""
-    if fact.relation in bundled_wordings():
-        return fact.relation
+    """Its relation as given, or if that is no known one as its prompt asks for; "" if unknown.
+
+    A Wikidata property that means a known one goes by the name of that.
+    """
+    known = bundled_wordings()
+    own = known.get(fact.relation)
+    if own is not None:
+        return next(name for name, wordings in known.items() if wordings == own)
     return known_relation(fact.prompt) or fact.relation
 
 

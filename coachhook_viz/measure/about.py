@@ -1,23 +1,26 @@
 """Which of some facts a prompt is about.
 
 about    their places, the likeliest first
+stands   where a subject stands in a prompt
 Idle     a fact that is not in force, and why
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from coachhook_viz.editing.wordings import relation_of
 from coachhook_viz.facts import Fact, alike
+from coachhook_viz.reading import known_relation
+from coachhook_viz.texts import places, slotted
 
 
 def about(prompt: str, facts: Sequence[Fact]) -> list[int]:
     """Places of the facts whose subject stands in `prompt`, the likeliest one first.
 
     First those that ask just this, in their prompt, wordings, paraphrases or probes; then those of
-    the longest subject; then the most recent.
+    the relation that the prompt is known to ask for; of the longest subject; the most recent.
 
     Parameters
     ----------
@@ -26,8 +29,21 @@ def about(prompt: str, facts: Sequence[Fact]) -> list[int]:
         In the order of their edits.
     """
     text = alike(prompt)
-    found = [i for i, fact in enumerate(facts) if _names(text, alike(fact.subject))]
-    return sorted(found, key=lambda i: (not _asks(text, facts[i]), -len(facts[i].subject), -i))
+    found = [i for i, fact in enumerate(facts) if stands(prompt, fact.subject)]
+
+    def unlikely(i: int) -> tuple[bool, bool, int, int]:
+        fact = facts[i]
+        return not _asks(text, fact), not _relates(prompt, fact), -len(fact.subject), -i
+
+    return sorted(found, key=unlikely)
+
+
+def stands(prompt: str, subject: str) -> tuple[int, int] | None:
+    """Start and stop of where `subject` stands last in `prompt`; in other case, if nowhere else."""
+    found, lower = places(prompt, subject), prompt.lower()
+    if not found and len(lower) == len(prompt):
+        found = places(lower, subject.lower())
+    return found[-1] if found else None
 
 
 @dataclass(frozen=True)
@@ -73,9 +89,11 @@ class Idle:
         return f"the fact “{self.fact.subject} → {self.fact.target}” {how}"
 
 
-def _names(text: str, subject: str) -> bool:
-    """Whether whole words of `text` are the subject; both as `alike` has them."""
-    return bool(subject) and bool(re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", text))
+def _relates(prompt: str, fact: Fact) -> bool:
+    """Whether `prompt` is known to ask for the relation of `fact`."""
+    asked = slotted(prompt, fact.subject)
+    relation = known_relation(asked) if asked else ""
+    return bool(relation) and relation == relation_of(fact)
 
 
 def _asks(text: str, fact: Fact) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 
+from coachhook_viz.editing.wordings import relation_of
 from coachhook_viz.facts import Fact, alike
 from coachhook_viz.measure.metrics import neighbours, paraphrases, portability, same_subject
 from coachhook_viz.reading import bundled_facts, bundled_foils
@@ -92,20 +93,10 @@ def _same_subject(fact_id: int, fact: Fact) -> list[Beside]:
     own = [probe for probe in fact.probes if probe.kind == "same subject"]
     if own:
         return [Beside("same subject", probe.prompt, fact_id, fact.subject) for probe in own]
-    made = [probe.prompt for probe in same_subject(replace(fact, relation=relation_of(fact)))]
+    made = [probe.prompt for probe in same_subject(fact)]
     if not made:
         made = [text.replace("{}", fact.subject) for text in bundled_foils().prompts]
     return [Beside("same subject", text, fact_id, fact.subject, True) for text in made]
-
-
-def relation_of(fact: Fact) -> str:
-    """Its relation; where none is told, that of a bundled fact with the same prompt."""
-    if fact.relation:
-        return fact.relation
-    same = (
-        known.relation for known in bundled_facts() if alike(known.prompt) == alike(fact.prompt)
-    )
-    return next(same, "")
 
 
 def drawn(asked: Sequence[Beside], budget: int) -> list[Beside]:

@@ -8,7 +8,6 @@ without     a state with some facts' columns dropped
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -23,10 +22,11 @@ from coachhook_viz.editing.forward import Batch, run_to
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.inspect import Scope, read_scope
 from coachhook_viz.editing.reach import share
-from coachhook_viz.editing.sites import SITES
+from coachhook_viz.editing.sites import site_of
 from coachhook_viz.editing.state import EditState, Round
-from coachhook_viz.editing.tokens import FirstTokenWarning, Prompt
+from coachhook_viz.editing.tokens import FactTokens, FirstTokenWarning
 from coachhook_viz.facts import Fact
+from coachhook_viz.measure.about import stands
 from coachhook_viz.measure.answers import Question, ask
 from coachhook_viz.measure.lens import read, said
 from coachhook_viz.models import LanguageModel
@@ -126,12 +126,11 @@ class Case:
         """The target's token that counts."""
         return self.question.answer[self.wrong]
 
-    @cached_property
+    @property
     def named(self) -> str:
         """The subject as it stands in the prompt; empty if it does not."""
-        pattern = r"\s+".join(map(re.escape, self.fact.subject.split()))
-        found = re.findall(rf"(?<!\w){pattern}(?!\w)", self.prompt, re.IGNORECASE)
-        return found[-1] if found else ""
+        start, stop = stands(self.prompt, self.fact.subject) or (0, 0)
+        return self.prompt[start:stop]
 
     @cached_property
     def scope(self) -> Scope:
@@ -141,8 +140,8 @@ class Case:
     @property
     def at(self) -> int | None:
         """The token that the edit is written at; None if the prompt does not have it."""
-        site = SITES[self.state.config.site]
-        return self.scope.subject_last if site.at_subject else len(self.question.prompt) - 1
+        at_subject = site_of(self.state.config).at_subject
+        return self.scope.subject_last if at_subject else len(self.question.prompt) - 1
 
     @cached_property
     def round(self) -> tuple[int, Round, int]:
@@ -235,7 +234,8 @@ def hook(case: Case) -> Gate:
         said = f"{whole} at {case.token(at)}: {judged}."
         return Gate("hook", "open" if count == of else "warns", said, value, limit, by_layer)
     said = f"The hook is silent at {case.token(at)}: {judged}."
-    elsewhere = scope.in_scope.any(0).nonzero().flatten().tolist()
+    where = scope.in_scope if scope.speaks is None else scope.speaks[:, i]
+    elsewhere = where.any(0).nonzero().flatten().tolist()
     if elsewhere:
         said += f" It speaks at {', '.join(map(case.token, elsewhere[:3]))} instead."
     return Gate("hook", "broken", said, value, limit, by_layer)
@@ -265,20 +265,27 @@ def facts(case: Case) -> Gate:
     state: State = "open" if own >= HALF else "warns" if own >= _HARDLY else "broken"
     said = f"What speaks there is of {', '.join(told)}."
     if own < _HARDLY:
-        said = f"Hardly anything of {named(case.fact)} speaks there: it is of {', '.join(told)}."
+        rest = f": it is of {', '.join(told)}" if told else ""
+        said = f"Hardly anything of {named(case.fact)} speaks there{rest}."
     return Gate("facts", state, said, own, fact=other if own < HALF else None)
 
 
 def reached(case: Case) -> Gate:
-    """How much of the way to the fact's target state was gone here, and at its own prompt."""
+    """How much of the way to the fact's target state was covered here, and at its own prompt."""
+    method = case.state.config.method
+    if method.aims_at != "block":
+        said = f"{method.title} has no target among the hidden states to be on the way to."
+        return Gate("reached", "unknown", said)
     if case.at is None:
         return Gate("reached", "unknown", "There is no token to write at.")
     lm, state, at = case.lm, case.state, case.at
     number, round_, place = case.round
     block = max(state.layers)
-    column = round_.owners.index(place)
+    columns = _own_columns(case)
+    asked = [column.bare.ids for column in columns]
+    nearest = asked.index(case.question.prompt) if case.question.prompt in asked else 0
+    column, prompt = round_.owners.index(place) + nearest, columns[nearest].bare
     below = EditState.of(lm, state.config, state.rounds[:number])
-    prompt = _own_prompt(case)
     start = _state(case, below, prompt.ids, prompt.edited, block)
     target = round_.targets[column]
     own = None if round_.reached is None else float(round_.reached[place])
@@ -291,17 +298,17 @@ def reached(case: Case) -> Gate:
     length = float(way.square().sum())
     value = own if length < 1e-12 else float((there - here) @ way) / length
     low = min(value, own) < HALF
-    said = f"Here {value:.0%} of the way to z was gone; at its own prompt {own:.0%}."
+    said = f"Here {value:.0%} of the way to z was covered; at its own prompt {own:.0%}."
     told: State = "open" if not low else "warns" if case.holds else "broken"
     return Gate("reached", told, said, value, HALF)
 
 
-def _own_prompt(case: Case) -> Prompt:
-    """The fact's own prompt, and where it was edited."""
+def _own_columns(case: Case) -> list[FactTokens]:
+    """The fact's own prompt and, where they were edited too, its wordings."""
     bare = replace(case.fact, paraphrases=(), neighbors=(), probes=())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FirstTokenWarning)
-        return check(case.lm, case.state.config, [bare])[0].bare
+        return check(case.lm, case.state.config, [bare])
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 from coachhook_viz.editing.forward import Batch
 from coachhook_viz.editing.hooks import attached
 from coachhook_viz.editing.tokens import continuation, length_batches
-from coachhook_viz.facts import Fact
+from coachhook_viz.facts import Fact, as_batch
 from coachhook_viz.models import LanguageModel
 from coachhook_viz.reading import bundled_facts
 
@@ -20,7 +20,7 @@ _BATCH_OVERHEAD = 25  # tokens that one more batch costs
 
 
 @torch.no_grad()
-def known_facts(lm: LanguageModel, facts: Iterable[Fact] | None = None) -> list[Fact]:
+def known_facts(lm: LanguageModel, facts: Iterable[Fact] | Fact | None = None) -> list[Fact]:
     """Those of `facts` that the unedited model knows: after the prompt it says the truth.
 
     By teacher forcing: each token of `Fact.truth` is the likeliest one. What a model does not know
@@ -29,7 +29,7 @@ def known_facts(lm: LanguageModel, facts: Iterable[Fact] | None = None) -> list[
     Parameters
     ----------
     lm : LanguageModel
-    facts : iterable of Fact, optional
+    facts : iterable of Fact, or one Fact, optional
         None: the bundled ones. Facts without a truth, or with one that this model cannot tell from
         the prompt as tokens, are not known.
 
@@ -38,7 +38,7 @@ def known_facts(lm: LanguageModel, facts: Iterable[Fact] | None = None) -> list[
     list of Fact
         In their order.
     """
-    facts = list(bundled_facts() if facts is None else facts)
+    facts = bundled_facts() if facts is None else as_batch(facts)
     asked: list[tuple[int, list[int], list[int]]] = []
     for place, fact in enumerate(facts):
         try:

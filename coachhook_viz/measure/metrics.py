@@ -16,6 +16,7 @@ from typing import Literal
 import pandas as pd
 
 from coachhook_viz.editing.progress import Watch
+from coachhook_viz.editing.wordings import relation_of
 from coachhook_viz.facts import Fact, FactError, Probe, Problem, alike
 from coachhook_viz.measure.answers import Question, Speaker
 from coachhook_viz.measure.judges import (
@@ -91,9 +92,13 @@ def neighbours(fact: Fact) -> list[Probe]:
 
 
 def same_subject(fact: Fact) -> list[Probe]:
-    """Prompts about the subject in other relations: the fact's own ones, else bundled ones."""
+    """Prompts about the subject in other relations: the fact's own ones, else bundled ones.
+
+    These go by its relation or, where that is not given or not known, by what its prompt asks for.
+    """
     own = [probe for probe in fact.probes if probe.kind == "same subject"]
-    return own or list(bundled_probes(fact))
+    told = replace(fact, relation=relation_of(fact))
+    return own or list(bundled_probes(fact) or bundled_probes(told))
 
 
 def portability(fact: Fact) -> list[Probe]:

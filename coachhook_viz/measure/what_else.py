@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from coachhook_viz.editing.forward import Batch
 from coachhook_viz.editing.hooks import RelationKeys, attached
 from coachhook_viz.editing.progress import Watch
+from coachhook_viz.editing.sites import site_of
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import length_batches, subject_last_token, tokenize
 from coachhook_viz.facts import Fact
+from coachhook_viz.measure.about import stands
 from coachhook_viz.measure.beside import CHANGE, KINDS, Beside, drawn, questions
 from coachhook_viz.measure.drift import neutral_texts
 from coachhook_viz.measure.metrics import SURE
@@ -249,16 +251,16 @@ class WhatElse:
 
     def _place(self, one: Beside, last: int) -> int:
         """The token whose key stands for a prompt: where an edit of it would be written."""
-        start = one.prompt.rfind(one.subject) if one.subject else -1
-        if start < 0 or self._bare.config.site == "answer":
+        place = stands(one.prompt, one.subject)
+        if place is None or not site_of(self._bare.config).at_subject:
             return last
-        found = subject_last_token(self._lm, one.prompt, start, start + len(one.subject))
+        found = subject_last_token(self._lm, one.prompt, *place)
         return last if found is None else found
 
     def _map(self, keys: Sequence[Tensor | None]) -> list[tuple[float, float]]:
         """Two principal components of the whitened keys, ``P0^½ k``."""
         if self._whitener is None:
-            self._whitener = torch.linalg.cholesky(self._preserved[self._layer])
+            self._whitener = _root(self._preserved[self._layer])
         stacked = torch.stack([key for key in keys if key is not None])  # (prompts, d_key)
         white = stacked @ self._whitener
         white = torch.nn.functional.normalize(white, dim=1)
@@ -268,6 +270,16 @@ class WhatElse:
         found = (centred @ axes[:2].T).cpu()
         flat[:, : found.shape[1]] = found
         return [(float(x), float(y)) for x, y in flat.tolist()]
+
+
+def _root(matrix: Tensor) -> Tensor:
+    """L with ``L Lᵀ`` the matrix; AlphaEdit's P0 has no full rank."""
+    root: Tensor
+    root, failed = torch.linalg.cholesky_ex(matrix)
+    if int(failed):
+        values, vectors = torch.linalg.eigh(matrix)
+        root = vectors * values.clamp_min(0).sqrt()
+    return root
 
 
 def _row(tokens: Any, row: int) -> Any:

@@ -20,7 +20,7 @@ from coachhook_viz.editing.scopes import SCOPES
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.facts import Fact, alike
 from coachhook_viz.measure import gates
-from coachhook_viz.measure.about import Idle, about
+from coachhook_viz.measure.about import Idle, about, stands
 from coachhook_viz.measure.answers import Question, ask
 from coachhook_viz.measure.gates import Case, Gate, named
 from coachhook_viz.measure.metrics import edit_prompt, neighbours, paraphrases, same_subject
@@ -164,7 +164,8 @@ def why(
     top = ask(lm, state, [question])[0].top
     place, unlike = _edit_of(state, prompt, target)
     if place is None or unlike:
-        return _no_edit(lm, state, prompt, target, _word(lm, top[0]), place, idle)
+        holds = target is not None and top == question.answer
+        return _no_edit(lm, state, prompt, target, (_word(lm, top[0]), holds), place, idle)
     fact = state.facts[place]
     case = Case(lm, state, prompt, target or fact.target, place)
     found = [gates.subject(case), gates.hook(case), gates.facts(case), gates.reached(case)]
@@ -173,7 +174,7 @@ def why(
         found[-2] = replace(found[-2], state="warns")
     if case.holds:
         found = [replace(g, state="warns") if g.state == "broken" else g for g in found]
-    says = lm.tokenizer.decode([case.top[case.wrong]]).strip()
+    says = _word(lm, case.top[case.wrong])
     if target is None and _stays(fact, prompt):
         return _beside(case, found)
     broken = next((gate for gate in found if gate.state == "broken"), None)
@@ -271,11 +272,15 @@ def _no_edit(
     state: EditState,
     prompt: str,
     target: str | None,
-    says: str,
+    answer: tuple[str, bool],
     place: int | None,
     idle: Idle | None,
 ) -> Why:
-    """What is said where no edit in force could have given the target."""
+    """What is said where no edit in force could have given the target.
+
+    The `answer` is the model's likeliest token, and whether it says the whole target.
+    """
+    says, holds = answer
     action: Action | None = None
     found: list[Gate] = []
     fact_id = None
@@ -296,7 +301,7 @@ def _no_edit(
         listed = list(dict.fromkeys(f"“{fact.subject}”" for fact in state.facts))
         more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
         told = (
-            f"No subject of an edit in force stands in the prompt: they are of"
+            f"No subject of an edit in force stands in the prompt: the edits are of"
             f" {', '.join(listed[:3])}{more}."
         )
         action = Action("subject", "Write the subject as it was edited.")
@@ -314,7 +319,6 @@ def _no_edit(
             found.append(Gate("hook", "warns", spoken, fact=best))
             sentence = f"{told} {spoken}"
             action = _quieter(state, fact_id)
-    holds = target is not None and alike(says) == alike(target)
     return Why(prompt, target or "", says, holds, None, fact_id, tuple(found), sentence, action)
 
 
@@ -330,7 +334,7 @@ def _two_keys(fact_id: int, wording: str | None = None) -> Action:
     """Edit it again with two keys, and with the prompt as a wording."""
     fact, more = f"session.facts[{fact_id}]", ""
     if wording is not None:
-        fact = f"dataclasses.replace({fact}, wordings=({wording!r},))"
+        fact = f"dataclasses.replace({fact}, wordings=(*{fact}.wordings, {wording!r}))"
         more = " and this wording"
     code = (
         'config = cv.EditConfig.for_model(session.lm, scope="two-key")\n'
@@ -386,10 +390,10 @@ def _says(case: Case, state: EditState) -> bool:
 
 def _wording(case: Case) -> str | None:
     """The prompt as a wording of the fact; None if it is one already, or lacks the subject."""
-    if not case.named or alike(case.prompt) in {alike(text) for text in case.fact.texts}:
+    place = stands(case.prompt, case.fact.subject)
+    if place is None or alike(case.prompt) in {alike(text) for text in case.fact.texts}:
         return None
-    start = case.prompt.rindex(case.named)
-    return f"{case.prompt[:start]}{{}}{case.prompt[start + len(case.named) :]}"
+    return f"{case.prompt[: place[0]]}{{}}{case.prompt[place[1] :]}"
 
 
 def _with_wording(fact_id: int, wording: str) -> str:
@@ -400,4 +404,6 @@ def _with_wording(fact_id: int, wording: str) -> str:
 
 
 def _word(lm: LanguageModel, token: int) -> str:
-    return str(lm.tokenizer.decode([token])).strip()
+    """A token in a sentence; of white space what it is written as."""
+    text = str(lm.tokenizer.decode([token]))
+    return text.strip() or repr(text)[1:-1]

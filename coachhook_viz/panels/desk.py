@@ -172,6 +172,7 @@ class Desk:
         self.hooks = True
         self.autosave: Autosave | None = None
         self.beside = ""
+        self._settings: dict[ScopeKind, EditConfig] = {}  # left for another scope, by scope
         self._emitter = Emitter()
         session.subscribe(self._pass_on)
         self.score()
@@ -247,8 +248,9 @@ class Desk:
         """Look at the edits under another scope, or with the hooks on or off.
 
         As long as there is no round, nor one on its way, another scope becomes the session's own,
-        with all settings known for it if its edits are written elsewhere. That needs moments of
-        other layers, so it is done by the worker; `failed` hears why it could not be.
+        with the settings it had or, if it had none, all that are known for it, if its edits are
+        written elsewhere. That needs moments of other layers, so it is done by the worker;
+        `failed` hears why it could not be.
         """
         rule = self.rule if rule is None else rule
         hooks = self.hooks if hooks is None else hooks
@@ -272,10 +274,13 @@ class Desk:
         session = self.session
 
         def work(job: Job) -> None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that layers are a guess: it was said already
-                config = EditConfig.for_model(session.lm, scope=rule)
+            before, config = session.config, self._settings.get(rule)
+            if config is None:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # that layers are a guess: it was said already
+                    config = EditConfig.for_model(session.lm, scope=rule)
             session.configure(source=source, **vars(config))
+            self._settings[before.scope] = before
 
         def refused(error: Exception) -> None:
             self._emitter.emit(Judged(None))  # what was picked is not what is

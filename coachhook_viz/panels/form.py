@@ -29,7 +29,7 @@ from coachhook_viz.texts import places, slotted
 
 ANSWER = "=>"  # between a neighbour's prompt and its answer
 MAIN = ("prompt", "subject", "target")
-MORE = ("truth", "paraphrases", "neighbors")
+MORE = ("truth", "wordings", "paraphrases", "neighbors")
 _BREAK = "↵"
 _REASONS = 30  # that are shown of a file
 COLUMNS = "prompt = question, target = answer"  # for example
@@ -54,6 +54,9 @@ class Form:
             "subject": Field(label="Subject", placeholder="Peru"),
             "target": Field(label="Target", placeholder="Oslo"),
             "truth": Field(label="Truth (optional)", placeholder="Lima"),
+            "wordings": Field(
+                label="Wordings to edit with, one a line", rows=2, placeholder="{}'s capital is"
+            ),
             "paraphrases": Field(
                 label="Paraphrases, one a line", rows=2, placeholder="Peru's capital is"
             ),
@@ -82,9 +85,8 @@ class Form:
             subject=subject,
             target=values["target"],
             truth=values["truth"] or None,
-            paraphrases=tuple(
-                _broken(line) for line in values["paraphrases"].splitlines() if line.strip()
-            ),
+            wordings=_lines(values["wordings"]),
+            paraphrases=_lines(values["paraphrases"]),
             neighbors=tuple(
                 _neighbor(line) for line in values["neighbors"].splitlines() if line.strip()
             ),
@@ -103,6 +105,7 @@ class Form:
             "subject": fact.subject,
             "target": fact.target,
             "truth": fact.truth or "",
+            "wordings": "\n".join(map(_lined, fact.wordings)),
             "paraphrases": "\n".join(map(_lined, fact.paraphrases)),
             "neighbors": "\n".join(
                 _lined(n.prompt) + ("" if n.answer is None else f" {ANSWER} {n.answer}")
@@ -201,6 +204,10 @@ def _neighbor(line: str) -> Neighbor:
 def _lined(text: str) -> str:
     """A text on one line: a line break within it stands there as ↵."""
     return text.replace("\n", _BREAK)
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(_broken(line) for line in text.splitlines() if line.strip())
 
 
 def _broken(line: str) -> str:

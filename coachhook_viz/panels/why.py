@@ -126,17 +126,18 @@ class Why(Panel):
         """Walk the gates of the prompt under examination."""
         prompt, target = self.desk.selection.prompt, self._target.value.strip() or None
         self._tried.say()
+        empty = ""
         if not prompt.strip():
+            empty = "Type a prompt. The gates from an edit to its answer will stand here."
+        elif not self.desk.hooks:
+            empty = "The hooks are off, so no edit speaks. Switch them on to see why."
+        if empty:
             self.forget(self._show)
             self._why = None
             self._sentence.say()
             self._mend.say()
             self._act.hidden = True
-            self._gates.show(
-                [],
-                columns=[],
-                empty="Type a prompt. The gates from an edit to its answer will stand here.",
-            )
+            self._gates.show([], columns=[], empty=empty)
             return
         session, state = self.session, self.desk.state
         idle = Idle.of(prompt, session.facts, session.state.fact_ids, session.muted)

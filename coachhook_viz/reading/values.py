@@ -388,8 +388,7 @@ class Record:
             if isinstance(one, list | tuple):
                 prompt, answer = one[0], one[1]
                 if len(one) > 2:
-                    self.note(field, f"number {number} is {called(one)}, not prompt and answer;"
-                                     "")  # fmt: skip
+                    self.note(field, f"number {number} is {called(one)}, not prompt and answer")
                     continue
             elif isinstance(one, Mapping):
                 part = self.part(field, one, number)

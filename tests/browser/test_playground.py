@@ -24,7 +24,7 @@ HOSTILE = {
 }
 FIELDS = [
     ("facts", "Prompt of the fact"), ("facts", "Subject"), ("facts", "Target"), ("facts", "Truth"),
-    ("facts", "Paraphrases"), ("facts", "Neighbours"), ("facts", "Paste"),
+    ("facts", "Wordings"), ("facts", "Paraphrases"), ("facts", "Neighbours"), ("facts", "Paste"),
     ("rounds", "Name"), ("rounds", "New branch"), ("ask", "Prompt to examine"),
     ("scope", "Prompts at once"),
 ]  # fmt: skip
@@ -333,7 +333,7 @@ def test_odd_text_is_text_in_every_field(person: Person, kind: str) -> None:
 
 def test_odd_facts_are_edited_like_others_and_shown_as_text(person: Person) -> None:
     tag = HOSTILE["tag"]
-    for label in ("Truth", "Paraphrases", "Neighbours"):
+    for label in ("Truth", "Wordings", "Paraphrases", "Neighbours"):
         person.field("facts", label).fill("")
     person.field("facts", "Prompt of the fact").fill(f"{tag} {{}} is <b>in")
     person.field("facts", "Subject").fill("<u>Eiffel</u> 🗼")

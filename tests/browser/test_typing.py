@@ -17,6 +17,7 @@ FIELDS = [  # panel, label, whether it is of a person who has unfolded more
     ("facts", "Subject"),
     ("facts", "Target"),
     ("facts", "Truth"),
+    ("facts", "Wordings"),
     ("facts", "Paraphrases"),
     ("facts", "Neighbours"),
     ("facts", "Paste"),
@@ -55,7 +56,7 @@ def search(person: Person) -> None:
     person.type(person.field("facts", "Subject"), "France", 60)
     person.type(person.field("facts", "Target"), "Rome", 60)
     person.type(person.field("facts", "Truth"), "Paris", 60)
-    for label in ("Paraphrases", "Neighbours"):
+    for label in ("Wordings", "Paraphrases", "Neighbours"):
         person.field("facts", label).fill("")
     person.field("facts", "Target").press("Enter")  # the form makes room, though it has the focus
     person.staged(1)
