@@ -20,6 +20,7 @@ _HOMES = {
     "FactError": "errors",
     "FactFileError": "errors",
     "FirstTokenWarning": "errors",
+    "Guide": "measure.guide",
     "LanguageModel": "models",
     "ModelNotFound": "errors",
     "ModelRefused": "errors",
@@ -41,6 +42,7 @@ _HOMES = {
     "collect_moments": "editing.moments",
     "compare": "comparing",
     "figures": "figures",
+    "guide": "measure.guide",
     "known_facts": "measure.known",
     "load_model": "models",
     "methods": "editing.methods",
@@ -83,6 +85,8 @@ if TYPE_CHECKING:
     from coachhook_viz.facts import Neighbor as Neighbor
     from coachhook_viz.facts import Probe as Probe
     from coachhook_viz.html_report import report as report
+    from coachhook_viz.measure.guide import Guide as Guide
+    from coachhook_viz.measure.guide import guide as guide
     from coachhook_viz.measure.known import known_facts as known_facts
     from coachhook_viz.measure.why import Why as Why
     from coachhook_viz.models import Architecture as Architecture

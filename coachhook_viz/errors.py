@@ -81,9 +81,12 @@ class EditCancelled(Exception):
     ----------
     rounds : tuple of Round
         Those that `Session.apply_in_rounds` had finished before; they stay.
+    guide : Guide or None
+        What `guide` had found out by then, if it had tried any setting.
     """
 
     rounds: tuple[Any, ...] = ()
+    guide: Any = None
 
 
 class BadRecordWarning(UserWarning):

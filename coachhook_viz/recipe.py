@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from coachhook_viz.editing import guided
 from coachhook_viz.editing.config import OPTIMISATION, EditConfig
 from coachhook_viz.editing.methods import CoachHook, Method
 from coachhook_viz.editing.state import Round
@@ -133,11 +134,13 @@ def _session(lm: LanguageModel, config: EditConfig, moments: bool) -> list[str]:
         own: dict[str, Any] = {"scope": config.scope} if config.scope == "two-key" else {}
         own |= {"method": config.method} if config.method != CoachHook() else {}
         known = EditConfig.for_model(lm, **own)
+    here = set(_GUESSED) if guesses else set()
+    if config.scope != "two-key" and guided.kept(lm) is not None:
+        here = set(guided.GUIDED)  # what a guide has found, this machine alone knows
     changes = own | {
         field.name: getattr(config, field.name)
         for field in fields(config)
-        if getattr(config, field.name) != getattr(known, field.name)
-        or (guesses and field.name in _GUESSED)
+        if getattr(config, field.name) != getattr(known, field.name) or field.name in here
     }
     given = ", moments" if moments else ""
     if not changes:

@@ -32,6 +32,15 @@ def _sessions_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _guides_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a person's guides found changes no test, and no test's guide is kept for a person."""
+    folder = tmp_path_factory.mktemp("guides") / "none yet"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("coachhook_viz.editing.guided.guides_dir", lambda: folder)
+        yield
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI nothing may skip: a test that cannot run there is a hole, not a pass."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

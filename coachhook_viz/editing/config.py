@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from operator import index
 from typing import Any, Literal, get_args
 
+from coachhook_viz.editing import guided
 from coachhook_viz.editing.method import ContextTemplates, Method
 from coachhook_viz.editing.methods import (
     AlphaEdit,
@@ -210,8 +211,9 @@ class EditConfig:
         Parameters
         ----------
         lm : LanguageModel
-            Looked up by the last part of its name; for an unknown one the layers are a guess
-            (four from an eighth of its depth, where published settings lie) and a warning says so.
+            One that `guide` was run on has what that found; others are looked up by the last part
+            of their name. For an unknown one the layers are a guess (four from an eighth of its
+            depth, where published settings lie) and a warning says so.
         **changes
             Any field of `EditConfig`. ``scope="two-key"`` brings the answer site and layers for
             it, and ``site="answer"`` the two-key scope. A `method` by name brings settings for it
@@ -230,7 +232,9 @@ class EditConfig:
         if changes.get("site") == "answer":
             changes = {"scope": "two-key", **changes}
         two_keys = changes.get("scope") == "two-key"
-        settings = _known_settings(lm.name, _TWO_KEY if two_keys else _KNOWN)
+        settings = None if two_keys else _guided_settings(lm)
+        if settings is None:
+            settings = _known_settings(lm.name, _TWO_KEY if two_keys else _KNOWN)
         guessed = settings is None
         if settings is None:
             settings = {**(_guess_two_key if two_keys else _guess)(lm)}
@@ -242,7 +246,7 @@ class EditConfig:
             warnings.warn(
                 f"no settings are known for {lm.name!r}: layers {settings['layers']} and covariance"
                 f" weight {settings['covariance_weight']:g} are a guess; pass layers= and"
-                " covariance_weight= to choose",
+                f" covariance_weight= to choose{'' if two_keys else ', or let cv.guide(lm) do so'}",
                 stacklevel=2,
             )
         config = cls(**{**settings, **changes})
@@ -388,3 +392,15 @@ _OF_METHODS: dict[str, dict[str, Any]] = {
 def _known_settings(name: str, table: dict[str, dict[str, Any]] = _KNOWN) -> dict[str, Any] | None:
     short = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
     return next((known for pattern, known in table.items() if re.fullmatch(pattern, short)), None)
+
+
+def _guided_settings(lm: LanguageModel) -> dict[str, Any] | None:
+    """What `guide` has found and kept for `lm`; None where the file is damaged or foreign, too."""
+    settings = guided.kept(lm)
+    if settings is None:
+        return None
+    try:
+        EditConfig(**settings).check(lm)
+    except (TypeError, ValueError, AttributeError):
+        return None
+    return settings

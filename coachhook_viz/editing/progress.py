@@ -28,7 +28,8 @@ class Progress:
     ----------
     stage : str
         Of a session and a round "contexts", "moments", "targets", "layers"; of measurements
-        "quality", "drift", "keys", "scope", "what else"; and "report".
+        "quality", "drift", "keys", "scope", "what else"; of a guide "known", "keys" and "trace"
+        before those; and "report".
     step, total : int
         `step` of `total` is about to run; both count within the stage.
     loss : float or None
@@ -36,7 +37,7 @@ class Progress:
     round, rounds : int or None
         `round` of `rounds` is being edited (`Session.apply_in_rounds` and `compare` only).
     setting : str or None
-        What `compare` calls the configuration (`compare` only).
+        What `compare` calls the configuration; which one of how many `guide` tries.
     """
 
     stage: str

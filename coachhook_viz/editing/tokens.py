@@ -1,6 +1,7 @@
 """From facts to token ids: subjects, targets, context templates, batches by length.
 
 tokenize            a prompt's ids, with the model's leading text, checked
+subject_tokens      where a subject's tokens stand
 Prompt              a tokenised prompt that knows where its subject ends, and where it is edited
 FactTokens          everything of one fact's column that editing runs through the model
 readable            tokens as texts, parts of characters too
@@ -175,19 +176,23 @@ def _byte_letters() -> dict[str, int]:
 _LETTERS = _byte_letters()
 
 
-def subject_last_token(lm: LanguageModel, text: str, start: int, stop: int) -> int | None:
-    """Position of the token that holds the last character of ``text[start:stop]``.
+def subject_tokens(lm: LanguageModel, text: str, start: int, stop: int) -> list[int]:
+    """Positions of the tokens that hold characters of ``text[start:stop]``.
 
-    None if no token holds any of the subject's characters. The text's own offsets decide, so
-    merges with what stands before or after the subject do not matter.
+    The text's own offsets decide, so merges with what stands before or after do not matter.
     """
     shift = len(lm.lead)
     encoding = lm.tokenizer(lm.lead + text, return_offsets_mapping=True)
-    inside = [
+    return [
         position
         for position, (first, last) in enumerate(encoding["offset_mapping"])
         if first < stop + shift and last > max(first, start + shift)
     ]
+
+
+def subject_last_token(lm: LanguageModel, text: str, start: int, stop: int) -> int | None:
+    """The last of the `subject_tokens`; None if no token holds any of the subject's characters."""
+    inside = subject_tokens(lm, text, start, stop)
     return inside[-1] if inside else None
 
 

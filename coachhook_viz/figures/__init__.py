@@ -14,12 +14,14 @@ interference       edit × edit, predicted beside actual
 comparison         settings side by side
 settings_over_rounds    the same of `compare`, one line a setting
 damage             what success costs under each setting of `compare`
+guide              blocks of a model, and the settings that a guide has tried
 
 Each takes ``backend="plotly"`` (interactive) or ``"matplotlib"`` (print, saved notebooks). Text of
 users and models is drawn as text: no markup, no formulas.
 """
 
 from coachhook_viz.figures.answer_bars import answers as answers
+from coachhook_viz.figures.guide_charts import guide as guide
 from coachhook_viz.figures.key_map import what_else as what_else
 from coachhook_viz.figures.lens_lines import lens as lens
 from coachhook_viz.figures.over_rounds import forgetting_curve as forgetting_curve
@@ -40,6 +42,7 @@ __all__ = [
     "contributions",
     "damage",
     "forgetting_curve",
+    "guide",
     "interference",
     "lens",
     "quality",
