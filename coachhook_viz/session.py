@@ -43,6 +43,7 @@ from coachhook_viz.events import (
     RoundLabelled,
     Subscriber,
 )
+from coachhook_viz.export import export
 from coachhook_viz.facts import Fact, FactError, as_batch
 from coachhook_viz.history import Branch, History, Label
 from coachhook_viz.measure.over_rounds import OverRounds
@@ -324,6 +325,8 @@ class Session:
     conflicts = measuring.conflicts
     clashes = measuring.clashes
     compare = measuring.compare
+
+    export = export
 
     def apply(
         self,
