@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from coachhook_viz import asking, in_rounds, measuring, store
 from coachhook_viz.clashes import warn_of_repeats
@@ -302,6 +303,23 @@ class Session:
             If there are not that many rounds.
         """
         return EditedModel(self.lm, self.state_at(position))
+
+    def as_model(self, position: int | None = None) -> PreTrainedModel:
+        """The edited model as one of transformers: `EditedModel.as_model`.
+
+        What the session does afterwards leaves it as it is.
+
+        Parameters
+        ----------
+        position : int, optional
+            As in `edited_model`.
+
+        Raises
+        ------
+        ValueError
+            If there are not that many rounds.
+        """
+        return self.edited_model(position).as_model()
 
     check = in_rounds.check
     apply_in_rounds = in_rounds.apply_in_rounds
