@@ -141,6 +141,7 @@ class Session:
         Parameters
         ----------
         folder : str or Path
+            Or a zip of one, which is only read: the session then has no folder until it is saved.
         lm : LanguageModel
             The model that it was made with.
         moments : mapping of int to Tensor, optional
@@ -157,7 +158,8 @@ class Session:
             another revision of it, or other moments.
         """
         folder = store.folder_of(folder)
-        saved, checksum = store.read(folder, lm)
+        with store.opened(folder) as inside:
+            saved, checksum = store.read(inside, lm)
         session = cls(lm, saved.config, moments, progress=progress, cancel=cancel)
         for layer, trace in saved.moments.items():
             if abs(session._setup.traces[layer] - trace) > 1e-3 * abs(trace):
@@ -167,7 +169,7 @@ class Session:
         session._id, session._history = saved.id, saved.history
         session._setup = replace(session._setup, traces=dict(saved.moments))
         session._state = session._after(session._history.branch.in_force())
-        if journal:
+        if journal and inside == folder:
             session._journal = store.Journal(folder, checksum)
         return session
 

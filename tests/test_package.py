@@ -17,8 +17,8 @@ PUBLIC = {
     "Fact", "FactError", "FactFileError", "FirstTokenWarning", "LanguageModel", "ModelNotFound",
     "ModelRefused", "MomentsWarning", "Neighbor", "OneByOneWarning", "Probe", "Progress",
     "RepeatedFactWarning", "Round", "Scope", "Session", "SessionFileError", "WaitingWarning", "Why",
-    "WideScopeWarning", "bundled_facts", "collect_moments", "compare", "figures", "known_facts",
-    "load_model", "methods", "panels", "playground", "read_facts", "report",
+    "WideScopeWarning", "bundled_facts", "collect_moments", "compare", "diff", "figures",
+    "known_facts", "load_model", "methods", "panels", "playground", "read_facts", "report",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "numpy", "pandas", "matplotlib", "plotly", "ipywidgets"}
 
