@@ -5,8 +5,9 @@ as_model    a model of the base model's own class; hook layers hang only while i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache, wraps
 from types import MethodType, new_class
 from typing import Any, NoReturn
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from coachhook_viz.editing.hooks import Attachment, hung
+from coachhook_viz.editing.hooks import Attachment, Hook, hung
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.models import LanguageModel
 
@@ -38,6 +39,10 @@ def as_model(lm: LanguageModel, state: EditState) -> PreTrainedModel:
     lm : LanguageModel
     state : EditState
     """
+    return _model(lm, state.hook_layers(lm.dtype))
+
+
+def _model(lm: LanguageModel, hook_layers: Mapping[int, Hook]) -> PreTrainedModel:
     base = lm.model
     own_class: Any = type(base)
     model: Any = object.__new__(_edited(own_class))
@@ -49,7 +54,7 @@ def as_model(lm: LanguageModel, state: EditState) -> PreTrainedModel:
         own[registry] = dict(vars(base)[registry])
     own["config"] = deepcopy(base.config)
     own["generation_config"] = deepcopy(base.generation_config)
-    own["_attachment"] = Attachment(lm, state.hook_layers(lm.dtype))
+    own["_attachment"] = Attachment(lm, hook_layers)
     return model  # type: ignore[no-any-return]
 
 
@@ -72,6 +77,15 @@ def _edited(own: type[PreTrainedModel]) -> type[PreTrainedModel]:
     def prepare(self: Any, *args: Any, **options: Any) -> Any:
         given = MethodType(plain.prepare_inputs_for_generation, self)
         return self._attachment.prepare(given, *args, **options)
+
+    def copied(self: Any, memo: dict[int, Any]) -> Any:
+        lm = self._attachment.lm
+        other: Any = _model(
+            replace(lm, model=deepcopy(lm.model, memo)), self._attachment.hook_layers
+        )
+        vars(other)["config"] = deepcopy(self.config, memo)
+        vars(other)["generation_config"] = deepcopy(self.generation_config, memo)
+        return other
 
     def apply(self: Any, change: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         if any(change(tensor) is not tensor for tensor in (*self.parameters(), *self.buffers())):
@@ -103,6 +117,7 @@ def _edited(own: type[PreTrainedModel]) -> type[PreTrainedModel]:
         "forward": forward,
         "generate": generate,
         "prepare_inputs_for_generation": prepare,
+        "__deepcopy__": copied,
         "_apply": apply,
         "train": train,
         "requires_grad_": requires_grad_,

@@ -229,6 +229,19 @@ def test_one_runs_within_another_and_within_itself() -> None:
     assert torch.equal(said[2], wanted)
 
 
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_deep_copy_is_the_same_edited_model_with_weights_of_its_own(scope: str) -> None:
+    session = edited(scope)
+    assert session.lm.fingerprint
+    model = session.as_model()
+    other = copy.deepcopy(model)
+    wanted = greedy(model, session, PROMPTS)
+    assert greedy(other, session, PROMPTS) == wanted
+    with torch.no_grad():
+        next(other.parameters()).zero_()
+    assert greedy(model, session, PROMPTS) == wanted
+
+
 def test_a_streamer_in_a_thread() -> None:
     session = edited()
     streamer = TextIteratorStreamer(session.lm.tokenizer, skip_prompt=True, timeout=30)
