@@ -41,6 +41,7 @@ _HOMES = {
     "bundled_facts": "reading",
     "collect_moments": "editing.moments",
     "compare": "comparing",
+    "diff": "differing",
     "figures": "figures",
     "guide": "measure.guide",
     "known_facts": "measure.known",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from coachhook_viz import figures as figures
     from coachhook_viz import panels as panels
     from coachhook_viz.comparing import compare as compare
+    from coachhook_viz.differing import diff as diff
     from coachhook_viz.edited_model import EditedModel as EditedModel
     from coachhook_viz.editing import methods as methods
     from coachhook_viz.editing.config import EditConfig as EditConfig

@@ -1,6 +1,6 @@
 """A model with some edits in force, to be asked: what a session stands for at one position.
 
-EditedModel    hooked, predict, generate, chat, chat_text, scope, lens, why
+EditedModel    hooked, predict, generate, chat, chat_text, scope, lens, why, as_model
 
     edited = session.edited_model(2)
     edited.predict("The capital of France is")
@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from coachhook_viz.editing.hooks import attached
@@ -25,6 +26,7 @@ from coachhook_viz.editing.tokens import readable, tokenize
 from coachhook_viz.measure.lens import lens
 from coachhook_viz.measure.why import Why, why
 from coachhook_viz.models import LanguageModel
+from coachhook_viz.running import as_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,6 +249,16 @@ class EditedModel:
             If the prompt has no token or too many, or the target has none after it.
         """
         return why(self.lm, self.state, prompt, target)
+
+    def as_model(self) -> PreTrainedModel:
+        """The edited model as one of transformers, for any library that takes such a model.
+
+        It is of the base model's class, with its scope active: forward, generate, pipelines,
+        batches, caches and gradients of inputs. It shares the base model's weights, and hook layers
+        hang on them only while it runs, so that the base model stays as it is. What would change
+        the weights is refused. `LanguageModel.lead` has to be put before each prompt.
+        """
+        return as_model(self.lm, self.state)
 
     def _decode(self, ids: Tensor) -> str:
         return str(self.lm.tokenizer.decode(ids, skip_special_tokens=True))

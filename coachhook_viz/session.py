@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from coachhook_viz import asking, in_rounds, measuring, store
 from coachhook_viz.clashes import warn_of_repeats
@@ -43,6 +44,7 @@ from coachhook_viz.events import (
     RoundLabelled,
     Subscriber,
 )
+from coachhook_viz.export import export
 from coachhook_viz.facts import Fact, FactError, as_batch
 from coachhook_viz.history import Branch, History, Label
 from coachhook_viz.measure.over_rounds import OverRounds
@@ -139,6 +141,7 @@ class Session:
         Parameters
         ----------
         folder : str or Path
+            Or a zip of one, which is only read: the session then has no folder until it is saved.
         lm : LanguageModel
             The model that it was made with.
         moments : mapping of int to Tensor, optional
@@ -155,7 +158,8 @@ class Session:
             another revision of it, or other moments.
         """
         folder = store.folder_of(folder)
-        saved, checksum = store.read(folder, lm)
+        with store.opened(folder) as inside:
+            saved, checksum = store.read(inside, lm)
         session = cls(lm, saved.config, moments, progress=progress, cancel=cancel)
         for layer, trace in saved.moments.items():
             if abs(session._setup.traces[layer] - trace) > 1e-3 * abs(trace):
@@ -165,7 +169,7 @@ class Session:
         session._id, session._history = saved.id, saved.history
         session._setup = replace(session._setup, traces=dict(saved.moments))
         session._state = session._after(session._history.branch.in_force())
-        if journal:
+        if journal and inside == folder:
             session._journal = store.Journal(folder, checksum)
         return session
 
@@ -302,6 +306,23 @@ class Session:
         """
         return EditedModel(self.lm, self.state_at(position))
 
+    def as_model(self, position: int | None = None) -> PreTrainedModel:
+        """The edited model as one of transformers: `EditedModel.as_model`.
+
+        What the session does afterwards leaves it as it is.
+
+        Parameters
+        ----------
+        position : int, optional
+            As in `edited_model`.
+
+        Raises
+        ------
+        ValueError
+            If there are not that many rounds.
+        """
+        return self.edited_model(position).as_model()
+
     check = in_rounds.check
     apply_in_rounds = in_rounds.apply_in_rounds
 
@@ -324,6 +345,8 @@ class Session:
     conflicts = measuring.conflicts
     clashes = measuring.clashes
     compare = measuring.compare
+
+    export = export
 
     def apply(
         self,

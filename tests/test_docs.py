@@ -157,7 +157,8 @@ def run(name: str, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if "```python" in page(name)])
-def test_python_of_pages_runs(name: str, tiny: None, tmp_path: Path) -> None:
+def test_python_of_pages_runs(name: str, tiny: None, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)  # some write files
     run(name, tmp_path)
 
 

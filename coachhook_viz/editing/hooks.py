@@ -4,6 +4,7 @@ Hook         what hangs on a block: keys of its down projection in, an edited ou
 HookLayer    adds ΔW k where the output joins the hidden states, at the tokens in its scope
 SubjectKeys, RelationKeys    the two keys: what opens a fact, and what adds an open one's columns
 attached     a context in which hook layers hang on a model; they always come off
+hung         the same for hook layers that hang again and again, and go on with their caches
 
     with attached(lm, {2: HookLayer(delta_weight, ZScore(1.3))}):
         lm.model(**lm.encode(["The capital of France is"]))
@@ -20,7 +21,7 @@ from functools import partial, wraps
 from threading import Lock, RLock
 from types import new_class
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -154,6 +155,8 @@ class Attachment:
 
     Attributes
     ----------
+    lm : LanguageModel
+    hook_layers : mapping of int to Hook
     prompt_lengths : Tensor or None
         (B,) real tokens of each prompt in the next passes, when a continuation is fed together
         with its prompt: the prompt's tokens are then judged among themselves and each later one
@@ -162,9 +165,10 @@ class Attachment:
 
     def __init__(self, lm: LanguageModel, hook_layers: Mapping[int, Hook]) -> None:
         self.prompt_lengths: Tensor | None = None
+        self.hanging = False
         self.suspended = False  # while another attachment on the same model is in force
-        self._lm = lm
-        self._layers = hook_layers
+        self.lm = lm
+        self.hook_layers = hook_layers
         self._signature = inspect.signature(lm.decoder.forward)
         self._carries = any(hook.carries for hook in hook_layers.values())
         self._running = False  # whether the decoder runs
@@ -183,7 +187,7 @@ class Attachment:
         entry = given.get("input_ids")
         shape = (entry if entry is not None else given["inputs_embeds"]).shape
         batch, new = int(shape[0]), int(shape[1])
-        device = self._lm.device
+        device = self.lm.device
         cache = given.get("past_key_values")
         past = int(cache.get_seq_length()) if cache is not None else 0
         mask = self._real(given.get("attention_mask"), batch, past + new)
@@ -231,10 +235,11 @@ class Attachment:
         ValueError
             If ``prefill_chunk_size`` is set.
         """
-        config = kwargs.get("generation_config") or self._lm.model.generation_config
+        model = getattr(own, "__self__", self.lm.model)
+        config = kwargs.get("generation_config") or model.generation_config
         size = kwargs.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None))
         by_prompt = any(
-            isinstance(hook, HookLayer) and hook.carries for hook in self._layers.values()
+            isinstance(hook, HookLayer) and hook.carries for hook in self.hook_layers.values()
         )
         if size and by_prompt and not self.suspended:
             raise ValueError(
@@ -245,7 +250,7 @@ class Attachment:
 
     def _remember_through_checkpoints(self) -> None:
         """See that what gradient checkpointing runs again, it runs as it ran in its own pass."""
-        for module in (self._lm.decoder, *(self._lm.blocks[layer] for layer in self._layers)):
+        for module in (self.lm.decoder, *(self.lm.blocks[layer] for layer in self.hook_layers)):
             checkpoint = module.__dict__.get("_gradient_checkpointing_func")
             if checkpoint is not None and module not in [known for known, _ in self._checkpoints]:
                 self._checkpoints.append((module, checkpoint))
@@ -319,9 +324,9 @@ class Attachment:
 
     def hang(self, layer: int) -> list[RemovableHandle]:
         """Hang the hook of `layer` on its block: keys are taken at the down projection."""
-        hook = _on(self._layers[layer], self._lm.device_of(layer))
-        multiplier = self._lm.multiplier
-        down, written = self._lm.down_projection(layer), self._lm.written(layer)
+        hook = _on(self.hook_layers[layer], self.lm.device_of(layer))
+        multiplier = self.lm.multiplier
+        down, written = self.lm.down_projection(layer), self.lm.written(layer)
 
         def edited(keys: Tensor, output: Tensor) -> Tensor:
             tokens = self._of(keys)
@@ -339,7 +344,8 @@ class Attachment:
             return edited(args[0] if module is down else self._keys.pop(layer), output)
 
         handles = [] if written is down else [down.register_forward_hook(keep)]
-        return [*handles, written.register_forward_hook(speak)]
+        # first of all: whoever else looks at the module's output sees it edited
+        return [*handles, written.register_forward_hook(speak, prepend=True)]
 
     def _of(self, keys: Tensor) -> Tokens:
         """The tokens whose `keys` (B, T, d_key) a hooked layer is run on."""
@@ -384,20 +390,22 @@ class _Selection:
 
     def __init__(self, sequences: WeakKeyDictionary[Any, Tokens], cache: Any, name: str) -> None:
         self._sequences = sequences
-        self._cache = cache
+        self._cache = ref(cache)  # which has this selection: it is to go when nobody needs it
         self._name = name
 
     def __call__(self, rows: Any) -> Any:
-        tokens, select = self._sequences[self._cache], _SELECTIONS[self._name]
+        cache = self._cache()
+        tokens, select = self._sequences[cache], _SELECTIONS[self._name]
         tokens.norms = {layer: select(known, rows) for layer, known in tokens.norms.items()}
         if tokens.opened is not None:
             tokens.opened = select(tokens.opened, rows)
-        return getattr(type(self._cache), self._name)(self._cache, rows)
+        return getattr(type(cache), self._name)(cache, rows)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Selection:
-        cache = memo[id(self._cache)]
+        known = self._cache()
+        cache = memo[id(known)]
         if cache not in self._sequences:
-            tokens = self._sequences[self._cache]
+            tokens = self._sequences[known]
             self._sequences[cache] = replace(tokens, norms=dict(tokens.norms))
         return _Selection(self._sequences, cache, self._name)
 
@@ -439,13 +447,39 @@ def attached(lm: LanguageModel, hook_layers: Mapping[int, Hook]) -> Iterator[Att
     ------
     Attachment
     """
+    attachment = Attachment(lm, hook_layers)
+    with hung(attachment):
+        try:
+            yield attachment
+        finally:
+            attachment.release()
+
+
+@contextmanager
+def hung(attachment: Attachment) -> Iterator[None]:
+    """Hang an attachment's hook layers within the context, as `attached` does.
+
+    It may be hung again: it still knows the caches that it has seen. Within its own context it
+    just stays.
+
+    Parameters
+    ----------
+    attachment : Attachment
+    """
+    lm, hook_layers = attachment.lm, attachment.hook_layers
     give_way()
     with _alone(lm.decoder), ExitStack() as stack:
-        attachment = Attachment(lm, hook_layers)
         outer = _IN_FORCE.get(lm.decoder)
-        stack.callback(attachment.release)
+        if outer is attachment:
+            yield
+            return
         stack.callback(_take_over, lm.decoder, attachment, outer)
         _take_over(lm.decoder, outer, attachment)
+        if attachment.hanging:  # below other ones that hang within it
+            yield
+            return
+        stack.callback(setattr, attachment, "hanging", False)
+        attachment.hanging = True
         if hook_layers:
             before = lm.decoder.register_forward_pre_hook(attachment.begin, with_kwargs=True)
             stack.callback(before.remove)
@@ -465,7 +499,7 @@ def attached(lm: LanguageModel, hook_layers: Mapping[int, Hook]) -> Iterator[Att
                 stack.enter_context(_seen_by_compilers(module))
             for handle in attachment.hang(layer):
                 stack.callback(handle.remove)
-        yield attachment
+        yield
 
 
 @contextmanager

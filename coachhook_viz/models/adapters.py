@@ -2,6 +2,7 @@
 
 is_adapter    whether a folder holds one
 base_of       the name of its base model
+CONFIG, WEIGHTS    what its files are called
 merge         add a LoRA adapter to a model's weights
 """
 
@@ -20,32 +21,32 @@ from transformers.pytorch_utils import Conv1D
 
 from coachhook_viz.errors import ModelRefused
 
-_CONFIG = "adapter_config.json"
-_WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(.+)\.lora_([AB])(\.default)?\.weight")
 
 
 def is_adapter(folder: Path) -> bool:
     """Whether `folder` holds an adapter and no model of its own."""
-    return (folder / _CONFIG).is_file() and not (folder / "config.json").is_file()
+    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
 def base_of(folder: Path) -> str:
     """Name or folder of the model that the adapter in `folder` was made for."""
     base = _config(folder).get("base_model_name_or_path")
     if not base:
-        raise ModelRefused(f"{folder}: its {_CONFIG} does not name the adapter's base model")
+        raise ModelRefused(f"{folder}: its {CONFIG} does not name the adapter's base model")
     return str(base)
 
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / _CONFIG).read_text("utf-8"))
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
     except ValueError:
         config = None
     if not isinstance(config, dict):
-        raise ModelRefused(f"{folder}: its {_CONFIG} cannot be read")
+        raise ModelRefused(f"{folder}: its {CONFIG} cannot be read")
     return config
 
 
@@ -61,10 +62,10 @@ def merge(folder: Path, model: PreTrainedModel) -> None:
     kind = config.get("peft_type")
     if kind != "LORA" or config.get("use_dora"):
         raise _other(folder, "DoRA" if config.get("use_dora") else str(kind))
-    if not (folder / _WEIGHTS).is_file():
-        raise ModelRefused(f"{folder}: it has no {_WEIGHTS}")
+    if not (folder / WEIGHTS).is_file():
+        raise ModelRefused(f"{folder}: it has no {WEIGHTS}")
     factors: dict[str, dict[str, torch.Tensor]] = {}
-    for name, tensor in load_file(folder / _WEIGHTS).items():
+    for name, tensor in load_file(folder / WEIGHTS).items():
         found = _FACTOR.fullmatch(name.removeprefix(_PREFIX))
         if found is None:
             raise _other(folder, f"one that also changes {name.removeprefix(_PREFIX)}")

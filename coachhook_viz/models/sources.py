@@ -1,6 +1,7 @@
 """Where a model comes from: the bundled default, a hub id, a folder, a file, an object.
 
-load_model    any of them as a LanguageModel
+load_model      any of them as a LanguageModel
+without_bars    a context in which transformers draws no progress bars
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def load_model(
     if not isinstance(name, str | Path):
         return _given(name, tokenizer, where if device else None, kind, lead, architecture)
     text = str(Path(name).expanduser()) if str(name).startswith("~") else str(name)
-    with _without_bars():
+    with without_bars():
         model, own = _loaded(text, tokenizer, kind, device_map)
     if device_map is None:
         nn.Module.to(model, where)
@@ -193,7 +194,8 @@ def _device(device: str | torch.device | None) -> torch.device:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
+    """Within the context transformers draws no progress bars."""
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

@@ -1,5 +1,6 @@
 """Sessions on disk, see `folder` for how and `format` for what."""
 
+from coachhook_viz.store.archive import opened as opened
 from coachhook_viz.store.folder import folder_of as folder_of
 from coachhook_viz.store.folder import model_of as model_of
 from coachhook_viz.store.folder import read as read
@@ -17,6 +18,7 @@ __all__ = [
     "describe",
     "folder_of",
     "model_of",
+    "opened",
     "read",
     "summary",
     "write",

@@ -1,4 +1,4 @@
-"""A folder that holds a session: `session.json`, and a safetensors file a round.
+"""A folder that holds a session: `session.json`, a safetensors file a round, and a README.
 
 write       make a folder hold a session: whole or not at all
 read        what a folder holds
@@ -42,6 +42,7 @@ from coachhook_viz.store.format import (
 )
 
 _CONTENT = "session.json"
+_README = "README.md"
 _ROUND = "round-{:04d}.safetensors"
 _TEMPORARY = ".tmp"
 _LOCK = "session.lock"
@@ -138,10 +139,35 @@ def _write(folder: Path, saved: Saved, expected: str | None) -> str:
     _replace(folder / _CONTENT, json.dumps(content, indent=1, ensure_ascii=False).encode())
     wanted = {_ROUND.format(number) for number in rounds}
     with suppress(OSError):  # the session is written; what is left over does no harm
+        if not (folder / _README).exists():
+            _replace(folder / _README, _readme(saved).encode())
         for path in folder.iterdir():
             if _is_round(path) and path.name not in wanted:
                 path.unlink()
     return str(content["checksum"])
+
+
+def _readme(saved: Saved) -> str:
+    """What a person finds who opens the folder and does not know what it is."""
+    name, lead, dtype = (saved.model[part] for part in ("name", "lead", "dtype"))
+    return f"""# An edit session
+
+Facts that were edited in a language model, round by round, with
+coachhook-viz. `{_CONTENT}` says what was edited, and how; each round has a file
+of numbers. The model itself is not here, and nothing here is run.
+
+To open it, load the model that it was made with:
+
+```python
+import coachhook_viz as cv
+
+lm = cv.load_model({name!r}, lead={lead!r}, dtype={dtype!r})
+session = cv.Session.load("this folder", lm)
+session.facts
+```
+
+The folder may be copied, moved and zipped; `cv.Session.load` opens the zip, too.
+"""
 
 
 def _check_same_way(folder: Path, saved: Saved, known: dict[int, str]) -> None:
