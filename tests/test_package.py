@@ -18,8 +18,8 @@ PUBLIC = {
     "ModelNotFound", "ModelRefused", "MomentsWarning", "Neighbor", "NullSpaceWarning",
     "OneByOneWarning", "Probe", "Progress", "RepeatedFactWarning", "Round", "Scope", "Session",
     "SessionFileError", "WaitingWarning", "Why", "WideScopeWarning", "bundled_facts",
-    "collect_moments", "compare", "diff", "figures", "guide", "known_facts", "load_model", "methods",
-    "panels", "playground", "read_facts", "report",
+    "collect_moments", "compare", "diff", "figures", "guide", "known_facts", "load_model",
+    "methods", "panels", "playground", "read_facts", "report",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "numpy", "pandas", "matplotlib", "plotly", "ipywidgets"}
 
