@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from coachhook_viz import EditConfig, EditState, Fact, Session, load_model
-from coachhook_viz.editing import editor, hooks
+from coachhook_viz.editing import hooks, seen
 from coachhook_viz.editing.state import LayerState
 
 CASES = [
@@ -37,7 +37,7 @@ def published_padding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     with monkeypatch.context() as patch:
         patch.setattr(hooks.Attachment, "begin", with_pads)
-        patch.setattr(editor, "length_batches", lambda lengths, overhead: [[*range(len(lengths))]])
+        patch.setattr(seen, "length_batches", lambda lengths, overhead: [[*range(len(lengths))]])
         yield
 
 
