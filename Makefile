@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# two processes, each on one core, are sooner done than one on both
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help lab app demo test quick docs bench fmt lock model
@@ -29,14 +31,14 @@ test: .venv/.installed ## lint, types, floors, documentation and all tests
 	$(MAKE) docs
 	$(BIN)/python tests/browser/find_chromium.py
 	$(BIN)/python -m coachhook_viz model
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 quick: .venv/.installed ## lint, types, floors, and the tests that need neither model nor browser
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -m "not model and not browser and not notebook"
+	$(PYTEST) -q -m "not model and not browser and not notebook"
 
 docs: .venv/.installed ## build the documentation into build/docs; a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --fresh-env --quiet -d build/doctrees docs build/docs
