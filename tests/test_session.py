@@ -324,13 +324,15 @@ def test_scope_reads_what_the_hooks_do(scope: str, prompt: str) -> None:
     before: dict[int, torch.Tensor] = {}
     after: dict[int, torch.Tensor] = {}
 
-    def keep(layer: int, into: dict[int, torch.Tensor]):
-        module = session.lm.down_projection(layer)
-        return module.register_forward_hook(lambda m, args, output: into.update({layer: output}))
+    def keep(layer: int):
+        def hook(module, args, output) -> None:
+            before[layer] = module.forward(*args)  # what it gives by itself
+            after[layer] = output
 
-    handles = [keep(layer, before) for layer in LAYERS]  # these run before the hook layers
+        return session.lm.down_projection(layer).register_forward_hook(hook)
+
+    handles = [keep(layer) for layer in LAYERS]
     with torch.no_grad(), session.hooked():
-        handles += [keep(layer, after) for layer in LAYERS]  # and these after them
         session.lm.model(**session.lm.encode([prompt]), use_cache=False)
     for handle in handles:
         handle.remove()
