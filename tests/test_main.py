@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import Mock, call
 
 import pytest
 from tiny import tiny_config, tiny_facts, tiny_model, tiny_moments
@@ -20,8 +20,9 @@ def test_model_fetches_the_default_model(monkeypatch, capsys, tmp_path: Path) ->
     monkeypatch.setattr(bundled, "folder", lambda: tmp_path)
     monkeypatch.setattr(cv, "load_model", lambda: "the model")
     monkeypatch.setattr(cv, "Session", session)
-    assert main(["model"]) == 0
-    session.assert_called_once_with("the model")
+    monkeypatch.setattr(cv.EditConfig, "for_model", lambda lm, scope: scope)
+    assert main(["model"]) == 0  # with the moments of all rules that the playground offers
+    assert session.call_args_list == [call("the model", "zscore"), call("the model", "two-key")]
     assert f"smollm2-135m is ready in {tmp_path}" in capsys.readouterr().out
 
 
