@@ -210,7 +210,7 @@ def main() -> None:
             ("Undo or Redo to all being still, a seen state", undone(person, times), 300),
             ("key to its letter, while the model answers", echoes(person, times), 100),
             (f"prompt of {TOKENS} tokens to its grid", new_prompts(person, times), 500),
-            ("step of the α slider to the grid", slider_steps(person, times), 100),
+            ("step of a threshold's slider to the grid", slider_steps(person, times), 100),
             ("click on Cancel, ten facts being edited, to its effect", cancels(person, 6), 1000),
         ]
         browser.close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import statistics
+from functools import partial
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from coachhook_viz.editing import suffixes, values
 from coachhook_viz.editing.forward import Batch, run_to
 from coachhook_viz.editing.progress import Progress
 from coachhook_viz.editing.scope import CALIBRATION_MARGIN
-from coachhook_viz.editing.tokens import prepare
+from coachhook_viz.editing.tokens import length_batches, prepare
 
 
 def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -63,7 +64,7 @@ def test_facts_that_stop_early_do_not_move_on() -> None:
 def test_chunks_bound_memory_and_change_nothing(monkeypatch) -> None:
     whole = tiny_session(tiny_model(lead="He ")).apply(tiny_facts())
     monkeypatch.setattr(values, "_CHUNK_TOKENS", {"cpu": 20})
-    monkeypatch.setattr(suffixes, "_BATCH_OVERHEAD", 0)
+    monkeypatch.setattr(suffixes, "length_batches", partial(length_batches, overhead=0))
     steps: list[Progress] = []
     parts = tiny_session(tiny_model(lead="He ")).apply(tiny_facts(), progress=steps.append)
     assert difference(parts.targets, whole.targets) < 1e-5

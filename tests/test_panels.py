@@ -639,6 +639,22 @@ def test_a_playground_of_edits_with_two_keys(tmp_path: Path, monkeypatch) -> Non
     playground.close()
 
 
+def test_two_keys_are_refused_while_the_first_round_is_written_at_the_subject(monkeypatch) -> None:
+    session = new_session()
+    playground = cv.playground(session)
+    whole(playground)
+    held = Held(session, monkeypatch)
+    playground.desk.applying.begin(tiny_facts()[:1])
+    held.wait()
+    Hands(playground.bar).set(playground.bar._rule, value="two-key")
+    assert "wait for it, or cancel it" in playground.bar._alert.html
+    assert playground.bar._rule.value == playground.desk.rule == session.config.scope
+    held.go.set()
+    whole(playground)
+    assert len(session.rounds) == 1
+    playground.close()
+
+
 # The model
 
 

@@ -501,6 +501,7 @@ def test_the_slot_is_put_where_the_whole_word_stands(tmp_path: Path) -> None:
         ("The capital of {} is", "capital"),
         ("the capital  of {} is", "capital"),
         ("What is the capital of {}?", "capital"),
+        ("{}'s capital city is", ""),  # of a country or of a state
         ("The {} is located in the city of", "landmark"),
         ("{} is a professional player of", "sport"),
         ("{} is located in the country of", "city"),

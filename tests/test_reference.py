@@ -37,7 +37,7 @@ def published_padding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     with monkeypatch.context() as patch:
         patch.setattr(hooks.Attachment, "begin", with_pads)
-        patch.setattr(seen, "length_batches", lambda lengths, overhead: [[*range(len(lengths))]])
+        patch.setattr(seen, "length_batches", lambda lengths: [[*range(len(lengths))]])
         yield
 
 

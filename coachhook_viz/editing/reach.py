@@ -17,7 +17,6 @@ from coachhook_viz.editing.state import EditState, Round
 from coachhook_viz.editing.tokens import FactTokens, Prompt, length_batches
 from coachhook_viz.models import LanguageModel
 
-_BATCH_OVERHEAD = 25  # tokens that one more batch costs
 _NOTHING = 1e-3  # of ‖h‖: a way that is none, of a fact that the model knew already
 
 
@@ -66,7 +65,7 @@ def _states(
     """Output (prompts, d_model) of `block` at the edited tokens, float64."""
     found: list[Tensor] = [torch.empty(0)] * len(prompts)
     with attached(lm, hooks):
-        for rows in length_batches([len(prompt.ids) for prompt in prompts], _BATCH_OVERHEAD):
+        for rows in length_batches([len(prompt.ids) for prompt in prompts]):
             batch = Batch.of([prompts[row].ids for row in rows], lm.device)
             states, _ = run_to(lm, batch, block)
             for place, row in enumerate(rows):

@@ -21,8 +21,6 @@ from coachhook_viz.editing.scope import z_scores
 from coachhook_viz.editing.tokens import FactTokens, Prompt, length_batches
 from coachhook_viz.models import LanguageModel
 
-_BATCH_OVERHEAD = 25  # tokens that one more batch costs
-
 Relays = Sequence[tuple[Sequence[int], Sequence[Prompt], Relay]]
 """Batches of prompts: the prompts' places, the prompts, and the passes over them."""
 
@@ -95,7 +93,7 @@ def relays_of(lm: LanguageModel, prompts: Sequence[Prompt], again: Iterable[int]
             [prompts[row] for row in rows],
             Relay(lm, Batch.of([prompts[row].ids for row in rows], lm.device), again),
         )
-        for rows in length_batches([len(prompt.ids) for prompt in prompts], _BATCH_OVERHEAD)
+        for rows in length_batches([len(prompt.ids) for prompt in prompts])
     ]
 
 

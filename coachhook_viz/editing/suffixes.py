@@ -32,8 +32,6 @@ from coachhook_viz.editing.sites import SITES
 from coachhook_viz.editing.tokens import FactTokens, Prompt, length_batches
 from coachhook_viz.models import LanguageModel
 
-_BATCH_OVERHEAD = 25  # tokens that one more batch costs: reading every weight once more
-
 
 @dataclass(frozen=True)
 class _Sequence:
@@ -223,7 +221,7 @@ class Suffixes:
             hear = module.register_forward_hook(lambda m, args, output: said.append(scale * output))
             stack.callback(hear.remove)
             lengths = [len(sequence.ids) for sequence in self._sequences]
-            for rows in length_batches(lengths, _BATCH_OVERHEAD):
+            for rows in length_batches(lengths):
                 batch = Batch.of([self._sequences[row].ids for row in rows], lm.device)
                 attachment.prompt_lengths = torch.tensor(
                     [len(self._sequences[row].prompt.ids) for row in rows], device=lm.device

@@ -34,6 +34,7 @@ _BARE: ContextTemplates = (("{}",),)
 _CONTEXT_OPENERS = ("The", "Therefore", "Because", "I", "You")
 _CONTEXT_TOKENS = 10
 _CONTEXT_SEED = 0
+_OVERHEAD = 25  # tokens that one more batch costs: reading every weight once more
 
 
 @dataclass(frozen=True)
@@ -337,7 +338,7 @@ def sample_contexts(lm: LanguageModel, watch: Watch) -> ContextTemplates:
     return (("{}",), tuple(f"{text.rstrip(' .')}. {{}}" for text in words))
 
 
-def length_batches(lengths: Sequence[int], overhead: int) -> list[list[int]]:
+def length_batches(lengths: Sequence[int], overhead: int = _OVERHEAD) -> list[list[int]]:
     """Split sequences into batches of similar length.
 
     Parameters

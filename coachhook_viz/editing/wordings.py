@@ -24,8 +24,6 @@ from coachhook_viz.facts import Fact, alike, find_problems
 from coachhook_viz.models import LanguageModel
 from coachhook_viz.reading import bundled_foils, bundled_wordings, known_relation
 
-_BATCH_OVERHEAD = 25  # tokens that one more batch costs
-
 
 def worded(lm: LanguageModel, site: Site, facts: Sequence[Fact]) -> list[Fact]:
     """The facts as an edit at `site` takes them: those without wordings get the proposed ones.
@@ -118,7 +116,7 @@ def foil_keys(
     with attached(lm, {}):
         handles = [lm.down_projection(at).register_forward_pre_hook(catch(at)) for at in layers]
         try:
-            for rows in length_batches([len(ids) for ids in sequences], _BATCH_OVERHEAD):
+            for rows in length_batches([len(ids) for ids in sequences]):
                 watch.stop_if_asked("layers", 0, len(layers))
                 batch = Batch.of([sequences[row] for row in rows], lm.device)
                 last = batch.mask.sum(1) - 1

@@ -24,7 +24,6 @@ from coachhook_viz.facts import Fact
 from coachhook_viz.measure.replies import continuations
 from coachhook_viz.models import LanguageModel
 
-_BATCH_OVERHEAD = 25  # tokens that one more batch costs
 _BATCH_ROWS = 64
 _SAID = 0.9  # probability a token from which on a target is said already
 
@@ -104,7 +103,7 @@ def ask(
     lengths = [len(q.prompt) + max(len(q.answer) - 1, 0) for q in distinct]
     batches = [
         rows[start : start + _BATCH_ROWS]
-        for rows in length_batches(lengths, _BATCH_OVERHEAD)
+        for rows in length_batches(lengths)
         for start in range(0, len(rows), _BATCH_ROWS)
     ]
     with attached(lm, state.hook_layers(lm.dtype)) as attachment:

@@ -26,7 +26,6 @@ from coachhook_viz.editing.tokens import length_batches, tokenize
 from coachhook_viz.models import LanguageModel
 
 _SINGULAR_VALUES = 3
-_BATCH_OVERHEAD = 25  # tokens that one more batch costs
 
 
 def neutral_texts() -> list[str]:
@@ -177,7 +176,7 @@ class Probes:
         try:
             with attached(lm, state.hook_layers(lm.dtype)):
                 lengths = list(map(len, self._ids))
-                batches = length_batches(lengths, _BATCH_OVERHEAD)
+                batches = length_batches(lengths)
                 for step, rows in enumerate(batches):
                     if watch is not None:
                         watch("probes", step, len(batches))

@@ -16,8 +16,6 @@ from coachhook_viz.facts import Fact, as_batch
 from coachhook_viz.models import LanguageModel
 from coachhook_viz.reading import bundled_facts
 
-_BATCH_OVERHEAD = 25  # tokens that one more batch costs
-
 
 @torch.no_grad()
 def known_facts(lm: LanguageModel, facts: Iterable[Fact] | Fact | None = None) -> list[Fact]:
@@ -49,7 +47,7 @@ def known_facts(lm: LanguageModel, facts: Iterable[Fact] | Fact | None = None) -
     asked = [one for one in asked if len(one[1]) + len(one[2]) - 1 <= lm.context_window]
     known = set()
     with attached(lm, {}):
-        for rows in length_batches([len(p) + len(t) for _, p, t in asked], _BATCH_OVERHEAD):
+        for rows in length_batches([len(p) + len(t) for _, p, t in asked]):
             chosen = [asked[row] for row in rows]
             batch = Batch.of([[*prompt, *truth[:-1]] for _, prompt, truth in chosen], lm.device)
             said = lm.model(**batch.inputs, use_cache=False).logits.argmax(-1).tolist()

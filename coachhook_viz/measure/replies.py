@@ -20,7 +20,6 @@ from coachhook_viz.editing.tokens import length_batches, readable, tokenize
 from coachhook_viz.measure.drawing import drawn
 from coachhook_viz.models import LanguageModel
 
-_BATCH_OVERHEAD = 25  # tokens that one more batch costs
 _BATCH_ROWS = 64
 _TEXTS = 16  # prompts that are gone on from at once
 
@@ -73,7 +72,7 @@ def replies(
     ids = [tokenize(lm, prompt) for prompt in distinct]
     batches = [
         rows[start : start + _BATCH_ROWS]
-        for rows in length_batches([len(row) for row in ids], _BATCH_OVERHEAD)
+        for rows in length_batches([len(row) for row in ids])
         for start in range(0, len(rows), _BATCH_ROWS)
     ]
     found: dict[str, Reply] = {}

@@ -30,7 +30,6 @@ from coachhook_viz.measure.metrics import SURE
 from coachhook_viz.models import LanguageModel
 
 STAGE = "what else"
-_BATCH_OVERHEAD = 25  # tokens that one more batch costs
 _BATCH_ROWS = 64
 _SAME = 0.01  # relative change of a text's perplexity that counts as none
 _COLUMNS = {
@@ -155,7 +154,7 @@ class WhatElse:
         found = []
         for text in (False, True):  # of texts all logits are read, of prompts the last
             places = [i for i, one in enumerate(asked) if (one.kind == "text") == text]
-            split = length_batches([lengths[i] for i in places], _BATCH_OVERHEAD) if places else []
+            split = length_batches([lengths[i] for i in places]) if places else []
             found += [
                 [places[row] for row in rows[start : start + _BATCH_ROWS]]
                 for rows in split

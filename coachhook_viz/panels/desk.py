@@ -263,6 +263,9 @@ class Desk:
                 self._configure(source, rule, failed)
                 return
             session.configure(source=source, scope=rule)
+        if rule == "two-key" and session.config.site != "answer":  # a first round is on its way
+            self._emitter.emit(Judged(None))  # what was picked is not what is
+            self.worker.check_free()
         told = (rule, hooks) == (self.rule, self.hooks)  # by the session's own event
         self.rule, self.hooks = rule, hooks
         if not told:
