@@ -2,8 +2,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# two processes, each on one core, are sooner done than one on both
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+# two processes, each on one core, are sooner done than one on both; the tests of a file share what
+# they have made, and the files run in their order, the slow ones of the browser first
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help lab app demo test quick docs bench fmt lock model

@@ -41,13 +41,6 @@ def _guides_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         yield
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of two processes, one has the browser; the tests of a file share what they have made."""
-    for item in items:
-        browser = item.get_closest_marker("browser") is not None
-        item.add_marker(pytest.mark.xdist_group("browser" if browser else item.path.stem))
-
-
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI nothing may skip: a test that cannot run there is a hole, not a pass."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
