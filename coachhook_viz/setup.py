@@ -86,6 +86,4 @@ class Setup:
         state = EditState.of(self.lm, self.config) if known is None else known
         if rounds[: len(state.rounds)] != state.rounds:
             state = EditState.of(self.lm, self.config)
-        for round_ in rounds[len(state.rounds) :]:
-            state = state.then(round_)
-        return state
+        return state.then(*rounds[len(state.rounds) :])

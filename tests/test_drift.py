@@ -49,7 +49,7 @@ def test_singular_values_with_more_facts_than_dimensions(session: Session) -> No
     at = session.state.layers[LAYERS[0]]
     factors = session.rounds[0].factors[LAYERS[0]]
     for _ in range(20):  # 6 + 40 facts at width 32
-        at = at.then(factors, at.alpha)
+        at = at.then([factors], at.alpha)
     found, dense = singular_values(at), torch.linalg.svdvals(at.delta_weight)
     assert found.tolist() == pytest.approx(dense.tolist(), abs=1e-9)
 

@@ -345,6 +345,32 @@ def test_a_method_under_a_scope_is_one_rerun(session: Session) -> None:
     assert names["other"].config == again.config
 
 
+def test_two_keys_are_a_choice_of_coachhook_alone() -> None:
+    session = two_key_session()
+    session.apply(worded()[:1])
+    at_subject = Compare(session.rerun(**_at_subject(session)))
+    at_subject._method.value = "coachhook"
+    scopes = [value for _, value in at_subject._scope.options]
+    assert scopes == ["zscore", "match", "two-key", "off"]
+    at_subject._scope.value = "two-key"
+    (name,) = chosen = at_subject._chosen()
+    assert name == "CoachHooK, two keys"
+    with pytest.warns(UserWarning, match="are a guess"):
+        known = EditConfig.for_model(session.lm, scope="two-key")
+    assert replace(at_subject.session.config, **chosen[name]) == known
+    at_subject._running.button.click()
+    settle(at_subject)
+    assert told(at_subject)[1] == expected(name, at_subject.session.rerun(**chosen[name]))
+    at_subject._method.value = "memit"
+    assert "two-key" not in [value for _, value in at_subject._scope.options]
+
+
+def _at_subject(session: Session) -> dict[str, Any]:
+    """Changes that bring a session with two keys to the subject site."""
+    with pytest.warns(UserWarning, match="are a guess"):
+        return vars(EditConfig.for_model(session.lm, scope="match"))
+
+
 def test_a_method_that_edits_one_layer_gets_the_middle_one(session: Session) -> None:
     panel = Compare(session)
     panel._method.value = "rome"

@@ -367,7 +367,7 @@ def spread(
             )
         of_columns = owners if written is None else written.owners
         factors[layer] = Factors(residuals, directions, keys, of_columns)
-        updated = layers[layer].then(factors[layer], layers[layer].alpha)
+        updated = layers[layer].then([factors[layer]], layers[layer].alpha)
         if config.calibration == "edited":
             with attached(lm, hooks):
                 peaks[layer] = peaks_of(bare, layer, updated)

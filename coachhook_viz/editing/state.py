@@ -247,10 +247,12 @@ class LayerState:
     alpha: float
     factors: tuple[Factors, ...] = ()
 
-    def then(self, factors: Factors, alpha: float) -> LayerState:
-        """The layer after one more update; always this same sum, so every path is bit-equal."""
-        delta_weight = torch.addmm(self.delta_weight, factors.residuals, factors.directions.T)
-        return LayerState(delta_weight, alpha, (*self.factors, factors))
+    def then(self, updates: Sequence[Factors], alpha: float) -> LayerState:
+        """The layer after more updates; always this same sum, so every path is bit-equal."""
+        delta_weight = self.delta_weight.clone()
+        for factors in updates:  # in place: a matrix less for each
+            delta_weight.addmm_(factors.residuals, factors.directions.T)
+        return LayerState(delta_weight, alpha, (*self.factors, *updates))
 
     @property
     def columns(self) -> Factors:
@@ -289,17 +291,17 @@ class EditState:
         """The state of `lm` after `rounds`; with none, the untouched model."""
         zero = torch.zeros(lm.d_model, lm.d_key, dtype=torch.float64, device=lm.device)
         state = cls(config, (), {layer: LayerState(zero, config.alpha) for layer in config.layers})
-        for round_ in rounds:
-            state = state.then(round_)
-        return state
+        return state.then(*rounds)
 
-    def then(self, round_: Round) -> EditState:
-        """The state after one more round."""
+    def then(self, *rounds: Round) -> EditState:
+        """The state after more rounds."""
+        if not rounds:
+            return self
         layers = {
-            layer: before.then(round_.factors[layer], round_.alphas[layer])
+            layer: before.then([r.factors[layer] for r in rounds], rounds[-1].alphas[layer])
             for layer, before in self.layers.items()
         }
-        return EditState(self.config, (*self.rounds, round_), layers)
+        return EditState(self.config, (*self.rounds, *rounds), layers)
 
     def judged(
         self,

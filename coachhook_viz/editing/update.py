@@ -6,7 +6,7 @@ PreservedKeys    P_t of every hooked layer, for any prefix of rounds
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from coachhook_viz.editing.methods import AlphaEdit, CoachHook, NullSpace
 from coachhook_viz.editing.state import Round
 
 
-def woodbury(preserved: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+def woodbury(preserved: Tensor, keys: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Directions of an update, and the running inverse after it, in O(d_key² b).
 
     ``A = P K (I + Kᵀ P K)⁻¹`` and ``P ← P − A (P K)ᵀ``.
@@ -27,6 +27,8 @@ def woodbury(preserved: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         P (d_key, d_key) = C_{t−1}⁻¹, float64.
     keys : Tensor
         K (d_key, b), float64.
+    out : Tensor, optional
+        Where the inverse goes; it may be `preserved`.
 
     Returns
     -------
@@ -37,7 +39,7 @@ def woodbury(preserved: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     """
     pk = preserved @ keys  # (d_key, b)
     directions = solved(pk, keys, rho=1.0)
-    return directions, torch.addmm(preserved, directions, pk.T, alpha=-1)
+    return directions, torch.addmm(preserved, directions, pk.T, alpha=-1, out=out)
 
 
 class _Inverses(Mapping[int, Tensor]):
@@ -113,12 +115,21 @@ class PreservedKeys:
         known, inverses = self._latest
         if rounds[: len(known)] != known:
             known, inverses = (), self.base
-        for round_ in rounds[len(known) :]:
+        added = rounds[len(known) :]
+        if added:
             inverses = {
-                layer: woodbury(preserved, round_.factors[layer].keys)[1]
-                if layer in round_.factors  # the subject layer has none
+                layer: _after(preserved, [r.factors[layer].keys for r in added])
+                if layer in added[0].factors  # the subject layer has none
                 else preserved
                 for layer, preserved in inverses.items()
             }
         self._latest = (rounds, inverses)
         return inverses
+
+
+def _after(preserved: Tensor, keys: Sequence[Tensor]) -> Tensor:
+    """P after rounds of these `keys`, in a matrix of its own."""
+    after = preserved.clone()
+    for of_round in keys:
+        woodbury(after, of_round, out=after)
+    return after

@@ -37,7 +37,9 @@ _CHOICES: dict[str, dict[str, Any]] = {
     "no scope": {"scope": "off"},
     "one single round": {"single_round": True},
 }
-_SCOPES = {"zscore": "z-score scope", "match": "match scope", "off": "no scope"}
+_SCOPES = {
+    "zscore": "z-score scope", "match": "match scope", "two-key": "two keys", "off": "no scope",
+}  # fmt: skip
 _METHODS = [["none", ""], *([kind.title, name] for name, kind in METHODS.items())]
 _Found = tuple[pd.DataFrame, float, float, str]
 """Readings, perplexity, that of the unedited model, and what else there is to say of the method."""
@@ -192,15 +194,17 @@ class Compare(Lens):
         config, lm = self.session.config, self.session.lm
         method, scope = self._method.value, self._scope.value
         name = f"{METHODS[method].title}, {_SCOPES[scope]}"
-        if config.site == "subject":
+        if config.site == "subject" and scope != "two-key":
             return {name: {**method_settings(lm, method, config.layers), "scope": scope}}
-        return {name: self._at_subject(method=method, scope=scope)}
+        return {name: self._known(method=method, scope=scope)}
 
     def _at_subject(self, **changes: Any) -> dict[str, Any]:
         """Where the session edits at the answer: all that is known to work at the subject."""
+        return changes if self.session.config.site == "subject" else self._known(**changes)
+
+    def _known(self, **changes: Any) -> dict[str, Any]:
+        """All that is known to work with these changes, and is not so in the session."""
         own = self.session.config
-        if own.site == "subject":
-            return changes
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that layers are a guess: it was said already
             other = EditConfig.for_model(self.session.lm, **changes)
@@ -209,9 +213,8 @@ class Compare(Lens):
     def _offer_scopes(self) -> None:
         """The scopes that the chosen method can have, its publication's first."""
         kind = METHODS[self._method.value or name_of(self.session.config.method)]
-        offered = [scope for scope in kind.scopes if scope in _SCOPES]
-        self._scope.options = [[_SCOPES[scope], scope] for scope in offered]
-        self._scope.value = offered[0]
+        self._scope.options = [[_SCOPES[scope], scope] for scope in kind.scopes]
+        self._scope.value = kind.scopes[0]
         self._scope.hidden = not self._method.value
 
     def _of(self, call: dict[str, Any]) -> Hashable:
