@@ -10,6 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from captum.attr import (
+    FeatureAblation,
+    LayerIntegratedGradients,
+    LLMAttribution,
+    TextTokenInput,
+)
 from tiny import fingerprint, tiny_facts, tiny_model, tiny_session
 from transformers import DynamicCache, GenerationConfig, TextIteratorStreamer, pipeline
 
@@ -152,6 +158,70 @@ def test_gradients_of_inputs() -> None:
         found.append(embedded.grad)
     assert torch.equal(found[0], found[1])
     assert all(parameter.grad is None for parameter in session.lm.model.parameters())
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_captum_attributes_the_edited_answer(scope: str) -> None:
+    """It hangs hooks of its own, perturbs inputs, and asks for gradients of embeddings."""
+    session = edited(scope)
+    tokenizer, fact = session.lm.tokenizer, tiny_facts()[0]
+    target = tokenizer.convert_tokens_to_ids(fact.target)
+    ids = session.lm.encode([fact.text])["input_ids"]
+    before = fingerprint(session.lm)
+
+    def attributed(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        ablation = LLMAttribution(FeatureAblation(model), tokenizer)
+        prompt = TextTokenInput(fact.text, tokenizer)
+        # its cache passes a prompt's tokens twice to models of transformers 5, of any kind
+        options = {"target": f"{fact.target} {fact.target}", "use_cached_outputs": False}
+        gradients = LayerIntegratedGradients(
+            lambda given: model(given).logits[:, -1, target], model.get_input_embeddings()
+        )
+        steps = gradients.attribute(ids, baselines=torch.zeros_like(ids), n_steps=8)
+        return ablation.attribute(prompt, **options).seq_attr, steps.sum(-1)
+
+    found, plain = attributed(session.as_model()), attributed(session.lm.model)
+    with session.hooked():
+        wanted = attributed(session.lm.model)
+    for now, hooked, without in zip(found, wanted, plain, strict=True):
+        assert torch.allclose(now, hooked, atol=1e-5)
+        assert not torch.allclose(now, without, atol=1e-2)
+    assert fingerprint(session.lm) == before
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_answers_in_a_batch_are_scored_as_one_by_one(scope: str) -> None:
+    """As lm-evaluation-harness does: prompt and answer in one pass, pads on the right.
+
+    It gives no mask. So pads are tokens to the z-score scope, unless there are none.
+    """
+    session = edited(scope)
+    model, texts = session.as_model(), [f"{text} Oslo red" for text in PROMPTS]
+    rows = [session.lm.token_ids(text) for text in texts]
+    longest = max(map(len, rows))
+    size = 1 if scope == "zscore" else len(rows)
+    found = []
+    with torch.no_grad():
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            width = longest if size > 1 else len(part[0])
+            batch = torch.tensor([row + [0] * (width - len(row)) for row in part])
+            said = model(batch).logits.log_softmax(-1)
+            found += [line[: len(row)] for line, row in zip(said, part, strict=True)]
+        for row, line in zip(rows, found, strict=True):
+            with session.hooked():
+                alone = session.lm.model(torch.tensor([row])).logits[0].log_softmax(-1)
+            assert torch.allclose(line, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("scope", ["zscore", "two-key"])
+def test_a_mask_of_fewer_tokens_than_were_given_is_named(scope: str) -> None:
+    session = edited(scope)
+    ids, model = session.lm.encode(PROMPTS[:1])["input_ids"], session.as_model()
+    with torch.no_grad():
+        cache = model(ids).past_key_values
+        with pytest.raises(ValueError, match="with a cache pass new tokens only"):
+            model(ids, attention_mask=torch.ones_like(ids), past_key_values=cache)
 
 
 def test_hooks_of_others_see_the_edited_output() -> None:

@@ -208,6 +208,12 @@ class Attachment:
     def _real(self, mask: Any, batch: int, total: int) -> Tensor:
         """Which of all tokens so far (B, N) are real, from the mask that the decoder was given."""
         if isinstance(mask, Tensor) and mask.dim() == 2:
+            if self._carries and mask.shape[1] < total:
+                raise ValueError(
+                    f"the attention_mask has {mask.shape[1]} tokens, but {total} have been given,"
+                    " those in the cache included: with a cache pass new tokens only, and a mask of"
+                    " all"
+                )
             return mask
         if mask is not None and self._carries:
             # generate prepares masks for some caches, from one that says it in plain words
