@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny import (
     FAMILIES,
+    GPT2_LIKE,
     LAYERS,
     MORE_FAMILIES,
     random_model,
@@ -77,7 +78,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "falcon": ({"alibi": True}, "uses ALiBi"),
     "bert": ({}, "is an encoder"),
     "roberta": ({}, "is an encoder"),
-    "gemma4_text": ({}, "'gemma4_text' is unknown"),
+    "gemma4_text": ({}, "cannot be edited: after the MLP its blocks add a projection"),
+    "opt": ({"word_embed_proj_dim": 32}, "cannot be edited: its MLPs see the tokens of all"),
+    "hrm_text": ({}, "cannot be edited: its blocks run several times"),
+    "bitnet": ({}, "'bitnet' is unknown"),
 }
 
 
@@ -88,6 +92,46 @@ def test_kinds_that_cannot_be_edited_are_refused_with_the_reason(family: str) ->
     with pytest.raises(ModelRefused, match=reason) as caught:
         made(family, **changes)
     assert "\n" not in str(caught.value)
+
+
+_MLA = {"num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 8, "v_head_dim": 8}  # fmt: skip
+AFTER = "post_feedforward_layernorm"
+
+
+@pytest.mark.parametrize(
+    ("family", "entry", "changes", "reason"),
+    [
+        ("gemma4_text", ("model.layers", "mlp.down_proj", AFTER), {}, "changed by"),
+        (
+            "gemma3n_text",
+            ("model.layers", "mlp.down_proj", AFTER),
+            {
+                "layer_types": ["full_attention"] * 5,
+                "num_kv_shared_layers": 0,
+                "hidden_size_per_layer_input": 8,
+                "laurel_rank": 8,
+            },
+            "hidden states have",
+        ),
+        (
+            "minicpm3",
+            ("model.layers", "mlp.down_proj"),
+            _MLA,
+            r"arrives in its output 0\.626 times",
+        ),
+        ("openai-gpt", ("transformer.h", "mlp.c_proj"), GPT2_LIKE, "does not run them"),
+        ("hrm_text", ("model.L_module.layers", "mlp.down_proj"), {}, "does not run them"),
+        ("opt", ("model.decoder.layers", "fc2"), {"word_embed_proj_dim": 32}, "once on each token"),
+    ],
+)
+def test_a_family_that_is_refused_by_name_is_refused_by_numbers(
+    family: str, entry: tuple[str, ...], changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ModelRefused, match="cannot be edited: "):
+        made(family, **changes)
+    with pytest.raises(ModelRefused, match=reason):
+        made(family, Architecture(("mine",), *entry), **changes)
 
 
 def test_an_encoder_decoder_is_refused() -> None:
@@ -142,8 +186,8 @@ def test_the_right_architecture_of_an_unknown_family_is_taken(family: str) -> No
 
 
 def test_the_message_on_an_unknown_family_has_no_path_to_copy() -> None:
-    with pytest.raises(ModelRefused, match="'gemma4_text' is unknown") as caught:
-        made("gemma4_text")
+    with pytest.raises(ModelRefused, match="'bitnet' is unknown") as caught:
+        made("bitnet")
     assert "mlp." not in str(caught.value)
     assert "model.layers" not in str(caught.value)
 

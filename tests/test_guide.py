@@ -84,6 +84,28 @@ def run(lm: cv.LanguageModel, facts: Any = None, budget: int = 6, **given: Any) 
     return cv.guide(lm, facts, budget=budget, **given)
 
 
+def test_the_bundled_model_keeps_the_settings_that_it_has(
+    lm: cv.LanguageModel, guides: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundled = changed(lm, lead="He ")
+    assert run(bundled, budget=1).kept is not None
+    assert cv.EditConfig.for_model(bundled).covariance_weight == 1000.0  # the first that is tried
+    monkeypatch.setattr(guided.bundled, "NAME", bundled.name)
+    monkeypatch.setattr(guided.bundled, "LEAD", bundled.lead)
+    with pytest.warns(UserWarning, match="are a guess"):  # what was kept before is not taken
+        known = cv.EditConfig.for_model(bundled)
+    before = [file.stat().st_mtime_ns for file in guides.iterdir()]
+    found = run(bundled, budget=2)
+    assert found.kept is None
+    assert found.settled
+    assert "keeps its own, which were found on more facts" in found.explain()
+    with pytest.warns(UserWarning, match="are a guess"):
+        assert cv.EditConfig.for_model(bundled) == known
+    assert [file.stat().st_mtime_ns for file in guides.iterdir()] == before
+    other = cv.LanguageModel(bundled.model, bundled.tokenizer, bundled.name, "She ")
+    assert not guided.settled(other)  # with another lead it is another model
+
+
 def test_the_best_of_what_was_tried_is_kept_for_the_model(lm: cv.LanguageModel) -> None:
     before = fingerprint(lm)
     said: list[cv.Progress] = []

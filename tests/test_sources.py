@@ -235,6 +235,9 @@ def test_a_gguf_file_or_its_folder(tmp_path: Path) -> None:
         lm.check()
     assert lms[0].fingerprint == lms[1].fingerprint
     assert not hasattr(lms[0].model.config, "quantization_config")
+    lms[0].model.save_pretrained(tmp_path / "plain")  # its weights are plain, and stay so
+    lms[0].tokenizer.save_pretrained(tmp_path / "plain")
+    assert load_model(tmp_path / "plain").fingerprint == lms[0].fingerprint
     (tmp_path / "other.gguf").write_bytes(b"")
     with pytest.raises(ValueError, match=r"several \.gguf files: .*other\.gguf, tiny\.gguf"):
         load_model(tmp_path)

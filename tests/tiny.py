@@ -49,8 +49,10 @@ MORE_FAMILIES: dict[str, dict[str, Any]] = {
     "codegen": {**GPT2_LIKE, "n_ctx": 64, "rotary_dim": 4},
     "cohere": _PLAIN,
     "cohere2": _PLAIN,
+    "ctrl": {**GPT2_LIKE, "dff": 64},
     "cwm": _PLAIN,
     "diffllama": _PLAIN,
+    "doge": _PLAIN,
     "ernie4_5": _PLAIN,
     "exaone4": _PLAIN,
     "falcon": {name: value for name, value in _PLAIN.items() if name != "head_dim"},
@@ -67,6 +69,7 @@ MORE_FAMILIES: dict[str, dict[str, Any]] = {
         "window_size": 8,
         "max_position_embeddings": 64,
     },
+    "gpt_neox_japanese": {**_PLAIN, "intermediate_multiple_size": 2},
     "granite": {**_PLAIN, "residual_multiplier": 0.22},
     "granite_swa": {
         **_PLAIN, "residual_multiplier": 0.22, "layer_types": ["full_attention"] * 5,
@@ -74,9 +77,12 @@ MORE_FAMILIES: dict[str, dict[str, Any]] = {
     "helium": _PLAIN,
     "hunyuan_v1_dense": _PLAIN,
     "hyperclovax": {**_PLAIN, "residual_multiplier": 0.22},
+    "internlm3": _PLAIN,
+    "iquestcoder": _PLAIN,
     "jais2": _PLAIN,
     "ministral": _PLAIN,
     "ministral3": _PLAIN,
+    "modernbert-decoder": _PLAIN,
     "nanochat": _PLAIN,
     "nemotron": _PLAIN,
     "olmo": _PLAIN,
@@ -92,6 +98,10 @@ MORE_FAMILIES: dict[str, dict[str, Any]] = {
         "num_layers": 5,
         "attention_heads": 4,
         "max_position_embeddings": 64,
+    },
+    "youtu": {
+        **_PLAIN, "num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16,
+        "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8,
     },
 }  # fmt: skip
 """Their norms' weights are not 1: what joins the hidden states after a norm is told apart."""

@@ -211,9 +211,9 @@ class EditConfig:
         Parameters
         ----------
         lm : LanguageModel
-            One that `guide` was run on has what that found; others are looked up by the last part
-            of their name. For an unknown one the layers are a guess (four from an eighth of its
-            depth, where published settings lie) and a warning says so.
+            One that `guide` was run on has what that found, but for the bundled one; others are
+            looked up by the last part of their name. For an unknown one the layers are a guess
+            (four from an eighth of its depth, where published settings lie) and a warning says so.
         **changes
             Any field of `EditConfig`. ``scope="two-key"`` brings the answer site and layers for
             it, and ``site="answer"`` the two-key scope. A `method` by name brings settings for it

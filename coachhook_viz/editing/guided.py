@@ -2,6 +2,7 @@
 
 keep            write them
 kept            read them; None where there are none for this very model
+settled         whether a model has settings already that no guide replaces
 GUIDED          the settings that it is about
 """
 
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from coachhook_viz.models import LanguageModel
+from coachhook_viz.models import LanguageModel, bundled
 from coachhook_viz.models.cache import cache_dir
 
 GUIDED = (
@@ -27,6 +28,11 @@ _FORMAT = "coachhook_viz guide 1"
 def guides_dir() -> Path:
     """The folder that they are in."""
     return cache_dir() / "guides"
+
+
+def settled(lm: LanguageModel) -> bool:
+    """Whether it is the bundled model as it is loaded: its settings come from many more facts."""
+    return (lm.name, lm.lead) == (bundled.NAME, bundled.LEAD)
 
 
 def keep(lm: LanguageModel, settings: Mapping[str, Any]) -> Path:
@@ -51,8 +57,8 @@ def keep(lm: LanguageModel, settings: Mapping[str, Any]) -> Path:
 
 def kept(lm: LanguageModel) -> dict[str, Any] | None:
     """What was kept for `lm`, if anything was that can be read; its values are not checked."""
-    if not guides_dir().is_dir():
-        return None  # the fingerprint takes a while
+    if settled(lm) or not guides_dir().is_dir():
+        return None  # without the fingerprint, which takes a while
     file, identity = _place(lm)
     try:
         found = json.loads(file.read_text("utf-8"))

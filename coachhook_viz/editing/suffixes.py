@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -22,7 +22,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.forward import Batch, replaced, run_to, with_hidden
@@ -277,8 +276,9 @@ class Suffixes:
         states = step.rows.states.flatten(0, 1)  # (R · S, d_model)
         moved = states[step.edited].float() + delta[step.moving]
         states = states.index_put((step.edited,), moved.to(states.dtype))
-        final = self._run(states.view_as(step.rows.states), step.rows, step.cache).flatten(0, 1)
-        logits = self._head(final[step.read]).float()  # (targets + kept, vocabulary)
+        output = self._run(states.view_as(step.rows.states), step.rows, step.cache)
+        final = output.last_hidden_state.flatten(0, 1)
+        logits = self._head(output, final[step.read]).float()  # (targets + kept, vocabulary)
         at_targets, at_kept = logits.split([len(step.targets), len(step.kept)])
         nll = F.cross_entropy(at_targets, step.targets, reduction="none") * step.weights
         nothing = nll.new_zeros(len(active))
@@ -298,22 +298,24 @@ class Suffixes:
             self._before = now.detach()
         return (now.exp() * (now - self._before[step.kept])).sum(-1)
 
-    def _run(self, states: Tensor, rows: _Rows, cache: DynamicCache | None) -> Tensor:
-        """Final hidden states (R, S, d_model) from `states` after the last hooked block."""
+    def _run(self, states: Tensor, rows: _Rows, cache: DynamicCache | None) -> Any:
+        """What the decoder gives, from `states` (R, S, d_model) after the last hooked block."""
         self._fed = states
-        final: Tensor = self._lm.decoder(
+        return self._lm.decoder(
             input_ids=torch.zeros_like(rows.positions),
             attention_mask=rows.mask,
             position_ids=rows.positions,
             past_key_values=cache,
             use_cache=cache is not None,
-        ).last_hidden_state
-        return final
+        )
 
-    def _head(self, states: Tensor) -> Tensor:
-        """Logits (positions, vocabulary) from final hidden states, by the model's own head."""
-        output = BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states.unsqueeze(0))
-        with replaced(self._lm.decoder, lambda *args, **kwargs: output):
+    def _head(self, output: Any, states: Tensor) -> Tensor:
+        """Logits (positions, vocabulary) of final hidden states, by the model's own head.
+
+        It is handed an `output` of its decoder with those in it.
+        """
+        shown = replace(output, last_hidden_state=states.unsqueeze(0))
+        with replaced(self._lm.decoder, lambda *args, **kwargs: shown):
             one = torch.zeros(1, 1, dtype=torch.long, device=states.device)
             logits: Tensor = self._lm.model(input_ids=one, use_cache=False).logits
         return logits[0]

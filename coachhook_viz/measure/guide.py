@@ -75,6 +75,9 @@ class Guide:
         How many of the same facts the model knows with each lead that was tried.
     kept : Path or None
         The file that `EditConfig.for_model` has the settings from; None: it was not kept.
+    settled : bool
+        Whether it is the bundled model, whose settings in `EditConfig.for_model` were found on more
+        facts and stay.
     """
 
     model: str
@@ -85,6 +88,7 @@ class Guide:
     lead: str | None = None
     known_with: Mapping[str, int] = field(default_factory=dict)
     kept: Path | None = None
+    settled: bool = False
 
     def __repr__(self) -> str:
         return f"<guide to {self.model}: {self._best()}>"
@@ -121,6 +125,9 @@ class Guide:
         said.append(
             "EditConfig.for_model has these settings from now on."
             if self.kept
+            else "EditConfig.for_model keeps its own, which were found on more facts: these are in"
+            " the guide's config."
+            if self.settled
             else "They are not kept: use the guide's config."
         )
         return " ".join(said)
@@ -148,6 +155,8 @@ def guide(
     cancel: CancelCallback | None = None,
 ) -> Guide:
     """Find settings for a model that nobody knows; `EditConfig.for_model` has them from then on.
+
+    The bundled model keeps its own there, which a benchmark found on more facts.
 
     Up to 12 facts that the model knows are edited in one round under each setting, from the
     unedited model: four windows of layers by where the causal trace finds the subject, each under
@@ -219,7 +228,15 @@ def guide(
             at = blocks.assign(hooked=blocks["block"].isin(best.layers))
             lead = _best_lead(known_with)
             return Guide(
-                lm.name, best, search.frame, at, tuple(chosen), lead, known_with, kept=file
+                lm.name,
+                best,
+                search.frame,
+                at,
+                tuple(chosen),
+                lead,
+                known_with,
+                kept=file,
+                settled=guided.settled(lm),
             )
 
         try:
@@ -284,7 +301,7 @@ def _blocks(lm: LanguageModel, facts: Sequence[Fact], watch: Watch) -> pd.DataFr
 def _keep(lm: LanguageModel, search: Search) -> Path | None:
     """Keep what was found, unless no edit took or the cache cannot be written to."""
     frame = search.frame
-    if not frame.loc[frame["chosen"], "reliability"].max() > 0:
+    if guided.settled(lm) or not frame.loc[frame["chosen"], "reliability"].max() > 0:
         return None
     try:
         return guided.keep(lm, vars(search.best))

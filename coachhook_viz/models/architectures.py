@@ -102,11 +102,14 @@ ARCHITECTURES = (
     Architecture(("gptj", "codegen"), "transformer.h", "mlp.fc_out"),
     Architecture(("falcon",), "transformer.h", "mlp.dense_4h_to_h"),
     Architecture(("gpt_neox",), "gpt_neox.layers", "mlp.dense_4h_to_h"),
+    Architecture(("gpt_neox_japanese",), "gpt_neox_japanese.layers", "mlp.dense_4h_to_h"),
     Architecture(("persimmon",), "model.layers", "mlp.dense_4h_to_h"),
     Architecture(("phi", "nanochat"), "model.layers", "mlp.fc2"),
     Architecture(("starcoder2",), "model.layers", "mlp.c_proj"),
     Architecture(("xglm",), "model.layers", "fc2"),
     Architecture(("biogpt",), "biogpt.layers", "fc2"),
+    Architecture(("ctrl",), "transformer.h", "ffn.2"),
+    Architecture(("modernbert-decoder",), "model.layers", "mlp.Wo"),
     Architecture(
         (
             "llama",
@@ -133,6 +136,10 @@ ARCHITECTURES = (
             "hunyuan_v1_dense",
             "jais2",
             "diffllama",
+            "doge",
+            "internlm3",
+            "iquestcoder",
+            "youtu",
         ),
         "model.layers",
         "mlp.down_proj",
@@ -166,18 +173,47 @@ ARCHITECTURES = (
 )
 
 
+_REFUSED = {
+    ("gemma3n", "gemma3n_text"): (
+        "what its MLPs give goes into four streams of hidden states, which are mixed afterwards"
+    ),
+    ("gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text"): (
+        "after the MLP its blocks add a projection of each token and scale the sum, so what is"
+        " added at the MLP does not arrive as it is"
+    ),
+    ("hrm_text",): "its blocks run several times over, so an edit would speak as often",
+    ("minicpm3",): (
+        "what its MLPs give is multiplied by a number that hangs on the depth, before it joins the"
+        " hidden states"
+    ),
+    ("openai-gpt",): (
+        "a norm follows the sum of the MLP's output and the hidden states, so what is added at the"
+        " MLP does not arrive as it is"
+    ),
+    ("opt",): (
+        "its MLPs see the tokens of all prompts in one row, but a scope judges each prompt by"
+        " itself"
+    ),
+}
+"""Why these families are not in the table; an architecture of your own is checked by numbers."""
+
+
 def architecture_of(model: PreTrainedModel) -> Architecture:
     """The entry for `model`'s family.
 
     Raises
     ------
     ModelRefused
-        If the family is unknown; the message says what an entry needs.
+        If the family is one that cannot be edited, or unknown: the message says why, or what an
+        entry needs.
     """
     family = model.config.model_type
     for architecture in ARCHITECTURES:
         if family in architecture.model_types:
             return architecture
+    for families, reason in _REFUSED.items():
+        if family in families:
+            raise ModelRefused(f"the model family {family!r} cannot be edited: {reason}")
     known = ", ".join(sorted(name for entry in ARCHITECTURES for name in entry.model_types))
     raise ModelRefused(
         f"the model family {family!r} is unknown; known are {known}. Look at print(model) and pass"

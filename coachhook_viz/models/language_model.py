@@ -178,7 +178,7 @@ class LanguageModel:
             getattr(self.model.config.get_text_config(), name, None)
             for name in ("max_position_embeddings", "sliding_window")
         ]
-        return min((int(limit) for limit in limits if limit), default=sys.maxsize)
+        return min((int(limit) for limit in limits if limit and limit > 0), default=sys.maxsize)
 
     @property
     def has_chat(self) -> bool:

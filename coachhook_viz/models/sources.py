@@ -77,7 +77,7 @@ def load_model(
     if device_map is None:
         nn.Module.to(model, where)
     default = text == bundled.NAME
-    lead = ("\n" if default else "") if lead is None else lead
+    lead = (bundled.LEAD if default else "") if lead is None else lead
     return LanguageModel(model, own, text, lead, architecture)  # type: ignore[arg-type]
 
 
@@ -148,8 +148,10 @@ def _loaded(
             f"{name} is no causal language model, which goes on with a text: an encoder, an"
             " encoder-decoder, or something else"
         ) from None
-    if file is not None and hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config  # its weights are unpacked
+    if file is not None:  # its weights are unpacked: nothing is quantised any more
+        model.hf_quantizer = None  # type: ignore[assignment]
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
     return model, own
 
 

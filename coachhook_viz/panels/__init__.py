@@ -10,6 +10,7 @@ Interference    which edits act on which facts
 Compare         the same facts under other settings
 Why             why a prompt gets the target, or not
 WhatElse        what the edits changed beside what was asked for
+Model           what the model is, and which settings suit it
 playground      all of them on one screen, on one session
 
     cv.panels.Scope(session)
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from coachhook_viz.panels.facts import Facts as Facts
     from coachhook_viz.panels.interference import Interference as Interference
     from coachhook_viz.panels.layers import Layers as Layers
+    from coachhook_viz.panels.model import Model as Model
     from coachhook_viz.panels.playground import Playground as Playground
     from coachhook_viz.panels.playground import playground as playground
     from coachhook_viz.panels.rounds import Rounds as Rounds
@@ -41,6 +43,7 @@ _HOMES = {
     "Facts": "facts",
     "Interference": "interference",
     "Layers": "layers",
+    "Model": "model",
     "Playground": "playground",
     "Rounds": "rounds",
     "Scope": "scope",

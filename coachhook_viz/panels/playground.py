@@ -40,6 +40,7 @@ LENSES = (
     "interference",
     "compare",
     "rounds",
+    "model",
 )  # the tabs, from left to right
 _PROMPT = "The Eiffel Tower is located in the city of"
 _LOADING = "Loading the default model. The first time it is fetched, which takes a minute."
@@ -70,7 +71,7 @@ class Playground(widgets.VBox):
     ----------
     session : Session or None
         None while the model is being loaded.
-    facts, rounds, ask, scope, layers, why, what_else, drift, interference, compare : Panel
+    facts, rounds, ask, scope, layers, why, what_else, drift, interference, compare, model : Panel
         Once there is a session.
     """
 
@@ -330,6 +331,7 @@ class Playground(widgets.VBox):
         from coachhook_viz.panels.facts import Facts
         from coachhook_viz.panels.interference import Interference
         from coachhook_viz.panels.layers import Layers
+        from coachhook_viz.panels.model import Model
         from coachhook_viz.panels.rounds import Rounds
         from coachhook_viz.panels.scope import Scope
         from coachhook_viz.panels.what_else import WhatElse
@@ -351,7 +353,7 @@ class Playground(widgets.VBox):
         self.layers, self.why = Layers(session, alone=False), Why(session, alone=False)
         self.what_else = WhatElse(session)
         self.drift, self.interference = Drift(session), Interference(session)
-        self.compare = Compare(session)
+        self.compare, self.model = Compare(session), Model(session)
         self._lenses = {name: getattr(self, name) for name in LENSES}
         self._panels = (self.bar, self.facts, self.ask, *self._lenses.values())
         self._tabs = Tabs(

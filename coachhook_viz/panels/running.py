@@ -22,6 +22,8 @@ STAGES = {
     "drift": "measuring drift",
     "probes": "reading neutral text",
     "keys": "reading keys",
+    "known": "asking what it knows",
+    "trace": "tracing subjects",
     "what else": "asking what else changed",
 }
 
@@ -97,10 +99,13 @@ def progress(job: Job, seconds: float | None = None) -> Markup:
         return Markup("<p class='cv-note'>Stopping at the next step…</p>")
     if said is None:
         return Markup("<p class='cv-note'>{}…</p>").format(job.title)
-    words = f"{job.title} · {STAGES.get(said.stage, said.stage)}, step {said.step} of {said.total}"
+    of = f", setting {said.setting}" if said.setting else ""
+    words = (
+        f"{job.title}{of} · {STAGES.get(said.stage, said.stage)}, step {said.step} of {said.total}"
+    )
     if said.loss is not None:
         words += f" · loss {said.loss:.2f}"
-    left = job.seconds_left if seconds is None else seconds
+    left = job.seconds_left if seconds is None and not of else seconds
     if left is not None:
         words += f" · {duration(left)} left"
     share = 100 * said.step / max(said.total, 1)
