@@ -345,7 +345,7 @@ def test_a_worker_without_the_model_and_a_cancel_lose_nothing(
         swept(absent, tmp_path / "sweep", client=client)
     looks = iter(range(10))
     with pytest.raises(cv.EditCancelled, match="call again to go on"):
-        swept(lm, tmp_path / "sweep", client=client, cancel=lambda: next(looks) > 3)
+        swept(lm, tmp_path / "sweep", client=client, cancel=lambda: next(looks) > 1)
     assert same(swept(lm, tmp_path / "sweep", one), frame)
     assert client.status == "running"
     own = Client(client.scheduler_info()["address"], set_as_default=False)
