@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -35,9 +35,6 @@ from coachhook_viz.store.format import describe
 from coachhook_viz.store.sweeps import SweepFolder, sweep_of
 from coachhook_viz.trials import Bench, Failed, Trial, Work, bytes_needed, trials_of
 
-if TYPE_CHECKING:
-    from distributed import Client
-
 _EXTRA = ("distributed", "pyarrow")
 
 
@@ -50,7 +47,7 @@ def sweep(
     orders: Sequence[str] | None = None,
     seeds: Sequence[int] = (),
     rounds: int = 1,
-    client: Client | str | None = None,
+    client: Any = None,
     moments: Mapping[int, Tensor] | None = None,
     progress: ProgressCallback | None = None,
     cancel: CancelCallback | None = None,
@@ -82,10 +79,10 @@ def sweep(
         The facts are shuffled once for each. Nothing else is drawn: editing has no chance in it.
     rounds : int
         As in `compare`.
-    client : distributed.Client or str, optional
-        Of any Dask cluster, or its scheduler's address. Workers have this package and can load the
-        model. None: processes on this machine, as many as it has cores and free memory for; where
-        that is one, and for a model on a GPU, this process itself.
+    client : optional
+        A `distributed.Client` of any Dask cluster, or its scheduler's address. Workers have this
+        package and can load the model. None: processes on this machine, as many as it has cores
+        and free memory for; where that is one, and for a model on a GPU, this process itself.
     moments : mapping of int to Tensor, optional
         As in `Session`. None: from each machine's cache, or collected there once.
     progress : callable, optional
@@ -172,9 +169,8 @@ def at_the_end(frame: pd.DataFrame) -> pd.DataFrame:
     end = frame[(frame["round"] == frame["round"].max()) & frame["metric"].isin(METRICS)]
     facts = end.groupby(["setting", "fact", "metric"], sort=False)["value"].mean().reset_index()
     facts = facts.assign(round=1, edited=2)  # then `readings` has nothing but the end to read
-    return pd.concat(
-        [readings(part).assign(setting=name) for name, part in facts.groupby("setting", sort=False)]
-    )
+    parts = [readings(of).assign(setting=name) for name, of in facts.groupby("setting", sort=False)]
+    return pd.concat(parts) if parts else readings(facts).assign(setting="")
 
 
 def _require_extra() -> None:
@@ -209,7 +205,7 @@ def _run(
     lm: LanguageModel,
     work: Work,
     left: Sequence[Trial],
-    client: Client | str | None,
+    client: Any,
     place: SweepFolder,
     watch: Watch,
     tell: bool,
@@ -229,7 +225,7 @@ def _outcomes(
     lm: LanguageModel,
     work: Work,
     left: Sequence[Trial],
-    client: Client | str | None,
+    client: Any,
     watch: Watch,
     tell: bool,
 ) -> Iterator[tuple[Trial, pd.DataFrame | Failed]]:

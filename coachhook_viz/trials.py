@@ -15,7 +15,7 @@ import random
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import index
 from threading import Lock
 
@@ -94,9 +94,11 @@ def trials_of(
         nothing is shuffled, or something is named twice.
     """
     try:
-        seeds = [index(seed) for seed in ([seeds] if isinstance(seeds, int) else seeds)]
+        seeds = [index(seed) for seed in seeds]
     except TypeError:
-        raise ValueError(f"seeds are {seeds!r}: they must be whole numbers") from None
+        raise ValueError(
+            f"seeds are {seeds!r}: they must be whole numbers, as [0, 1, 2] or range(3)"
+        ) from None
     if orders is None:
         orders = ["shuffled" if seeds else "given"]
     orders = [orders] if isinstance(orders, str) else list(orders)
@@ -183,24 +185,24 @@ class Failed:
     text: str
 
 
-@dataclass(eq=False)
 class Bench:
     """Runs trials, one after the other, each as if it were the only one.
 
     Nothing that one trial has computed is used by another but the model and second moments. So a
     result is the same to the bit wherever it was found, and after whatever.
 
-    Attributes
+    Parameters
     ----------
     work : Work
-    lm : LanguageModel or None
+    lm : LanguageModel, optional
         None: loaded for the first trial.
     """
 
-    work: Work
-    lm: LanguageModel | None = None
-    _moments: dict[int, Tensor] = field(default_factory=dict)
-    _lock: Lock = field(default_factory=Lock)
+    def __init__(self, work: Work, lm: LanguageModel | None = None) -> None:
+        self._work = work
+        self._lm = lm
+        self._moments: dict[int, Tensor] = {}
+        self._lock = Lock()
 
     def run(self, trial: Trial, cancel: CancelCallback | None = None) -> pd.DataFrame | Failed:
         """What `compare` gives of the trial's setting, with its order and seed.
@@ -212,19 +214,19 @@ class Bench:
         EditCancelled
             If `cancel` answered True.
         """
-        work = self.work
+        work = self._work
         with self._lock, one_thread(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of trials, which nobody keeps
-            if self.lm is None:
-                self.lm = work.load()
+            if self._lm is None:
+                self._lm = work.load()
             try:
                 places = trial.places(len(work.facts))
                 frame = compare(
-                    self.lm,
+                    self._lm,
                     [work.facts[place] for place in places],
                     {trial.setting: trial.config},
                     work.rounds,
-                    moments=self._moments_of(self.lm, trial.config),
+                    moments=self._moments_of(self._lm, trial.config),
                     progress=lambda said: None,
                     cancel=cancel,
                 )
@@ -239,8 +241,8 @@ class Bench:
         return frame
 
     def _moments_of(self, lm: LanguageModel, config: EditConfig) -> Mapping[int, Tensor]:
-        if self.work.moments is not None:
-            return {layer: given.to(lm.device) for layer, given in self.work.moments.items()}
+        if self._work.moments is not None:
+            return {layer: given.to(lm.device) for layer, given in self._work.moments.items()}
         wanted = config.keyed_layers if config.method.uses_moments else ()
         new = [layer for layer in wanted if layer not in self._moments]
         self._moments |= cached_moments(lm, new) if new else {}

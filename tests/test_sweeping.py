@@ -117,6 +117,7 @@ def test_seeds_alone_shuffle(lm: cv.LanguageModel) -> None:
         ({"orders": ["given"], "seeds": [1]}, "give both"),
         ({"seeds": [1, 1]}, "each of them once"),
         ({"seeds": ["a"]}, "must be whole numbers"),
+        ({"seeds": 3}, "must be whole numbers"),
         ({"rounds": 9}, "from 1 to the number of facts, 4"),
         ({"configs": {}}, "there is no setting"),
         ({"moments": {}}, "moments has no C0"),
