@@ -58,7 +58,7 @@ fmt: .venv/.installed ## format, and fix what the linter can fix
 lock: ## rebuild .venv from the newest versions that pyproject.toml allows, and pin them
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --upgrade pip setuptools
-	$(BIN)/python -m pip install --editable '.[app,docs,test]'
+	$(BIN)/python -m pip install --editable '.[app,docs,sweep,test]'
 	$(BIN)/python -m pip freeze --all --exclude-editable >.venv/freeze
 	sed 's/+.*//' .venv/freeze >requirements.lock
 	touch .venv/.installed

@@ -19,6 +19,7 @@ _HOMES = {
     "Fact": "facts",
     "FactError": "errors",
     "FactFileError": "errors",
+    "FailedTrialWarning": "errors",
     "FirstTokenWarning": "errors",
     "Guide": "measure.guide",
     "LanguageModel": "models",
@@ -35,6 +36,7 @@ _HOMES = {
     "Scope": "editing.inspect",
     "Session": "session",
     "SessionFileError": "errors",
+    "SweepError": "errors",
     "WaitingWarning": "errors",
     "WideScopeWarning": "errors",
     "Why": "measure.why",
@@ -51,6 +53,7 @@ _HOMES = {
     "playground": "panels.playground",
     "read_facts": "reading",
     "report": "html_report",
+    "sweep": "sweeping",
 }
 _MODULES = ("figures", "methods", "panels")
 
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
     from coachhook_viz.errors import EditCancelled as EditCancelled
     from coachhook_viz.errors import FactError as FactError
     from coachhook_viz.errors import FactFileError as FactFileError
+    from coachhook_viz.errors import FailedTrialWarning as FailedTrialWarning
     from coachhook_viz.errors import FirstTokenWarning as FirstTokenWarning
     from coachhook_viz.errors import ModelNotFound as ModelNotFound
     from coachhook_viz.errors import ModelRefused as ModelRefused
@@ -81,6 +85,7 @@ if TYPE_CHECKING:
     from coachhook_viz.errors import OneByOneWarning as OneByOneWarning
     from coachhook_viz.errors import RepeatedFactWarning as RepeatedFactWarning
     from coachhook_viz.errors import SessionFileError as SessionFileError
+    from coachhook_viz.errors import SweepError as SweepError
     from coachhook_viz.errors import WaitingWarning as WaitingWarning
     from coachhook_viz.errors import WideScopeWarning as WideScopeWarning
     from coachhook_viz.facts import Fact as Fact
@@ -98,6 +103,7 @@ if TYPE_CHECKING:
     from coachhook_viz.reading import bundled_facts as bundled_facts
     from coachhook_viz.reading import read_facts as read_facts
     from coachhook_viz.session import Session as Session
+    from coachhook_viz.sweeping import sweep as sweep
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: python -m coachhook_viz model | demo | edit | report."""
+"""The command line: python -m coachhook_viz model | demo | edit | sweep | report."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _demo(given.rounds, given.size, given.report)
         elif given.command == "edit":
             _edit(given.facts, given.rounds, given.out, given.model, given.scope)
+        elif given.command == "sweep":
+            _sweep(given.file)
         else:
             _report(given.folder, given.out, given.budget)
     except (ValueError, OSError, _Refused) as error:  # all that the package refuses
@@ -78,6 +80,11 @@ def _parser() -> argparse.ArgumentParser:
         default="zscore",
         help="default: %(default)s",
     )
+
+    sweep = commands.add_parser(
+        "sweep", help="edit the same facts under many settings; run it again to go on"
+    )
+    sweep.add_argument("file", type=Path, help="what to run, in TOML: see the documentation")
 
     report = commands.add_parser("report", help="write what a session did as one HTML file")
     report.add_argument("folder", type=Path, help="the session's folder")
@@ -242,6 +249,34 @@ def _report(folder: Path, out: Path | None, budget: int) -> None:
     with Bar() as bar:
         path = cv.report(session, out or folder / "report.html", progress=bar, budget=budget)
     print(path.resolve().as_uri())
+
+
+def _sweep(path: Path) -> None:
+    import coachhook_viz as cv
+    from coachhook_viz.sweep_file import read
+    from coachhook_viz.sweeping import at_the_end
+
+    said = read(path)
+    facts = _read(said.facts)
+    with _loading(said.model):
+        lm = cv.load_model() if said.model is None else cv.load_model(said.model, lead=said.lead)
+    configs = said.configs(lm)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", cv.FailedTrialWarning)
+        frame = cv.sweep(
+            lm, facts, configs, folder=said.folder, client=said.scheduler, **said.options
+        )
+    count = len(frame[["setting", "order", "seed"]].drop_duplicates())
+    print(f"{said.folder}: {count} trials are finished. Means at the end, and 95 % intervals:")
+    for name, part in at_the_end(frame).groupby("setting", sort=False):
+        columns = (part[column] for column in ("metric", "mean", "low", "high"))
+        scores = ", ".join(
+            f"{metric} {mean:.3f} ({low:.3f}–{high:.3f})"
+            for metric, mean, low, high in zip(*columns, strict=True)
+        )
+        print(f"  {name}: {scores}")
+    for warning in caught:
+        raise _Refused(str(warning.message))
 
 
 def _demo(rounds: int, size: int, path: Path) -> None:

@@ -1,6 +1,8 @@
 """Settings side by side: the same facts, in the same order and rounds, asked the same.
 
-compare     one tidy frame of several configurations
+compare           one tidy frame of several configurations
+check_settings    what it refuses, before anything is computed
+ready             configurations with context templates
 """
 
 from __future__ import annotations
@@ -95,18 +97,17 @@ def compare(
         If `cancel` answered True.
     """
     facts = as_batch(facts)
-    parts = _parts(facts, rounds)
-    _check(lm, settings, parts)
+    parts = check_settings(lm, settings, facts, rounds)
     with Bar() as bar, sharing_targets():
         watch = Watch(progress or bar, cancel)
-        ready = _ready(lm, settings, watch)
-        need = [config for config in ready.values() if config.method.uses_moments]
+        settings = ready(lm, settings, watch)
+        need = [config for config in settings.values() if config.method.uses_moments]
         layers = sorted({layer for config in need for layer in config.keyed_layers})
         given = cached_moments(lm, layers, watch) if moments is None else moments
-        unedited = EditState.of(lm, next(iter(ready.values())))
+        unedited = EditState.of(lm, next(iter(settings.values())))
         speaker, probes = Speaker(lm, unedited), Probes(lm, unedited, neutral_texts())
         rows: list[_Row] = []
-        for name, config in ready.items():
+        for name, config in settings.items():
             session = Session(lm, config, given)
             rows += _whole(lm, name, 0, session.state, probes, watch)
             for number, part in enumerate(parts, start=1):
@@ -141,7 +142,11 @@ def _parts(facts: Sequence[Fact], rounds: int) -> list[list[Fact]]:
     return [list(facts[start:stop]) for start, stop in pairwise(ends)]
 
 
-def _check(lm: LanguageModel, settings: Mapping[str, EditConfig], parts: list[list[Fact]]) -> None:
+def check_settings(
+    lm: LanguageModel, settings: Mapping[str, EditConfig], facts: Sequence[Fact], rounds: int
+) -> list[list[Fact]]:
+    """Refuse what `compare` refuses; the facts in rounds."""
+    parts = _parts(facts, rounds)
     if not settings:
         raise ValueError("there is no setting to compare: give EditConfigs by name")
     for name, config in settings.items():
@@ -153,11 +158,12 @@ def _check(lm: LanguageModel, settings: Mapping[str, EditConfig], parts: list[li
             try:
                 check(lm, config, part)
             except FactError as error:
-                raise FactError(error.within(first), [f for p in parts for f in p]) from None
+                raise FactError(error.within(first), facts) from None
             first += len(part)
+    return parts
 
 
-def _ready(
+def ready(
     lm: LanguageModel, settings: Mapping[str, EditConfig], watch: Watch
 ) -> dict[str, EditConfig]:
     """The settings with context templates, sampled once for those that have none."""

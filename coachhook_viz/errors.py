@@ -5,6 +5,7 @@ FactFileError         a file of facts cannot be read at all
 SessionFileError      a session's folder cannot be read, or must not be written
 ModelNotFound         a model could not be had
 ModelRefused          a model, or an architecture given for it, cannot be edited
+SweepError            a sweep cannot begin, or cannot go on
 EditCancelled         the caller's `cancel` answered True
 
 BadRecordWarning      records of a file were left out
@@ -15,6 +16,7 @@ OneByOneWarning       a batch has become several rounds, for a method of one fac
 MomentsWarning        C0 is poorer than the method asks for
 NullSpaceWarning      AlphaEdit may change nothing, or everything
 WaitingWarning        another thread or process holds what is needed
+FailedTrialWarning    trials of a sweep have failed, the others have not
 """
 
 from __future__ import annotations
@@ -74,6 +76,10 @@ class ModelRefused(ValueError):
     """A model cannot be edited, or not with this architecture; the message says why."""
 
 
+class SweepError(ValueError):
+    """A sweep cannot begin, or cannot go on; its finished trials stay in its folder."""
+
+
 class EditCancelled(Exception):
     """The caller's `cancel` answered True; what was under way has changed nothing.
 
@@ -119,3 +125,7 @@ class NullSpaceWarning(UserWarning):
 
 class WaitingWarning(UserWarning):
     """Another thread or process holds what is needed; the message says what ends the wait."""
+
+
+class FailedTrialWarning(UserWarning):
+    """Some trials of a sweep failed; the message says why, and the next call tries them again."""

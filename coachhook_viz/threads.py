@@ -10,11 +10,14 @@ libgomp reads how long to spin once, when torch is loaded. But whenever a proces
 threads than the machine has cores, it spins shortly by itself. That is what is used here.
 
 give_way    before each piece of work: spin shortly if other processes need the cores, else long
+one_thread  a context in which torch computes on one core
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Lock, Thread
 
@@ -42,6 +45,17 @@ def give_way() -> None:
             _guest = None
         else:
             _guest = _invite()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the context torch computes on one core: sums are then in the same order everywhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _crowded() -> bool:

@@ -24,7 +24,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Types of other packages: their pages are elsewhere, and these are read without a network.
     (r"py:.*", r"(torch|transformers|numpy|pandas|matplotlib|plotly|ipywidgets|anywidget)\..*"),
-    (r"py:.*", r"(traitlets|markupsafe)\..*"),
+    (r"py:.*", r"(distributed|traitlets|markupsafe)\..*"),
     (r"py:.*", r"coachhook_viz\.panels\.panel\._Result"),  # a type variable has no page
     (r"py:.*", r"(collections|contextlib|datetime|inspect|pathlib|threading)\..*"),
 ]

@@ -112,12 +112,12 @@ def test_a_disk_that_takes_nothing_stops_nobody(kept_in, monkeypatch, number, wo
     session.apply(tiny_facts()[:1])
     folder = folder_of(saver)
     saved, before = saver.saved, reopened(folder, journal=False)
-    real = store_folder._replace
+    real = store_folder.replace_file
 
     def refuse(path: Path, data: bytes) -> None:
         raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(store_folder, "_replace", refuse)
+    monkeypatch.setattr(store_folder, "replace_file", refuse)
     session.apply(tiny_facts()[1:2])
     session.mute(0)
     assert saver.wait(60)
@@ -125,7 +125,7 @@ def test_a_disk_that_takes_nothing_stops_nobody(kept_in, monkeypatch, number, wo
     assert saver.saved == saved
     assert (session.muted, len(session.rounds)) == ({0}, 2)
     same(before, reopened(folder, journal=False))
-    monkeypatch.setattr(store_folder, "_replace", real)
+    monkeypatch.setattr(store_folder, "replace_file", real)
     if number == errno.EIO:
         saver.close()  # it tries once more
     else:

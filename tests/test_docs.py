@@ -9,7 +9,7 @@ import runpy
 import subprocess
 import sys
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
@@ -21,18 +21,24 @@ from sphinx.util.inventory import InventoryFile
 from tiny import tiny_config, tiny_facts, tiny_model, tiny_moments, tiny_session
 
 import coachhook_viz as cv
-from coachhook_viz import comparing
+from coachhook_viz import cluster, comparing
 from coachhook_viz import setup as made_with
 from coachhook_viz.editing.config import _KNOWN as KNOWN
 from coachhook_viz.editing.config import _OF_METHODS as OF_METHODS
 from coachhook_viz.editing.config import _known_settings as known_settings
 from coachhook_viz.editing.scope import CALIBRATION_MARGIN
 from coachhook_viz.store.format import schema
+from coachhook_viz.sweep_file import read as read_sweep
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
-OTHERS = ("session.json", "session.lock", "manifest.json")  # files that are not of the project
+OTHERS = (
+    "session.json",
+    "session.lock",
+    "manifest.json",
+    "sweep.json",
+)  # files that are not of the project
 LOADING = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 
 
@@ -140,13 +146,18 @@ def test_floors_are_those_of_the_contract(built: Path) -> None:
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default model and all that hangs on it are tiny."""
-    lm = tiny_model(lead="He ")
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The default model and all that hangs on it are tiny, in other processes, too."""
+    folder, made = tmp_path_factory.mktemp("model"), tiny_model(lead="He ")
+    made.model.save_pretrained(folder)
+    made.tokenizer.save_pretrained(folder)
+    lm = replace(made, name=str(folder))
+    monkeypatch.setenv("COACHHOOK_VIZ_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(cluster, "workers_here", lambda bytes_needed: 1)
     monkeypatch.setattr(cv, "load_model", lambda: lm)
     monkeypatch.setattr(cv.EditConfig, "for_model", lambda lm, **changes: tiny_config(**changes))
     for module in (made_with, comparing):
-        monkeypatch.setattr(module, "cached_moments", lambda lm, layers, watch: tiny_moments(lm))
+        monkeypatch.setattr(module, "cached_moments", lambda lm, layers, watch: tiny_moments(made))
 
 
 def run(name: str, folder: Path) -> dict[str, Any]:
@@ -160,6 +171,17 @@ def run(name: str, folder: Path) -> dict[str, Any]:
 def test_python_of_pages_runs(name: str, tiny: None, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)  # some write files
     run(name, tmp_path)
+
+
+def test_the_sweep_of_the_page_reads(tmp_path: Path) -> None:
+    (content,) = blocks(page("notebook-to-a-cluster.md"), "toml")
+    (tmp_path / "sweep.toml").write_text(content, "utf-8")
+    said = read_sweep(tmp_path / "sweep.toml")
+    assert (said.options, said.folder) == ({"rounds": 2, "seeds": [0, 1]}, tmp_path / "my sweep")
+    configs = said.configs(replace(tiny_model(num_hidden_layers=9), name="smollm2-135m"))
+    strong = configs["AlphaEdit, strong"].method
+    assert strong == cv.methods.AlphaEdit(weight=10.0)
+    assert [config.scope for config in configs.values()] == ["zscore", "off", "off"]
 
 
 def test_the_panel_of_the_page_is_a_panel(tiny: None, tmp_path: Path, monkeypatch) -> None:

@@ -14,12 +14,12 @@ import coachhook_viz as cv
 ROOT = Path(__file__).parent.parent
 PUBLIC = {
     "Architecture", "BadRecordWarning", "EditCancelled", "EditConfig", "EditState", "EditedModel",
-    "Fact", "FactError", "FactFileError", "FirstTokenWarning", "Guide", "LanguageModel",
-    "ModelNotFound", "ModelRefused", "MomentsWarning", "Neighbor", "NullSpaceWarning",
-    "OneByOneWarning", "Probe", "Progress", "RepeatedFactWarning", "Round", "Scope", "Session",
-    "SessionFileError", "WaitingWarning", "Why", "WideScopeWarning", "bundled_facts",
-    "collect_moments", "compare", "diff", "figures", "guide", "known_facts", "load_model",
-    "methods", "panels", "playground", "read_facts", "report",
+    "Fact", "FactError", "FactFileError", "FailedTrialWarning", "FirstTokenWarning", "Guide",
+    "LanguageModel", "ModelNotFound", "ModelRefused", "MomentsWarning", "Neighbor",
+    "NullSpaceWarning", "OneByOneWarning", "Probe", "Progress", "RepeatedFactWarning", "Round",
+    "Scope", "Session", "SessionFileError", "SweepError", "WaitingWarning", "Why",
+    "WideScopeWarning", "bundled_facts", "collect_moments", "compare", "diff", "figures", "guide",
+    "known_facts", "load_model", "methods", "panels", "playground", "read_facts", "report", "sweep",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "numpy", "pandas", "matplotlib", "plotly", "ipywidgets"}
 

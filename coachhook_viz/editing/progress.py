@@ -29,7 +29,7 @@ class Progress:
     stage : str
         Of a session and a round "contexts", "moments", "targets", "layers"; of measurements
         "quality", "drift", "keys", "scope", "what else"; of a guide "known", "keys" and "trace"
-        before those; and "report".
+        before those; "report"; of a sweep "trials".
     step, total : int
         `step` of `total` is about to run; both count within the stage.
     loss : float or None

@@ -6,6 +6,7 @@ folder_of      where a folder is that a person names
 checksum_of    its checksum, if it holds just that
 model_of    just which model it belongs to
 summary     just how much it holds, without its tensors
+replace_file   one file, whole or not at all
 
 Round files are written first, then `session.json` takes the place of the one before in a single
 rename. So a process may be killed at any moment: the folder holds the session before or after.
@@ -133,14 +134,14 @@ def _write(folder: Path, saved: Saved, expected: str | None) -> str:
                 " gone two ways; choose another folder"
             )
         if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != digests[number]:
-            _replace(path, data)
+            replace_file(path, data)
     content = to_content(saved, digests)
     content["checksum"] = _checksum(content)
-    _replace(folder / _CONTENT, json.dumps(content, indent=1, ensure_ascii=False).encode())
+    replace_file(folder / _CONTENT, json.dumps(content, indent=1, ensure_ascii=False).encode())
     wanted = {_ROUND.format(number) for number in rounds}
     with suppress(OSError):  # the session is written; what is left over does no harm
         if not (folder / _README).exists():
-            _replace(folder / _README, _readme(saved).encode())
+            replace_file(folder / _README, _readme(saved).encode())
         for path in folder.iterdir():
             if _is_round(path) and path.name not in wanted:
                 path.unlink()
@@ -353,7 +354,7 @@ def _checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
     """Write a file beside, and let it take the place of `path` once it is on the disk."""
     beside = path.with_name(path.name + _TEMPORARY)
     try:

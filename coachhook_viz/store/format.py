@@ -3,6 +3,7 @@
 Saved                     the session as a value
 to_content, to_tensors    what session.json and a round's file hold
 from_content              the session again, on its model's device
+to_config                 just the settings
 migrated                  the content of an older version, as this one writes it
 describe, difference      which model a session belongs to, and why another is another
 """
@@ -73,7 +74,7 @@ def to_content(saved: Saved, digests: Mapping[int, str]) -> dict[str, Any]:
         "schema": schema(),
         "id": saved.id,
         "model": dict(saved.model),
-        "config": _to_config(saved.config),
+        "config": to_config(saved.config),
         "moments": {str(layer): trace for layer, trace in saved.moments.items()},
         "rounds": [
             _to_entry(round_, history.labels.get(number, Label()), digests[number])
@@ -95,7 +96,7 @@ def to_content(saved: Saved, digests: Mapping[int, str]) -> dict[str, Any]:
     return as_read
 
 
-def _to_config(config: EditConfig) -> dict[str, Any]:
+def to_config(config: EditConfig) -> dict[str, Any]:
     """The settings; CoachHooK is not named, as before there were other methods."""
     settings = asdict(config)
     del settings["method"]
