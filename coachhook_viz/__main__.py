@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif given.command == "demo":
             _demo(given.rounds, given.size, given.report)
         elif given.command == "edit":
-            _edit(given.facts, given.rounds, given.out, given.model, given.scope)
+            _edit(given)
         elif given.command == "sweep":
             _sweep(given.file)
         else:
@@ -69,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
         "edit", help="edit a file of facts in rounds; run it again to go on after an interruption"
     )
     edit.add_argument("facts", type=Path, help="a table, JSON or JSONL, public sets too")
+    edit.add_argument(
+        "--columns",
+        type=_columns,
+        help='which is which in another layout: "prompt=question,target=answer"',
+    )
     edit.add_argument(
         "--rounds", type=_positive, default=1, help="split them into this many, default: 1"
     )
@@ -107,19 +112,29 @@ def _named(text: str) -> Path:
     return Path(text)
 
 
+def _columns(text: str) -> dict[str, str]:
+    from coachhook_viz.reading import columns_of
+
+    try:
+        return columns_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 class _Refused(Exception):
     """What was asked for does not fit; the message says what to do."""
 
 
-def _edit(path: Path, rounds: int, folder: Path, model: str | None, scope: str) -> None:
+def _edit(given: argparse.Namespace) -> None:
     import coachhook_viz as cv
     from coachhook_viz.editing.progress import Bar
     from coachhook_viz.store import folder_of
 
-    facts = _read(path)
+    path, rounds, model, scope = given.facts, given.rounds, given.model, given.scope
+    facts = _read(path, given.columns)
     if len(facts) < rounds:
         raise _Refused(f"{path}: {len(facts)} facts cannot make {rounds} rounds")
-    folder = folder_of(folder)
+    folder = folder_of(given.out)
     session = _opened(folder) if (folder / "session.json").exists() else None
     if session is None:
         with _loading(model):
@@ -151,14 +166,14 @@ def _edit(path: Path, rounds: int, folder: Path, model: str | None, scope: str) 
     print(f"python -m coachhook_viz report {folder}  writes what happened")
 
 
-def _read(path: Path) -> FactList:
+def _read(path: Path, columns: dict[str, str] | None) -> FactList:
     """The facts of a file; what was left out of it is said line by line."""
     import coachhook_viz as cv
     from coachhook_viz.reading import left_out
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", cv.BadRecordWarning)
-        facts = cv.read_facts(path)
+        facts = cv.read_facts(path, columns)
     for said, reasons in left_out(facts):
         print("\n  ".join([f"{path.name}: {said}", *reasons]), file=sys.stderr)
     if not facts:

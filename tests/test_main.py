@@ -193,6 +193,25 @@ def test_edit_and_report_say_what_does_not_fit(tiny, facts_file, tmp_path, capsy
     assert "'0' is not a positive whole number" in capsys.readouterr().err
 
 
+def test_columns_of_other_names(tiny, tmp_path, capsys) -> None:
+    path = tmp_path / "f.csv"
+    path.write_text("question,name,new answer\n{} lives in,Anna,Oslo\n")
+    command = ["edit", str(path), "--out", str(tmp_path / "s"), "--columns"]
+    assert main([*command, "Prompt=question, subject = name,target=new answer"]) == 0
+    [fact] = cv.Session.load(tmp_path / "s", tiny, tiny_moments(tiny)).state.facts
+    assert fact == Fact("{} lives in", "Anna", "Oslo")
+    assert main([*command, "prompt=question,subject=entity,target=new answer"]) == 1
+    assert "the column entity is missing" in capsys.readouterr().err
+    for given, said in {
+        "question": "write field = column",
+        "prompt=": "write field = column",
+        "prompt=question,Prompt=name": "the field Prompt stands there twice",
+    }.items():
+        with pytest.raises(SystemExit):
+            main([*command, given])
+        assert f"argument --columns: {said}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [

@@ -113,7 +113,7 @@ def _backward(
     moved: dict[int, Tensor] = {}
 
     def keep(layer: int, module: nn.Module, args: Any) -> None:
-        keys[layer] = args[0].detach()
+        keys[layer] = args[0].detach().to(lm.device)
 
     def move(layer: int, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         moved[layer] = torch.zeros_like(output, requires_grad=True)
@@ -132,7 +132,7 @@ def _backward(
             logits = lm.model(**batch.inputs, use_cache=False).logits[at].float()
             nll = F.cross_entropy(logits, wanted, reduction="none")
             slopes = torch.autograd.grad(nll.mean(), list(moved.values()))
-    gradients = dict(zip(moved, slopes, strict=True))
+    gradients = {layer: slope.to(lm.device) for layer, slope in zip(moved, slopes, strict=True)}
     return {
         layer: torch.cat([keys[layer][at], gradients[layer][at] / lm.multiplier], dim=1).double()
         for layer in state.config.layers

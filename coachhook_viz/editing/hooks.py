@@ -76,7 +76,7 @@ class HookLayer:
         """The output (B, T, d_model) with ΔW k added where in scope."""
         delta = keys @ self.delta_weight.T  # (B, T, d_model)
         in_scope = self.rule(layer, keys, delta, tokens)  # (B, T)
-        tokens.spoke[layer] = in_scope
+        tokens.spoke[layer] = in_scope.to(tokens.mask.device)
         return torch.where(in_scope.unsqueeze(-1), output + delta, output)
 
 
@@ -135,11 +135,12 @@ class RelationKeys:
         """See `Hook`."""
         along = keys @ self.directions  # (B, T, columns)
         speaks = self.speaking(along, tokens)  # (B, T, facts)
-        tokens.spoke[layer] = speaks.any(-1)
-        if not bool(tokens.spoke[layer].any()):
+        in_scope = speaks.any(-1)
+        tokens.spoke[layer] = in_scope.to(tokens.mask.device)
+        if not bool(in_scope.any()):
             return output
         delta = (along * speaks[..., self.owners]) @ self.residuals.T
-        return torch.where(tokens.spoke[layer].unsqueeze(-1), output + delta, output)
+        return torch.where(in_scope.unsqueeze(-1), output + delta, output)
 
     def speaking(self, along: Tensor, tokens: Tokens) -> Tensor:
         """(B, T, facts) bool, g: which facts speak, from ``Aᵀ k`` (B, T, columns)."""

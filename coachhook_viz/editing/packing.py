@@ -71,10 +71,17 @@ class Packing:
 
     def take(self, values: Tensor, pad: int = 0) -> Tensor:
         """Values (R, S, ...) of the tokens, from those of all tokens (N, ...)."""
-        real = self.tokens >= 0
-        taken = values.new_full((*self.tokens.shape, *values.shape[1:]), pad)
-        taken[real] = values[self.tokens[real]]
+        tokens = self.tokens.to(values.device)
+        taken = values.new_full((*tokens.shape, *values.shape[1:]), pad)
+        taken[tokens >= 0] = values[tokens[tokens >= 0]]
         return taken
+
+    def untake(self, taken: Tensor, count: int) -> Tensor:
+        """Values (N, ...) of all `count` tokens, from those (R, S, ...) of some; 0 elsewhere."""
+        tokens = self.tokens.to(taken.device)
+        values = taken.new_zeros(count, *taken.shape[2:])
+        values[tokens[tokens >= 0]] = taken[tokens >= 0]
+        return values
 
     def places(self, tokens: Iterable[int]) -> Tensor:
         """Where the given tokens are among all R · S cells, row after row."""

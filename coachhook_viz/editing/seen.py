@@ -82,7 +82,7 @@ class SeenAt:
         said: Tensor = lm.down_projection(layer)(relay.advance(layer))
         if lm.written(layer) is not lm.down_projection(layer):
             said = lm.written(layer)(said)
-        return lm.multiplier * said
+        return (lm.multiplier * said).to(lm.device)
 
 
 def relays_of(lm: LanguageModel, prompts: Sequence[Prompt], again: Iterable[int] = ()) -> Relays:

@@ -217,7 +217,9 @@ class Suffixes:
         with attached(lm, hook_layers) as attachment, ExitStack() as stack:
             stack.callback(handle.remove)
             module = lm.written(self._last)  # after the hook layer's, so with what it adds
-            hear = module.register_forward_hook(lambda m, args, output: said.append(scale * output))
+            hear = module.register_forward_hook(
+                lambda m, args, output: said.append((scale * output).to(lm.device))
+            )
             stack.callback(hear.remove)
             lengths = [len(sequence.ids) for sequence in self._sequences]
             for rows in length_batches(lengths):
@@ -241,16 +243,14 @@ class Suffixes:
         cache = DynamicCache()
         run = self._rows(packing, cached=self._pack([[] for _ in rows]))
         self._run(run.states, run, cache)
-        real = packing.tokens >= 0
-        found: dict[int, tuple[Tensor, Tensor]] = {}
+        found: dict[int, tuple[Tensor, Tensor]] = {}  # each where its block is
         for block in range(self._last + 1, self._lm.n_layers):
-            layer: Any = cache.layers[block]
-            numbered = []
-            for part in (layer.keys, layer.values):  # (R, heads, P, d_head)
-                by_number = part.new_zeros(len(self._owner), part.shape[1], part.shape[3])
-                by_number[packing.tokens[real]] = part.transpose(1, 2)[real]
-                numbered.append(by_number)
-            found[block] = numbered[0], numbered[1]
+            layer: Any = cache.layers[block]  # (R, heads, P, d_head)
+            keys, values = (
+                packing.untake(part.transpose(1, 2), len(self._owner))
+                for part in (layer.keys, layer.values)
+            )
+            found[block] = keys, values
         return found
 
     @contextmanager
@@ -277,7 +277,7 @@ class Suffixes:
         moved = states[step.edited].float() + delta[step.moving]
         states = states.index_put((step.edited,), moved.to(states.dtype))
         output = self._run(states.view_as(step.rows.states), step.rows, step.cache)
-        final = output.last_hidden_state.flatten(0, 1)
+        final = output.last_hidden_state.to(delta.device).flatten(0, 1)
         logits = self._head(output, final[step.read]).float()  # (targets + kept, vocabulary)
         at_targets, at_kept = logits.split([len(step.targets), len(step.kept)])
         nll = F.cross_entropy(at_targets, step.targets, reduction="none") * step.weights
@@ -318,7 +318,7 @@ class Suffixes:
         with replaced(self._lm.decoder, lambda *args, **kwargs: shown):
             one = torch.zeros(1, 1, dtype=torch.long, device=states.device)
             logits: Tensor = self._lm.model(input_ids=one, use_cache=False).logits
-        return logits[0]
+        return logits[0].to(states.device)
 
     def _prepare(self, active: list[int]) -> _Step:
         """Pack the suffixes of the active facts, and their prefixes' keys and values."""

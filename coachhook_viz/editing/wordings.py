@@ -111,7 +111,7 @@ def foil_keys(
     caught: dict[int, Tensor] = {}
 
     def catch(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        return lambda module, args: caught.update({layer: args[0]})
+        return lambda module, args: caught.update({layer: args[0].to(lm.device)})
 
     with attached(lm, {}):
         handles = [lm.down_projection(at).register_forward_pre_hook(catch(at)) for at in layers]
@@ -121,7 +121,9 @@ def foil_keys(
                 batch = Batch.of([sequences[row] for row in rows], lm.device)
                 last = batch.mask.sum(1) - 1
                 places = last.unique()
-                logits = lm.model(**batch.inputs, use_cache=False, logits_to_keep=places).logits
+                logits = lm.model(
+                    **batch.inputs, use_cache=False, logits_to_keep=places.tolist()
+                ).logits
                 at = torch.searchsorted(places, last)
                 for i, row in enumerate(rows):
                     said[row] = int(logits[i, at[i]].argmax())

@@ -115,7 +115,7 @@ def ask(
             prompts = [len(q.prompt) for q in chosen]
             attachment.prompt_lengths = torch.tensor(prompts, device=lm.device)
             first = min(prompts) - 1
-            positions = torch.arange(first, batch.ids.shape[1], device=lm.device)
+            positions = [*range(first, batch.ids.shape[1])]  # no tensor: the head may be elsewhere
             logits = lm.model(**batch.inputs, use_cache=False, logits_to_keep=positions).logits
             top = logits.argmax(-1).tolist()  # rows × positions
             for row, question in enumerate(chosen):

@@ -182,10 +182,10 @@ def read(
     form: list[Any] = []
 
     def keep(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda module, args: keys.update({layer: args[0][0]})
+        return lambda module, args: keys.update({layer: args[0][0].to(lm.device)})
 
     def catch(module: nn.Module, args: Any, output: Any) -> None:
-        found.append(hidden(output)[0, list(places)])
+        found.append(hidden(output)[0, list(places)].to(lm.device))
         form[:] = [output]
 
     with attached(lm, hooks) as attachment, ExitStack() as stack:

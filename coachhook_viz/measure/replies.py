@@ -83,7 +83,9 @@ def replies(
             batch = Batch.of([ids[row] for row in rows], lm.device)
             last = batch.mask.sum(1) - 1
             places = last.unique()
-            logits = lm.model(**batch.inputs, use_cache=False, logits_to_keep=places).logits
+            logits = lm.model(
+                **batch.inputs, use_cache=False, logits_to_keep=places.tolist()
+            ).logits
             at = torch.searchsorted(places, last)
             ends = logits[torch.arange(len(rows), device=lm.device), at]  # (rows, vocabulary)
             spoke = torch.zeros_like(batch.mask)

@@ -182,7 +182,7 @@ class WhatElse:
         found: dict[Beside, _Seen] = {}
 
         def catch(layer: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-            return lambda module, args: caught.update({layer: args[0]})
+            return lambda module, args: caught.update({layer: args[0].to(lm.device)})
 
         with attached(lm, hooks) as attachment:
             handles = [lm.down_projection(at).register_forward_pre_hook(catch(at)) for at in layers]
@@ -195,7 +195,9 @@ class WhatElse:
                     last = batch.mask.sum(1) - 1
                     read = torch.arange(batch.ids.shape[1]) if whole else last.unique()
                     read = read.to(lm.device)
-                    logits = lm.model(**batch.inputs, use_cache=False, logits_to_keep=read).logits
+                    logits = lm.model(
+                        **batch.inputs, use_cache=False, logits_to_keep=read.tolist()
+                    ).logits
                     at = torch.searchsorted(read, last)
                     for i, (row, one) in enumerate(zip(rows, chosen, strict=True)):
                         shares = logits[i, at[i]].float().log_softmax(-1)

@@ -26,14 +26,14 @@ from coachhook_viz.panels.controls import (
     row,
 )
 from coachhook_viz.panels.desk import STATE_EVENTS, Scored, Selected, Staged
-from coachhook_viz.panels.form import COLUMNS, MAIN, MORE, Form, columns_of, line, sources, told_now
+from coachhook_viz.panels.form import MAIN, MORE, Form, line, sources, told_now
 from coachhook_viz.panels.listing import FILTERS, SORTS, Listing
 from coachhook_viz.panels.meeting import Meeting
 from coachhook_viz.panels.panel import Panel, Static, told
 from coachhook_viz.panels.running import progress
 from coachhook_viz.panels.words import count
 from coachhook_viz.panels.worker import Job
-from coachhook_viz.reading import FactFileError, bundled_facts
+from coachhook_viz.reading import COLUMNS, FactFileError, bundled_facts, columns_of
 from coachhook_viz.recipe import fact_source
 from coachhook_viz.session import Session
 
@@ -501,7 +501,7 @@ class Facts(Panel):
         try:
             columns = columns_of(self._columns.value)
         except ValueError as error:
-            self._columns.error = str(error)
+            self._columns.error = told(error)
             return
         try:
             facts, said = sources(name, data, columns)

@@ -2,14 +2,12 @@
 
 Form        the fields
 sources     the facts of a file or a text, and what is to be said of the others
-columns_of  what the columns of a file are called, from a field
 told_now    what the model says now, where the subject ends, what the scope allows
 line        a marked line
 """
 
 from __future__ import annotations
 
-import re
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
@@ -32,7 +30,6 @@ MAIN = ("prompt", "subject", "target")
 MORE = ("truth", "wordings", "paraphrases", "neighbors")
 _BREAK = "↵"
 _REASONS = 30  # that are shown of a file
-COLUMNS = "prompt = question, target = answer"  # for example
 
 
 class Form:
@@ -174,21 +171,6 @@ def sources(
         said += [counted + ":" * bool(reasons), *reasons[:_REASONS]]
         said += [f"and {more} more"] * (more > 0)
     return facts, said
-
-
-def columns_of(text: str) -> dict[str, str]:
-    """Names of columns by the fields of a fact, from "prompt = question, target = answer".
-
-    Raises
-    ------
-    ValueError
-        If a part of it has no "=".
-    """
-    parts = [part for part in re.split(r"[,;\n]", text) if part.strip()]
-    if lost := [part.strip() for part in parts if "=" not in part]:
-        raise ValueError(f"Write field = column, as {COLUMNS}; not {lost[0]!r}.")
-    pairs = [part.partition("=") for part in parts]
-    return {field.strip().lower(): column.strip() for field, _, column in pairs}
 
 
 def line(mark: str, kind: str, text: str) -> Markup:

@@ -10,9 +10,17 @@ from coachhook_viz.reading.bundled import (
     bundled_wordings,
     known_relation,
 )
-from coachhook_viz.reading.files import FactList, Rejected, left_out, read_facts
+from coachhook_viz.reading.files import (
+    COLUMNS,
+    FactList,
+    Rejected,
+    columns_of,
+    left_out,
+    read_facts,
+)
 
 __all__ = [
+    "COLUMNS",
     "FactList",
     "Rejected",
     "Wordings",
@@ -20,6 +28,7 @@ __all__ = [
     "bundled_foils",
     "bundled_probes",
     "bundled_wordings",
+    "columns_of",
     "known_relation",
     "left_out",
     "read_facts",

@@ -1,6 +1,7 @@
 """The facts of a file, of records or of a data frame.
 
 read_facts    the good ones; what was left out is said
+columns_of    which columns are which, as a person writes it
 FactList      those, with what was left out
 left_out      that in words
 Rejected      a record that is no fact, or a part of one that was left out
@@ -9,6 +10,7 @@ Rejected      a record that is no fact, or a part of one that was left out
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ from coachhook_viz.reading.records import Columns, Records
 from coachhook_viz.reading.tables import of_sheet, of_table
 from coachhook_viz.reading.values import Odd, called
 
+COLUMNS = "prompt = question, target = answer"
+"""How `columns_of` wants it, for example."""
 _SHOWN = 5  # reasons that a warning names
 _READERS: dict[str, Callable[[bytes, Columns | None], Records]] = {
     ".csv": of_table,
@@ -136,6 +140,27 @@ def read_facts(source: Any, columns: Mapping[str, str] | None = None) -> FactLis
         raise FactFileError(f"{name}: {error}") from None
     if said := _warning(found):
         warnings.warn(f"{name}: {said}", BadRecordWarning, stacklevel=2)
+    return found
+
+
+def columns_of(text: str) -> dict[str, str]:
+    """`columns` of `read_facts` from a text as "prompt = question, target = answer".
+
+    Raises
+    ------
+    ValueError
+        If a part of it is none, or a field stands there twice.
+    """
+    found: dict[str, str] = {}
+    for part in re.split(r"[,;\n]", text):
+        field, sign, column = (one.strip() for one in part.partition("="))
+        if not part.strip():
+            continue
+        if not (field and sign and column):
+            raise ValueError(f"write field = column, as {COLUMNS}; not {part.strip()!r}")
+        if field.lower() in found:
+            raise ValueError(f"the field {field} stands there twice; keep one of them")
+        found[field.lower()] = column
     return found
 
 
