@@ -16,6 +16,7 @@ from coachhook_viz import Session
 from coachhook_viz.measure.quality import forgetting, readings
 from coachhook_viz.panels.curves import PLOTS, table
 from coachhook_viz.panels.retention import Retention
+from coachhook_viz.panels.zoom import Zoom
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -426,6 +427,8 @@ def test_many_rounds_are_told_shortly(session: Session) -> None:
     assert known is not None
     last = known.scores[known.scores["round"] == 2].assign(edited=1)
     scores = pd.concat([last.assign(round=round_) for round_ in range(1, 9)])
-    cells = replace(known, scores=scores).cells(metric)
+    zoom = Zoom(40, 25, 1250)
+    zoom.fit(6, 8)
+    cells = replace(known, scores=scores).cells(metric, zoom)
     value = last[(last["fact"] == 0) & (last["metric"] == metric)]["value"].item()
     assert cells[0][7].text.lstrip("◐○") == f"{value:.2f}".removeprefix("0")

@@ -247,7 +247,9 @@ def test_an_empty_place_says_what_will_stand_there_and_why_it_is_empty() -> None
 def test_numbers_stand_where_they_have_room(facts: int, value: float, said: str) -> None:
     ids = list(range(facts))
     table = pd.DataFrame(value, index=ids, columns=ids)
-    cells = matrix("actual", table, ids, dict(enumerate(tiny_facts(facts))))
+    zoom = Zoom(25, 25, 625)
+    zoom.fit(facts, facts)
+    cells = matrix("actual", table, ids, dict(enumerate(tiny_facts(facts))), zoom)
     assert cells[0][1].text == said
     assert f"{value:.3g}" in cells[0][1].detail
     assert ("no number" in key(facts)) == (facts < 13)

@@ -3,7 +3,7 @@
 SIDES        what is put beside each other
 key          what shades and names mean
 clustered    an order that puts facts side by side that act on each other
-matrix       cells of one side
+matrix       cells of one side; row_names and column_names, their names
 by_layer     cells of one pair
 ranked       how well the prediction ranks the pairs
 headline     what one pair does
@@ -14,13 +14,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from coachhook_viz.facts import Fact
 from coachhook_viz.measure.interference import rank_correlation
 from coachhook_viz.panels.grid import Cell
-from coachhook_viz.panels.words import named, short
+from coachhook_viz.panels.words import brief, count, named, short
+from coachhook_viz.panels.zoom import Zoom, means
 
 SIDES = {
     "predicted": "Predicted before editing, from keys and order",
@@ -62,29 +65,79 @@ def clustered(table: pd.DataFrame) -> list[int]:
 
 
 def matrix(
-    side: str, table: pd.DataFrame, ids: list[int], facts: Mapping[int, Fact]
+    side: str, table: pd.DataFrame, ids: list[int], facts: Mapping[int, Fact], zoom: Zoom
 ) -> list[list[Cell]]:
-    """Facts × edits, in the order of `ids`, shaded by order of magnitude."""
+    """Facts × edits, in the order of `ids`, shaded by order of magnitude; or means of blocks."""
     acts = "would act" if side == "predicted" else "acts"
+    values = table.reindex(index=ids, columns=ids).to_numpy()
+    if zoom.binned:
+        return _blocks(acts, values, ids, facts, zoom)
+    rows = [part.start for part in zoom.rows]
+    columns = [part.start for part in zoom.columns]
     return [
         [
-            Cell(detail=f"{named(facts[i])}: its own edit, which is 1", kind="none")
+            Cell(detail=f"{named(facts[ids[i]])}: its own edit, which is 1", kind="none")
             if i == j
             else Cell(
-                _told(value, len(ids)),
-                f"{named(facts[j])} {acts} on {named(facts[i])}: {value:.3g}",
-                shade=_shade(value),
+                _told(float(values[i, j]), len(rows)),
+                f"{named(facts[ids[j]])} {acts} on {named(facts[ids[i]])}: {values[i, j]:.3g}",
+                shade=_shade(float(values[i, j])),
             )
-            for j, value in zip(ids, line, strict=True)
+            for j in columns
         ]
-        for i, line in zip(
-            ids, table.reindex(index=ids, columns=ids).to_numpy().tolist(), strict=True
-        )
+        for i in rows
     ]
 
 
-def key(facts: int) -> Markup:
-    """What shades and names mean where so many facts are shown."""
+def _blocks(
+    acts: str,
+    values: NDArray[np.float64],
+    ids: list[int],
+    facts: Mapping[int, Fact],
+    zoom: Zoom,
+) -> list[list[Cell]]:
+    """One cell a block: the mean of its pairs, and which pair is strongest."""
+    pairs = values.astype(float)
+    np.fill_diagonal(pairs, np.nan)
+    averages, counts = means(pairs, zoom.rows, zoom.columns)
+    cells: list[list[Cell]] = []
+    for rows, line, numbers in zip(zoom.rows, averages.tolist(), counts.tolist(), strict=True):
+        cells.append([])
+        for columns, mean, number in zip(zoom.columns, line, numbers, strict=True):
+            if not number:
+                cells[-1].append(Cell(detail="a fact itself", kind="none"))
+                continue
+            part = pairs[rows.start : rows.stop, columns.start : columns.stop]
+            i, j = divmod(int(np.nanargmax(part)), part.shape[1])
+            one, other = (facts[ids[k]] for k in (columns[j], rows[i]))
+            detail = (
+                f"{count(number, 'pair')}: mean {mean:.3g}. Strongest: {named(one)} {acts} on"
+                f" {named(other)}, {part[i, j]:.3g}; click to open"
+            )
+            cells[-1].append(Cell(detail=detail, shade=_shade(mean)))
+    return cells
+
+
+def row_names(ids: list[int], facts: Mapping[int, Fact], zoom: Zoom) -> list[str]:
+    """A fact by its subject and number; of a block the first fact, and how many more."""
+    return [
+        f"{brief(facts[ids[part.start]].subject)} · {ids[part.start]}"
+        f"{f' +{len(part) - 1}' if len(part) > 1 else ''}"
+        for part in zoom.rows
+    ]
+
+
+def column_names(ids: list[int], zoom: Zoom) -> list[str]:
+    """An edit by its number; of a block the first one's."""
+    return [f"{ids[part.start]}{'…' * (len(part) > 1)}" for part in zoom.columns]
+
+
+def key(zoom: Zoom) -> Markup:
+    """What shades and names mean in what is shown."""
+    if zoom.binned:
+        said = "each cell: the mean over {} × {} pairs; click to open it".format(*zoom.lengths)
+        return _KEY.format(Markup("<span>{}</span>").format(said))
+    facts = len(zoom.rows)
     return _KEY.format(Markup("<span>no number: below 0.01</span>") if facts <= ROOM else "")
 
 

@@ -20,12 +20,14 @@ from coachhook_viz.panels.lens import Lens
 from coachhook_viz.panels.panel import Static
 from coachhook_viz.panels.retention import ROOM, Retention
 from coachhook_viz.panels.running import Running
-from coachhook_viz.panels.words import count, likely, named
+from coachhook_viz.panels.words import count, likely
 from coachhook_viz.panels.worker import Job
+from coachhook_viz.panels.zoom import Zoom
 from coachhook_viz.session import Session
 
 _MOST = 100  # facts that are scored, drawn once and for all
 _CHEAP = 100  # scores, facts × rounds, that are taken without being asked for
+_BLOCKS = 40, 25, 1250  # rows, columns; cells up to which each is drawn
 _CLICK = "Click a cell to see what the model says there."
 
 
@@ -48,6 +50,7 @@ class Drift(Lens):
             value=metrics[0],
         )
         self._grid = Grid(label="Scores of facts after rounds", look="heat")
+        self._zoom = Zoom(*_BLOCKS)
         self._key = Text()
         self._said = Text(classes="cv-note", live="polite")
         self._why = Button("Why?", "quiet", hidden=True, tip="why the prompt gets this answer")
@@ -68,7 +71,11 @@ class Drift(Lens):
         running = Running(Desk.of(session).worker, "Measure")
         self._sides = row(
             column(
-                row(self._metric, classes="cv-tools"), self._grid, self._key, self._said, self._why
+                row(self._metric, self._zoom.out, classes="cv-tools"),
+                self._grid,
+                self._key,
+                self._said,
+                self._why,
             ),
             column(self._boxes, self._story, self._basis),
             classes="cv-side cv-side-wide",
@@ -83,7 +90,9 @@ class Drift(Lens):
         self.on(self._metric, lambda metric: self._open())
         self.on(self._picture, lambda picture: self._draw_curves())
         self.on(self._grid, self._picked, "selected")
+        self._grid.on_press(lambda at: self._do(lambda: self._open_block(at)))
         self.click(self._why, self._ask_why)
+        self.click(self._zoom.out, self._zoom_out)
         self.refresh()
         self.worked()
 
@@ -156,8 +165,8 @@ class Drift(Lens):
         if self._drift is not None:
             lines.append("drift = session.drift()")
             lines += [f"cv.figures.{name}(drift)" for name in ("weights", "shift")]
-        if known is not None and self._grid.selected:
-            place, column_ = self._grid.selected
+        if known is not None and self._place():
+            place, column_ = self._place()
             text = self._asked or known.facts[known.ids[place]].text
             lines.append(f"session.predict({text!r}, state=session.state_at({column_ + 1}))")
         return "\n".join(lines)
@@ -172,7 +181,9 @@ class Drift(Lens):
         """Mark the cell of the fact and round that are selected, and look at it."""
         known, at = self._retention, self._place()
         if known is not None:
-            self._grid.selected = at
+            if at and not self._zoom.shown(at):
+                self._zoom_out()
+            self._grid.selected = self._zoom.shown(at)
             self._look(known, at)
 
     def _scored(self, retention: Retention) -> None:
@@ -200,21 +211,38 @@ class Drift(Lens):
         self._metric.hidden = known is None
         self._draw_basis()
         if known is None:
+            self._zoom.fit(0, 0)
             self._grid.show([], rows=[], columns=[], keys=[], empty=self._empty())
             self._boxes.say()
             self._story.say()
             return
-        self._key.say(known.key())
-        self._grid.show(
-            known.cells(self._metric.value),
-            rows=[named(known.facts[fact_id]) for fact_id in known.ids],
-            columns=[f"r{place}" for place in range(1, known.rounds + 1)],
-            keys=known.ids,
-            selected=self._place(),
-        )
+        self._zoom.fit(len(known.ids), known.rounds)
+        self._draw_cells(known)
         self._boxes.say(known.boxes())
         self._story.say(known.story())
-        self._look(known, self._grid.selected)
+        self._look(known, self._place())
+
+    def _draw_cells(self, known: Retention) -> None:
+        zoom = self._zoom
+        self._key.say(known.key(zoom))
+        self._grid.show(
+            known.cells(self._metric.value, zoom),
+            rows=known.rows(zoom),
+            columns=known.columns(zoom),
+            picks="block" if zoom.binned else "cell",
+            selected=zoom.shown(self._place()),
+        )
+
+    def _open_block(self, at: list[int]) -> None:
+        known = self._retention
+        if known is not None and self._zoom.binned:
+            self._zoom.into(at)
+            self._draw_cells(known)
+
+    def _zoom_out(self) -> None:
+        if self._retention is not None:
+            self._zoom.reset()
+            self._draw_cells(self._retention)
 
     def _empty(self) -> str:
         state, here = self.session.state, "each row here is a fact and each column a round"
@@ -259,8 +287,9 @@ class Drift(Lens):
 
     def _picked(self, at: list[int]) -> None:
         known = self._retention
-        if not at or known is None or at == self._place():
+        if not at or known is None or at == self._zoom.shown(self._place()):
             return  # nobody's pick, or the one that is selected
+        at = self._zoom.place(at)
         fact_id, round_ = known.ids[at[0]], at[1] + 1
         self.desk.select(self, fact=fact_id, round=round_, prompt=known.facts[fact_id].text)
         self._opened = at

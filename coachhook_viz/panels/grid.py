@@ -75,7 +75,8 @@ class Grid(Node):
     look : str
         "tokens", "heat", "table", "bars" or "timeline".
     picks : str
-        What is selected: "cell", "row" or "nothing".
+        What is selected: "cell", "row" or "nothing"; "block": a press selects nothing, it is told
+        to `on_press`, since a cell stands for several that it opens.
     empty : str
         What is said where there is no row.
 
@@ -101,6 +102,7 @@ class Grid(Node):
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)
         self._typed: list[Callable[[int, int, str], object]] = []
+        self._pressed: list[Callable[[list[int]], object]] = []
         self._keys: list[Any] = []
 
     def show(
@@ -156,8 +158,15 @@ class Grid(Node):
         """Call `typed` with row, column and text when a person has typed into a cell."""
         self._typed.append(typed)
 
+    def on_press(self, act: Callable[[list[int]], object]) -> None:
+        """Call `act` with row and column when a person has pressed a cell that is a block."""
+        self._pressed.append(act)
+
     def heard(self, content: dict[str, Any], buffers: Sequence[Any]) -> None:
-        """A person has typed into a cell."""
+        """A person has typed into a cell, or pressed a block."""
+        if content.get("press") is not None:
+            for act in self._pressed:
+                act([int(place) for place in content["press"]])
         if content.get("typed") is not None:
             row, column, text = content["typed"]
             for typed in self._typed:

@@ -15,10 +15,12 @@ from coachhook_viz.panels.acting import (
     WIDE,
     by_layer,
     clustered,
+    column_names,
     headline,
     key,
     matrix,
     ranked,
+    row_names,
 )
 from coachhook_viz.panels.controls import Button, Select, Text, column, row
 from coachhook_viz.panels.desk import Desk
@@ -26,11 +28,13 @@ from coachhook_viz.panels.grid import Cell, Grid
 from coachhook_viz.panels.lens import Lens
 from coachhook_viz.panels.panel import Static
 from coachhook_viz.panels.running import Running
-from coachhook_viz.panels.words import brief, count, likely
+from coachhook_viz.panels.words import count, likely
 from coachhook_viz.panels.worker import Job
+from coachhook_viz.panels.zoom import Zoom
 from coachhook_viz.session import Session
 
-_MOST = 25  # facts that are shown, drawn once and for all
+_MOST = 200  # facts that are shown, drawn once and for all
+_BLOCKS = 25, 25, 625  # rows, columns; cells up to which each is drawn
 _CHEAP = 200  # facts in force whose keys are read without being asked for
 _Found = tuple[dict[int, Fact], pd.DataFrame, Markup]
 
@@ -53,6 +57,7 @@ class Interference(Lens):
             side: Grid(label=f"{side} interference, facts by edits", look="heat", corner="by edit")
             for side in SIDES
         }
+        self._zoom = Zoom(*_BLOCKS)
         self._nothing = Text(classes="cv-note")
         self._key = Text()
         self._words = Text()
@@ -73,7 +78,7 @@ class Interference(Lens):
         self._detail = row(self._answers, self._layers, classes="cv-side cv-side-wide", hidden=True)
         running = Running(Desk.of(session).worker, "Measure")
         body = [
-            row(self._order, running.buttons, classes="cv-tools"),
+            row(self._order, self._zoom.out, running.buttons, classes="cv-tools"),
             running.said,
             self._nothing,
             self._whole,
@@ -83,9 +88,11 @@ class Interference(Lens):
             self._detail,
         ]
         super().__init__(session, body, running=running)
-        self.on(self._order, lambda order: self._draw())
+        self.on(self._order, lambda order: self._zoom_out())
         for grid in self._grids.values():
             self.on(grid, self._picked, "selected")
+            grid.on_press(lambda at: self._do(lambda: self._open_block(at)))
+        self.click(self._zoom.out, self._zoom_out)
         self.on(self._layers, self._layer_picked, "selected")
         self.click(self._why, self._ask_why)
         self.refresh()
@@ -191,7 +198,7 @@ class Interference(Lens):
         self.worked()
 
     def _dress(self, more: str = "") -> None:
-        facts = len(self._ids)
+        facts = len(self._zoom.rows)
         self._whole.classes = (
             f"cv-side{' cv-close' * (facts > WIDE)}{' cv-closer' * (facts > ROOM)}{more}"
         )
@@ -203,6 +210,7 @@ class Interference(Lens):
         self._whole.hidden = self._key.hidden = self._order.hidden = frame is None
         if frame is None:
             self._ids = []
+            self._zoom.fit(0, 0)
             self._nothing.say(self._empty())
             self._words.say()
             for grid in self._grids.values():
@@ -214,17 +222,29 @@ class Interference(Lens):
         self._ids = [int(str(fact_id)) for fact_id in tables["actual"].index]
         if self._order.value == "clustered":
             self._ids = clustered(tables["actual"])
+        zoom = self._zoom
+        zoom.fit(len(self._ids), len(self._ids))
         self._dress()
-        self._key.say(key(len(self._ids)))
+        self._key.say(key(zoom))
         for side, grid in self._grids.items():
             grid.show(
-                matrix(side, tables[side], self._ids, self._facts),
-                rows=[f"{brief(self._facts[i].subject)} · {i}" for i in self._ids],
-                columns=[str(i) for i in self._ids],
-                keys=self._ids,
-                selected=self._place(),
+                matrix(side, tables[side], self._ids, self._facts, zoom),
+                rows=row_names(self._ids, self._facts, zoom),
+                columns=column_names(self._ids, zoom),
+                picks="block" if zoom.binned else "cell",
+                selected=zoom.shown(self._place()),
             )
         self._mark()
+
+    def _open_block(self, at: list[int]) -> None:
+        if self._zoom.binned:
+            self._zoom.into(at)
+            self._draw()
+
+    def _zoom_out(self) -> None:
+        """All, in the order that is chosen."""
+        self._zoom.reset()
+        self._draw()
 
     def _empty(self) -> str:
         facts = len(self.session.state.facts)
@@ -240,9 +260,10 @@ class Interference(Lens):
         return [self._ids.index(i) for i in self._chosen or ()]
 
     def _picked(self, at: list[int]) -> None:
-        if not at or max(at) >= len(self._ids):
+        if not at or at[0] >= len(self._zoom.rows) or at[1] >= len(self._zoom.columns):
             return
-        pair = self._ids[at[0]], self._ids[at[1]]
+        row_, column_ = self._zoom.place(at)
+        pair = self._ids[row_], self._ids[column_]
         if pair == self._pair:
             return
         self._pair = pair
@@ -264,7 +285,7 @@ class Interference(Lens):
         pair, frame = self._chosen, self._frame
         self._why.hidden = pair is None
         for grid in self._grids.values():
-            grid.selected = self._place()
+            grid.selected = self._zoom.shown(self._place())
         if pair is not None and pair[0] != pair[1] and frame is not None:
             self._look(frame, *pair)
             return

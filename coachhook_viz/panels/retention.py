@@ -16,12 +16,17 @@ from coachhook_viz.measure.quality import METRICS, forgetting, holds, readings, 
 from coachhook_viz.panels.grid import Cell, Kind
 from coachhook_viz.panels.words import count, named, short
 from coachhook_viz.panels.worker import Job
+from coachhook_viz.panels.zoom import Zoom, means
 from coachhook_viz.session import Session
 
 _MARKS: dict[Kind, str] = {"holds": "", "partly": "◐", "missed": "○"}
+_SCALE = Markup("<span>0 <span class='cv-ramp'></span> 1</span><span>r1: after round 1</span>")
 _KEY = Markup(
-    "<p class='cv-key'><span>0 <span class='cv-ramp'></span> 1</span><span>r1: after round 1</span>"
-    "<span>◐ took in part</span><span>○ missed</span>"
+    "<p class='cv-key'>{}<span>◐ took in part</span><span>○ missed</span>"
+    "<span><span class='cv-swatch cv-none'></span> not yet edited</span></p>"
+).format(_SCALE)
+_BLOCKS = Markup(
+    "<p class='cv-key'>{}<span>each cell: the mean of {}; click to open it</span>"
     "<span><span class='cv-swatch cv-none'></span> not yet edited</span></p>"
 )
 ROOM = 6  # rounds up to which scores stand with a 0 before the point
@@ -79,26 +84,75 @@ class Retention:
         here = self.scores[(self.scores["fact"] == fact_id) & (self.scores["round"] == round_)]
         return dict(zip(here["metric"].tolist(), here["value"].tolist(), strict=True))
 
-    def cells(self, metric: str) -> list[list[Cell]]:
-        """One row a fact, one column a round."""
+    def cells(self, metric: str, zoom: Zoom) -> list[list[Cell]]:
+        """One row a fact, one column a round; or their means in blocks."""
+        if zoom.binned:
+            return self._blocks(metric, zoom)
+        ids, rounds = self.ids, self.rounds
+        shown = [ids[part.start] for part in zoom.rows]
+        scores = self.scores[self.scores["fact"].isin(shown)]
         found: dict[tuple[int, int], dict[str, float]] = {}
-        columns = (self.scores[c].tolist() for c in ("fact", "round", "metric", "value"))
+        columns = (scores[c].tolist() for c in ("fact", "round", "metric", "value"))
         for fact_id, round_, name, value in zip(*columns, strict=True):
             found.setdefault((fact_id, round_), {})[name] = value
-        edited = dict(zip(self.scores["fact"], self.scores["edited"], strict=True))
+        edited = dict(zip(scores["fact"], scores["edited"], strict=True))
         return [
             [
-                _cell(named(self.facts[i]), place, found[i, place], metric, self.rounds <= ROOM)
+                _cell(named(self.facts[i]), place, found[i, place], metric, rounds <= ROOM)
                 if place >= edited[i]
                 else Cell(detail=f"{named(self.facts[i])} came in round {edited[i]}", kind="none")
-                for place in range(1, self.rounds + 1)
+                for place in (part.start + 1 for part in zoom.columns)
             ]
-            for i in self.ids
+            for i in shown
         ]
 
-    def key(self) -> Markup:
+    def _blocks(self, metric: str, zoom: Zoom) -> list[list[Cell]]:
+        """One cell a block: the mean of the scores in it."""
+        scores = self.scores[self.scores["metric"] == metric]
+        table = scores.pivot(index="fact", columns="round", values="value")
+        table = table.reindex(index=self.ids, columns=range(1, self.rounds + 1))
+        values, counts = means(table.to_numpy(dtype=float), zoom.rows, zoom.columns)
+        name = metric.replace("_", " ")
+        return [
+            [
+                Cell(
+                    short(value) if abs(value) < 1.005 else f"{value:.0f}",
+                    f"{facts}, after {rounds}: mean {name} {value:.3g} of {count(scored, 'score')};"
+                    " click to open",
+                    shade=value,
+                )
+                if scored
+                else Cell(detail=f"{facts}, after {rounds}: no {name}", kind="none")
+                for value, scored, rounds in zip(line, numbers, self.columns(zoom), strict=True)
+            ]
+            for facts, line, numbers in zip(
+                self.rows(zoom), values.tolist(), counts.tolist(), strict=True
+            )
+        ]
+
+    def rows(self, zoom: Zoom) -> list[str]:
+        """Names of the rows."""
+        ids = self.ids
+        return [
+            named(self.facts[ids[part.start]])
+            if len(part) == 1
+            else f"{count(len(part), 'fact')}, {ids[part.start]}–{ids[part.stop - 1]}"
+            for part in zoom.rows
+        ]
+
+    def columns(self, zoom: Zoom) -> list[str]:
+        """Names of the columns."""
+        return [
+            f"r{part.start + 1}" if len(part) == 1 else f"r{part.start + 1}–{part.stop}"
+            for part in zoom.columns
+        ]
+
+    def key(self, zoom: Zoom) -> Markup:
         """What shades and marks of the cells mean."""
-        return _KEY
+        if not zoom.binned:
+            return _KEY
+        facts, rounds = (count(zoom.lengths[i], word) for i, word in enumerate(("fact", "round")))
+        return _BLOCKS.format(_SCALE, f"{facts} × {rounds}")
 
     def boxes(self) -> Markup:
         """Mean reliability, generality and locality now, with their intervals."""

@@ -333,6 +333,8 @@ KINDS.tabs = ({ model, ends }) => {
   return el;
 };
 
+const MANY = 100; // rows from which a list draws only those that can be seen
+
 // A list whose rows are known by a key: what is chosen stays chosen wherever its row goes.
 KINDS.list = ({ model, ends }) => {
   const el = element("div", "cv-list");
@@ -341,24 +343,28 @@ KINDS.list = ({ model, ends }) => {
   rows.setAttribute("role", "listbox");
   rows.setAttribute("aria-multiselectable", "true");
   el.append(none, rows);
-  let at = null; // the key that Tab reaches
-  const row = (key) => [...rows.children].find((one) => one.dataset.key === key);
-  const keys = () => model.get("rows").map((one) => one.key);
+  let at = null; // the key that Tab reaches: its row is always drawn
+  let all = []; // keys of all rows, drawn or not
+  let drawn = new Map(); // by key
+  const heights = new Map(); // by key, of rows that were drawn in this width
+  const row = (key) => drawn.get(key);
   const chosen = () => model.get("chosen");
   const choose = (list) => {
     model.set("chosen", list);
     model.save_changes();
   };
   const go = (key, focus) => {
-    if (at !== null && row(at)) row(at).tabIndex = -1;
+    if (row(at)) row(at).tabIndex = -1;
     at = key;
+    draw();
     const now = row(key);
     if (!now) return;
     now.tabIndex = 0;
-    if (focus) now.focus();
+    if (!focus) return;
+    now.focus();
+    settle(now);
   };
   const span = (from, to) => {
-    const all = keys();
     const [one, other] = [all.indexOf(from), all.indexOf(to)].sort((a, b) => a - b);
     return all.slice(Math.max(one, 0), other + 1);
   };
@@ -373,7 +379,6 @@ KINDS.list = ({ model, ends }) => {
     go(key, true);
   });
   rows.addEventListener("keydown", (event) => {
-    const all = keys();
     const step = { ArrowDown: 1, ArrowUp: -1, Home: -all.length, End: all.length, PageDown: 10, PageUp: -10 }[event.key];
     if (step !== undefined && all.length) {
       const to = all[Math.min(Math.max(all.indexOf(at) + step, 0), all.length - 1)];
@@ -388,45 +393,105 @@ KINDS.list = ({ model, ends }) => {
     event.stopPropagation();
   });
   const mark = () => {
-    for (const one of rows.children) one.setAttribute("aria-selected", String(chosen().includes(one.dataset.key)));
+    const now = new Set(chosen());
+    for (const one of rows.children) one.setAttribute("aria-selected", String(now.has(one.dataset.key)));
   };
   const reveal = () => {
-    const first = chosen().length === 1 && row(chosen()[0]);
-    if (first && !rows.contains(document.activeElement)) {
-      const [box, inner] = [el.getBoundingClientRect(), first.getBoundingClientRect()];
-      if (inner.top < box.top) el.scrollTop -= box.top - inner.top;
-      else if (inner.bottom > box.bottom) el.scrollTop += inner.bottom - box.bottom;
-      go(chosen()[0], false);
+    if (chosen().length !== 1 || !all.includes(chosen()[0])) return;
+    if (rows.contains(document.activeElement)) return;
+    go(chosen()[0], false);
+    settle(row(chosen()[0]));
+  };
+  // Scroll to a row, as little as needed.
+  const settle = (one) => {
+    const [box, inner] = [el.getBoundingClientRect(), one.getBoundingClientRect()];
+    if (inner.top < box.top) el.scrollTop -= box.top - inner.top;
+    else if (inner.bottom > box.bottom) el.scrollTop += inner.bottom - box.bottom;
+    draw();
+  };
+
+  // Where each row begins and the last one ends; rows that were never drawn have the mean height.
+  const starts = () => {
+    const mean = heights.size ? [...heights.values()].reduce((a, b) => a + b) / heights.size : 40;
+    const found = [0];
+    for (const key of all) found.push(found.at(-1) + (heights.get(key) ?? mean));
+    return found;
+  };
+  // Put into the page what can be seen, a screen more on either side, and the row that Tab reaches.
+  const draw = () => {
+    const many = all.length > MANY;
+    const list = model.get("rows");
+    let places = list.map((_, place) => place);
+    let tops = [];
+    if (many) {
+      tops = starts();
+      const [from, to] = [el.scrollTop - el.clientHeight, el.scrollTop + 2 * Math.max(el.clientHeight, 200)];
+      places = places.filter((place) => (tops[place + 1] > from && tops[place] < to) || all[place] === at);
     }
+    const before = drawn;
+    drawn = new Map(places.map((place) => [all[place], before.get(all[place]) || made(list[place], many && place)]));
+    const there = [...drawn.values()];
+    for (const [key, one] of before) if (!drawn.has(key)) one.remove();
+    there.forEach((one, place) => {
+      if (rows.children[place] !== one) rows.insertBefore(one, rows.children[place] || null);
+    });
+    if (many) arrange(places, tops);
+    mark();
+  };
+  const arrange = (places, before) => {
+    const seen = places.find((place) => before[place + 1] > el.scrollTop) ?? 0; // it stays where it is
+    if (el.clientHeight) for (const [key, one] of drawn) if (!heights.has(key)) heights.set(key, one.offsetHeight);
+    const tops = starts();
+    for (const place of places) row(all[place]).style.top = `${tops[place]}px`;
+    rows.style.height = `${tops.at(-1)}px`;
+    if (tops[seen] !== before[seen]) el.scrollTop += tops[seen] - before[seen];
+  };
+  const made = (said, place) => {
+    const one = element("div", `cv-item ${said.kind ? `cv-${said.kind}` : ""}`);
+    one.setAttribute("role", "option");
+    one.setAttribute(...QUIET);
+    one.dataset.key = said.key;
+    one.tabIndex = said.key === at ? 0 : -1;
+    if (said.detail) one.setAttribute("aria-label", said.detail);
+    if (place !== false) {
+      one.setAttribute("aria-setsize", all.length);
+      one.setAttribute("aria-posinset", place + 1);
+    }
+    const [text, [start, stop]] = [element("span", "cv-item-text"), said.strong || [0, 0]];
+    text.append(said.text.slice(0, start), element("b", "", said.text.slice(start, stop)), said.text.slice(stop));
+    if (said.detail) one.title = said.detail;
+    const words = element("span", "cv-item-words");
+    words.append(text, " ", element("span", "cv-item-target", said.target));
+    one.append(element("span", "cv-item-mark", said.mark), words, element("span", "cv-item-where", said.where));
+    return one;
   };
   follow(model, ends, ["rows", "label", "empty"], () => {
     const had = rows.contains(document.activeElement);
     rows.setAttribute("aria-label", model.get("label"));
-    none.textContent = model.get("rows").length ? "" : model.get("empty");
-    none.hidden = Boolean(model.get("rows").length);
-    rows.replaceChildren(...model.get("rows").map((said) => {
-      const one = element("div", `cv-item ${said.kind ? `cv-${said.kind}` : ""}`);
-      one.setAttribute("role", "option");
-      one.setAttribute(...QUIET);
-      one.dataset.key = said.key;
-      one.tabIndex = -1;
-      if (said.detail) one.setAttribute("aria-label", said.detail);
-      const [text, [start, stop]] = [element("span", "cv-item-text"), said.strong || [0, 0]];
-      text.append(said.text.slice(0, start), element("b", "", said.text.slice(start, stop)), said.text.slice(stop));
-      if (said.detail) one.title = said.detail;
-      const words = element("span", "cv-item-words");
-      words.append(text, " ", element("span", "cv-item-target", said.target));
-      one.append(element("span", "cv-item-mark", said.mark), words, element("span", "cv-item-where", said.where));
-      return one;
-    }));
-    if (!row(at)) at = keys()[0] ?? null;
-    go(at, had);
-    mark();
+    all = model.get("rows").map((one) => one.key);
+    none.textContent = all.length ? "" : model.get("empty");
+    none.hidden = Boolean(all.length);
+    rows.className = all.length > MANY ? "cv-many" : "";
+    rows.style.height = "";
+    rows.replaceChildren();
+    drawn = new Map();
+    heights.clear();
+    go(all.includes(at) ? at : all[0] ?? null, had);
     reveal();
   });
   follow(model, ends, ["chosen"], () => {
     mark();
     reveal();
   });
+  el.addEventListener("scroll", () => { if (all.length > MANY) draw(); }, { passive: true });
+  let width = 0;
+  const watch = new ResizeObserver(() => {
+    if (all.length <= MANY) return;
+    if (el.clientWidth !== width) heights.clear(); // other lines
+    width = el.clientWidth;
+    draw();
+  });
+  watch.observe(el);
+  ends.push(() => watch.disconnect());
   return el;
 };

@@ -180,6 +180,10 @@ KINDS.grid = ({ model, ends }) => {
 
   function pick(position) {
     if (model.get("picks") === "nothing") return;
+    if (model.get("picks") === "block") {
+      model.send({ press: position });
+      return;
+    }
     model.set("selected", position);
     model.save_changes();
     mark();
