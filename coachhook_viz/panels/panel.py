@@ -4,6 +4,7 @@ Panel       the base of them all
 Static      a picture or table that survives saving, and needs no script
 free        closes a widget and all within it
 told        what an error says, for a person
+image       a picture as HTML
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Static:
 
     def _repr_html_(self) -> str:
         pieces = [
-            _image(part)
+            image(part)
             if isinstance(part, Picture)
             else Markup("<p>{}</p>").format(part)
             if not isinstance(part, Markup)
@@ -321,7 +322,7 @@ def told(error: Exception) -> str:
     return f"{text[:1].upper()}{text[1:]}" if text else type(error).__name__
 
 
-def _image(picture: Picture) -> Markup:
+def image(picture: Picture) -> Markup:
     """An image: SVG is cut out of a notebook whose reader has not yet said to trust it."""
     data = base64.b64encode(picture._repr_png_()).decode()
     titles = [picture.get_suptitle(), *(axes.get_title("left") for axes in picture.axes)]

@@ -23,6 +23,7 @@ STAGES = {
     "probes": "reading neutral text",
     "keys": "reading keys",
     "what else": "asking what else changed",
+    "trials": "running trials",
 }
 
 
