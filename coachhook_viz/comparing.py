@@ -3,6 +3,7 @@
 compare           one tidy frame of several configurations
 check_settings    what it refuses, before anything is computed
 ready             configurations with context templates
+pieces            a round as a method edits it
 """
 
 from __future__ import annotations
@@ -112,10 +113,7 @@ def compare(
             rows += _whole(lm, name, 0, session.state, probes, watch)
             for number, part in enumerate(parts, start=1):
                 told = _placed(progress or bar, name, number, len(parts))
-                applied = [
-                    session.apply(piece, told, cancel)
-                    for piece in ([[f] for f in part] if config.method.one_by_one else [part])
-                ]
+                applied = [session.apply(piece, told, cancel) for piece in pieces(config, part)]
                 seconds = sum(round_.seconds for round_ in applied) / len(part)
                 rows.append((name, number, None, "seconds", seconds))
                 rows += _whole(lm, name, number, session.state, probes, Watch(told, cancel))
@@ -127,6 +125,11 @@ def compare(
                     if metric in METRICS
                 ]
     return pd.DataFrame(rows, columns=COLUMNS).astype({"fact": "Int64"})
+
+
+def pieces(config: EditConfig, part: Sequence[Fact]) -> list[list[Fact]]:
+    """A round's facts, one by one under a method that edits them so."""
+    return [[fact] for fact in part] if config.method.one_by_one else [list(part)]
 
 
 def _parts(facts: Sequence[Fact], rounds: int) -> list[list[Fact]]:

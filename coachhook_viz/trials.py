@@ -4,6 +4,7 @@ Trial       a setting, an order, a seed; small enough to travel
 trials_of   all trials of a sweep
 Work        what they share: a model that can be loaded elsewhere, facts, rounds, moments
 Bench       a process that has the model, and runs trials one after the other
+edited      the session that a trial made
 Failed      why a trial has no result
 """
 
@@ -23,13 +24,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from coachhook_viz.comparing import compare
+from coachhook_viz.comparing import check_settings, compare, pieces
 from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.moments import cached_moments
-from coachhook_viz.editing.progress import CancelCallback, EditCancelled
+from coachhook_viz.editing.progress import CancelCallback, EditCancelled, ProgressCallback
 from coachhook_viz.errors import SweepError
 from coachhook_viz.facts import Fact
 from coachhook_viz.models import Architecture, LanguageModel, load_model
+from coachhook_viz.session import Session
 from coachhook_viz.store.format import describe, difference
 from coachhook_viz.threads import one_thread
 
@@ -247,6 +249,41 @@ class Bench:
         new = [layer for layer in wanted if layer not in self._moments]
         self._moments |= cached_moments(lm, new) if new else {}
         return self._moments
+
+
+def edited(
+    lm: LanguageModel,
+    trial: Trial,
+    facts: Sequence[Fact],
+    rounds: int,
+    moments: Mapping[int, Tensor] | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: CancelCallback | None = None,
+) -> Session:
+    """The session that a trial made: its facts edited once more, in its order and its rounds.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+    trial : Trial
+    facts : sequence of Fact
+    rounds : int
+    moments : mapping of int to Tensor, optional
+        As in `Session`.
+    progress, cancel : callables, optional
+        As in `Session.apply`.
+
+    Raises
+    ------
+    FactError, EditCancelled
+        As `Session.apply`.
+    """
+    session = Session(lm, trial.config, moments, progress=progress, cancel=cancel)
+    order = [facts[place] for place in trial.places(len(facts))]
+    for part in check_settings(lm, {trial.setting: trial.config}, order, rounds):
+        for batch in pieces(trial.config, part):
+            session.apply(batch, progress, cancel)
+    return session
 
 
 def bytes_needed(lm: LanguageModel, configs: Sequence[EditConfig]) -> int:

@@ -33,12 +33,9 @@ from coachhook_viz.sweep_file import read as read_sweep
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
-OTHERS = (
-    "session.json",
-    "session.lock",
-    "manifest.json",
-    "sweep.json",
-)  # files that are not of the project
+OTHERS = (  # files that are not of the project
+    "session.json", "session.lock", "manifest.json", "sweep.json", "sweep.toml",
+)  # fmt: skip
 LOADING = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 
 

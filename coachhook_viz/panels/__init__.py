@@ -8,6 +8,7 @@ Layers          at which block the answer flips
 Drift           how each fact holds round after round, and what else moves
 Interference    which edits act on which facts
 Compare         the same facts under other settings
+Sweep           the same facts under many settings, on all cores
 Why             why a prompt gets the target, or not
 WhatElse        what the edits changed beside what was asked for
 Model           what the model is, and which settings suit it
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from coachhook_viz.panels.playground import playground as playground
     from coachhook_viz.panels.rounds import Rounds as Rounds
     from coachhook_viz.panels.scope import Scope as Scope
+    from coachhook_viz.panels.sweep import Sweep as Sweep
     from coachhook_viz.panels.what_else import WhatElse as WhatElse
     from coachhook_viz.panels.why import Why as Why
 
@@ -47,6 +49,7 @@ _HOMES = {
     "Playground": "playground",
     "Rounds": "rounds",
     "Scope": "scope",
+    "Sweep": "sweep",
     "WhatElse": "what_else",
     "Why": "why",
 }

@@ -314,9 +314,14 @@ def _layers(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _scores(frame: pd.DataFrame, perplexity: float, unedited: float, said: str) -> list[Cell]:
-    """Reliability, generality and locality at the end with their intervals, and perplexity."""
-    end = frame[frame["reading"] == "end"]
-    columns = (end[name].tolist() for name in ("metric", "mean", "low", "high"))
+    """What came of a setting at the end, and perplexity."""
+    about = f"perplexity {perplexity:.3f}, {unedited:.3f} before any edit. {said}".strip()
+    return [*scored(frame[frame["reading"] == "end"]), Cell(f"{perplexity:.2f}", about)]
+
+
+def scored(ends: pd.DataFrame) -> list[Cell]:
+    """Reliability, generality and locality with their intervals, from rows of `readings`."""
+    columns = (ends[name].tolist() for name in ("metric", "mean", "low", "high"))
     cells = {
         metric: Cell(
             f"{mean:.2f}  ({low:.2f}–{high:.2f})",
@@ -325,9 +330,7 @@ def _scores(frame: pd.DataFrame, perplexity: float, unedited: float, said: str) 
         )
         for metric, mean, low, high in zip(*columns, strict=True)
     }
-    about = f"perplexity {perplexity:.3f}, {unedited:.3f} before any edit. {said}".strip()
-    now = Cell(f"{perplexity:.2f}", about)
-    return [*(cells.get(metric, Cell("–")) for metric in METRICS), now]
+    return [cells.get(metric, Cell("–")) for metric in METRICS]
 
 
 def _of_text(neutral: pd.DataFrame) -> float:

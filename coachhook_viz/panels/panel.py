@@ -5,6 +5,7 @@ Static      a picture or table that survives saving, and needs no script
 image       a picture as HTML
 free        closes a widget and all within it
 told        what an error says, for a person
+image       a picture as HTML
 """
 
 from __future__ import annotations

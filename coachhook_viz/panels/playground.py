@@ -39,6 +39,7 @@ LENSES = (
     "drift",
     "interference",
     "compare",
+    "sweep",
     "rounds",
     "model",
 )  # the tabs, from left to right
@@ -71,7 +72,9 @@ class Playground(widgets.VBox):
     ----------
     session : Session or None
         None while the model is being loaded.
-    facts, rounds, ask, scope, layers, why, what_else, drift, interference, compare, model : Panel
+    facts, rounds, ask, scope, layers, why, what_else, drift, interference : Panel
+        Once there is a session.
+    compare, sweep, model : Panel
         Once there is a session.
     """
 
@@ -334,6 +337,7 @@ class Playground(widgets.VBox):
         from coachhook_viz.panels.model import Model
         from coachhook_viz.panels.rounds import Rounds
         from coachhook_viz.panels.scope import Scope
+        from coachhook_viz.panels.sweep import Sweep
         from coachhook_viz.panels.what_else import WhatElse
         from coachhook_viz.panels.why import Why
 
@@ -353,7 +357,8 @@ class Playground(widgets.VBox):
         self.layers, self.why = Layers(session, alone=False), Why(session, alone=False)
         self.what_else = WhatElse(session)
         self.drift, self.interference = Drift(session), Interference(session)
-        self.compare, self.model = Compare(session), Model(session)
+        self.compare, self.sweep = Compare(session), Sweep(session, self._show_trial)
+        self.model = Model(session)
         self._lenses = {name: getattr(self, name) for name in LENSES}
         self._panels = (self.bar, self.facts, self.ask, *self._lenses.values())
         self._tabs = Tabs(
@@ -373,6 +378,11 @@ class Playground(widgets.VBox):
         self.children = [self._top, self.bar, bench]
         self.present(self._presented)
         self._renew_twin()
+
+    def _show_trial(self, session: Session) -> None:
+        self._take(session)
+        if self.bar is not None:
+            self.bar.tell("Opened a trial of the sweep. The session of before is kept.")
 
     def _heard(self, event: Event) -> None:
         from coachhook_viz.panels.desk import Asked

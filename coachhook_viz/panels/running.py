@@ -25,6 +25,7 @@ STAGES = {
     "known": "asking what it knows",
     "trace": "tracing subjects",
     "what else": "asking what else changed",
+    "trials": "running trials",
 }
 
 

@@ -14,7 +14,7 @@ from serving import ROOT
 SCREENSHOTS = ROOT / "build" / "screenshots"
 SLOW = 120_000  # milliseconds: a round, on a busy machine
 LENSES = (
-    "scope", "layers", "why", "what else", "drift", "interference", "compare", "rounds",
+    "scope", "layers", "why", "what else", "drift", "interference", "compare", "sweep", "rounds",
     "model",
 )  # fmt: skip
 KEY = 120  # milliseconds between two keys of somebody who types

@@ -1,0 +1,381 @@
+"""Sweep: the facts in force under many settings and in several orders, on all cores."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from coachhook_viz import figures
+from coachhook_viz.autosave import sessions_folder
+from coachhook_viz.editing.config import EditConfig
+from coachhook_viz.events import Configured, Event
+from coachhook_viz.facts import Fact
+from coachhook_viz.measure.quality import METRICS
+from coachhook_viz.panels.compare import scored
+from coachhook_viz.panels.controls import Button, Field, Select, Text, row
+from coachhook_viz.panels.desk import Desk
+from coachhook_viz.panels.grid import Cell, Grid
+from coachhook_viz.panels.lens import Lens
+from coachhook_viz.panels.panel import Static, image
+from coachhook_viz.panels.running import Running
+from coachhook_viz.panels.words import count
+from coachhook_viz.panels.worker import Job
+from coachhook_viz.recipe import literal
+from coachhook_viz.session import Session
+from coachhook_viz.store.format import to_config
+from coachhook_viz.sweeping import at_the_end, sweep
+from coachhook_viz.trials import Trial, edited, trials_of
+
+_PRESENT = "as it is"
+_VARIED = {
+    "covariance weight λ": "covariance_weight",
+    "learning rate": "learning_rate",
+    "steps": "steps",
+    "clamp factor": "clamp_factor",
+    "match threshold": "match_threshold",
+    "layers": "layers",
+    "method": "method",
+    "scope": "scope",
+}
+_EXAMPLES = {
+    "covariance_weight": "30, 300, 3000",
+    "learning_rate": "0.2, 0.5, 0.8",
+    "steps": "10, 20, 40",
+    "clamp_factor": "0.75, 1.5",
+    "match_threshold": "0.3, 0.5, 0.7",
+    "layers": "3 4 5, 4 5 6",
+    "method": "memit, alphaedit, rome",
+    "scope": "zscore, match, off",
+}
+_KNOWN = ("method", "scope")  # which bring along all that is known for them
+
+
+@dataclass(frozen=True)
+class _Swept:
+    """A sweep, and what came of it."""
+
+    folder: Path
+    facts: tuple[Fact, ...]
+    rounds: int
+    seeds: tuple[int, ...]
+    trials: tuple[Trial, ...]
+    frame: pd.DataFrame
+
+
+class Sweep(Lens):
+    """The facts in force edited anew under many settings, beside the settings as they are.
+
+    Parameters
+    ----------
+    session : Session
+    open_ : callable, optional
+        Called with a session that is to be shown instead of this one. None: no trial is opened.
+    """
+
+    title = "Sweep"
+    help = "the same facts under many settings, on all cores"
+
+    def __init__(self, session: Session, open_: Callable[[Session], object] | None = None) -> None:
+        self._open_session = open_
+        first = next(iter(_VARIED.values()))
+        self._varied = Select(
+            label="Setting", options=[[name, field] for name, field in _VARIED.items()], value=first
+        )
+        self._values = Field(label="Its values", placeholder=_EXAMPLES[first])
+        self._add = Button("Add", name="Add these settings")
+        self._clear = Button("Clear", "quiet", name="Clear the settings")
+        self._rounds = Field(label="Rounds")
+        self._seeds = Field(label="Shuffled by seeds", placeholder="none: as they were edited")
+        columns = ["setting", "seed", *METRICS, "perplexity"]
+        self._grid = Grid(label="Trials", picks="row", columns=columns)
+        self._open = Button("Open this trial", name="Open this trial as a session", hidden=True)
+        self._picture = Text()
+        self._note = Text(classes="cv-note", live="polite")
+        self._calls: dict[str, dict[str, Any]] = {}  # what each setting changes, by its name
+        self._found: _Swept | None = None
+        running = Running(Desk.of(session).worker, "Run")
+        body = [
+            row(self._varied, self._values, self._add, self._clear, classes="cv-tools"),
+            row(self._rounds, self._seeds, running.buttons, classes="cv-tools"),
+            running.said,
+            self._grid,
+            self._open,
+            self._note,
+            self._picture,
+        ]
+        super().__init__(session, body, running=running)
+        self.on(self._varied, self._exemplify)
+        self.click(self._add, self._take)
+        self._values.on_enter(lambda: self._do(self._take))
+        self.click(self._clear, self._forget)
+        self.on(self._grid, lambda at: self._draw_open(), "selected")
+        self.click(self._open, self._reopen)
+        self.refresh()
+        self.worked()
+
+    def refresh(self) -> None:
+        """Nothing is known of what is in force now, or of other settings."""
+        self._found = None
+        self._rounds.placeholder = f"{self._count_rounds()} as it is"
+        self._draw()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are facts, and settings."""
+        return bool(self._calls and self.session.state.facts)
+
+    def measure(self) -> None:
+        """Run what is in the table: `sweep`."""
+        plan = self._plan()
+        if plan is not None:
+            self.run(
+                f"sweeping {count(len(plan.trials), 'trial')}",
+                partial(self._swept, plan),
+                self._show,
+                patience=2,
+                running=self._running,
+                fail=self.fail,
+            )
+
+    def static(self) -> Static:
+        """The settings as a picture, the trials as a table."""
+        if self._found is None or self._found.frame.empty:
+            return Static("Nothing swept yet.")
+        ends = at_the_end(self._found.frame)
+        return Static(figures.comparison(ends, backend="matplotlib"), self._grid.picture())
+
+    def code(self) -> str:
+        """The calls on `session` that give what is shown."""
+        lines = ["from dataclasses import replace", "", "configs = {"]
+        lines.append(f"    {_PRESENT!r}: session.config,")
+        for name, changes in self._calls.items():
+            given = ", ".join(f"{field}={literal(value)}" for field, value in changes.items())
+            start = "cv.EditConfig.for_model(session.lm" if _brings(changes) else (
+                "replace(session.config"
+            )  # fmt: skip
+            lines.append(f"    {name!r}: {start}, {given}),")
+        found = self._found
+        rounds = self._count_rounds() if found is None else found.rounds
+        folder = "my sweep" if found is None else str(found.folder)
+        seeds = f", seeds={list(found.seeds)}" if found is not None and found.seeds else ""
+        lines += [
+            "}",
+            "facts, lm = session.state.facts, session.lm",
+            f"frame = cv.sweep(lm, facts, configs, folder={folder!r}, rounds={rounds}{seeds})",
+        ]
+        return "\n".join(lines)
+
+    def hear(self, event: Event) -> None:
+        """Other settings make other results."""
+        if isinstance(event, Configured):
+            self.drop()
+            self.renew()
+        super().hear(event)
+
+    def worked(self) -> None:
+        """How far it has come."""
+        super().worked()
+        self._running.buttons.hidden = False
+        self._draw_open()
+
+    def _exemplify(self, varied: str) -> None:
+        self._values.placeholder, self._values.error = _EXAMPLES[varied], ""
+
+    def _take(self) -> None:
+        """Put what is typed into the table, if it can be read."""
+        field, text = self._varied.value, self._values.value
+        label = next(name for name, known in _VARIED.items() if known == field)
+        self._values.error = ""
+        try:
+            read = {f"{label} {part}": {field: _value(field, part)} for part in _parts(text)}
+            for changes in read.values():
+                self._config(changes)
+        except ValueError as error:
+            self._values.error = str(error)
+            return
+        if not read:
+            self._values.error = f"Write values, as {_EXAMPLES[field]}."
+            return
+        self._calls |= read
+        self._values.put("")
+        self._found = None
+        self._draw()
+        self.worked()
+
+    def _forget(self) -> None:
+        self._calls, self._found = {}, None
+        self._draw()
+        self.worked()
+
+    def _config(self, changes: dict[str, Any]) -> EditConfig:
+        if not _brings(changes):
+            config = replace(self.session.config, **changes)
+            config.check(self.session.lm)
+            return config
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that layers are a guess: it was said already
+            return EditConfig.for_model(self.session.lm, **changes)
+
+    def _plan(self) -> _Swept | None:
+        """What is to be run; None if a field does not hold what it should."""
+        facts = tuple(self.session.state.facts)
+        self._rounds.error = self._seeds.error = ""
+        text = self._rounds.value.strip()
+        rounds = int(text) if text.isdecimal() else 0 if text else self._count_rounds()
+        if not 1 <= rounds <= len(facts):
+            self._rounds.error = f"Write a whole number from 1 to {len(facts)}."
+        parts = _parts(self._seeds.value)
+        if not all(part.isdecimal() for part in parts) or len(set(parts)) < len(parts):
+            self._seeds.error = "Write different whole numbers, as 0, 1, 2."
+        if self._rounds.error or self._seeds.error:
+            return None
+        seeds = tuple(map(int, parts))
+        configs = {_PRESENT: self.session.config}
+        configs |= {name: self._config(changes) for name, changes in self._calls.items()}
+        trials = tuple(trials_of(configs, None, seeds))
+        place = _folder(self.session, facts, rounds)
+        return _Swept(place, facts, rounds, seeds, trials, pd.DataFrame())
+
+    def _swept(self, plan: _Swept, job: Job) -> _Swept:
+        frame = sweep(
+            self.session.lm,
+            plan.facts,
+            {trial.setting: trial.config for trial in plan.trials},
+            folder=plan.folder,
+            seeds=plan.seeds,
+            rounds=plan.rounds,
+            moments=self.session.moments,
+            progress=job.progress,
+            cancel=job.cancel,
+        )
+        return replace(plan, frame=frame)
+
+    def _show(self, found: _Swept) -> None:
+        self._found = found
+        self._draw()
+        self.worked()
+
+    def _count_rounds(self) -> int:
+        return max(1, sum(bool(round_.facts) for round_ in self.session.state.rounds))
+
+    def _draw(self) -> None:
+        found = self._found
+        self._grid.empty = self._empty()
+        self._picture.say()
+        if found is None:
+            names = [_PRESENT, *self._calls] if self._calls else []
+            empty = [Cell()] * (len(METRICS) + 2)
+            self._grid.show([[Cell(name), *empty] for name in names], keys=names)
+            self._note.say()
+            self._draw_open()
+            return
+        lines = [[Cell(t.setting), Cell(_seed(t)), *_scores(_of(t, found))] for t in found.trials]
+        self._grid.show(lines, keys=[trial.id for trial in found.trials])
+        missing = sum(_of(trial, found).empty for trial in found.trials)
+        self._note.say(
+            f"Mean over {count(len(found.facts), 'fact')} after the last round, and 95 % interval;"
+            f" perplexity of neutral text. Kept in {found.folder}."
+            + f" {count(missing, 'trial')} failed: Run tries again."
+            * bool(missing)
+        )
+        if len(found.frame):
+            ends = at_the_end(found.frame)
+            self._picture.say(image(figures.comparison(ends, backend="matplotlib")))
+        self._draw_open()
+
+    def _draw_open(self) -> None:
+        busy = self.desk.worker.exclusive is not None or self._running.job is not None
+        self._open.hidden = self._open_session is None or self._picked is None
+        self._open.disabled = busy
+
+    @property
+    def _picked(self) -> Trial | None:
+        """The trial whose row is selected."""
+        at, found = self._grid.selected, self._found
+        return found.trials[at[0]] if at and found is not None else None
+
+    def _reopen(self) -> None:
+        """Edit once more what the selected trial edited, and show that session."""
+        trial, found, show = self._picked, self._found, self._open_session
+        if trial is None or found is None or show is None:
+            return
+        self.desk.worker.check_free()
+        session, moments = self.session, self.session.moments
+        self._running.key = key = f"{id(self)} reopen"
+        self.desk.worker.submit(
+            f"opening {trial}",
+            lambda job: edited(
+                session.lm, trial, found.facts, found.rounds, moments, job.progress, job.cancel
+            ),
+            show,
+            self._failed,
+            key=key,
+            exclusive=True,
+        )
+
+    def _empty(self) -> str:
+        if not self.session.state.facts:
+            return self.nothing("each row here is a setting and what the same facts reach under it")
+        return (
+            "Add settings and press Run: the facts in force are edited anew under each, and each"
+            " row here is a trial."
+        )
+
+
+def _brings(changes: dict[str, Any]) -> bool:
+    return any(field in _KNOWN for field in changes)
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _value(field: str, text: str) -> Any:
+    """A setting's value as it is typed."""
+    try:
+        if field in _KNOWN:
+            return text.lower()
+        if field == "layers":
+            return tuple(int(layer) for layer in text.split())
+        return int(text) if field == "steps" else float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} cannot be read: write values as {_EXAMPLES[field]}.") from None
+
+
+def _seed(trial: Trial) -> str:
+    return "–" if trial.seed is None else str(trial.seed)
+
+
+def _folder(session: Session, facts: tuple[Fact, ...], rounds: int) -> Path:
+    """Where a sweep of these facts, beside these settings, is kept: the same one next time."""
+    said = [
+        session.lm.fingerprint,
+        [asdict(fact) for fact in facts],
+        rounds,
+        to_config(session.config),
+    ]
+    digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    return sessions_folder().parent / "sweeps" / digest[:16]
+
+
+def _of(trial: Trial, found: _Swept) -> pd.DataFrame:
+    """The rows of a trial."""
+    frame = found.frame
+    seeds = frame["seed"].isna() if trial.seed is None else frame["seed"] == trial.seed
+    return frame[(frame["setting"] == trial.setting) & seeds]
+
+
+def _scores(frame: pd.DataFrame) -> list[Cell]:
+    """Reliability, generality and locality at the end with their intervals, and perplexity."""
+    if frame.empty:
+        return [Cell("failed", kind="undone"), *[Cell()] * len(METRICS)]
+    last = frame[(frame["metric"] == "perplexity") & (frame["round"] == frame["round"].max())]
+    return [*scored(at_the_end(frame)), Cell(f"{last['value'].iloc[0]:.2f}")]
