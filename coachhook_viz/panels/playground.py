@@ -345,6 +345,7 @@ class Playground(widgets.VBox):
         desk.autosave = kept or Autosave(session, wanted)
         if not desk.selection.prompt:
             desk.select(self, prompt=_PROMPT)
+        desk.replace_by = self._replace
         self.bar = Bar(self, desk.autosave)
         self.facts, self.ask = Facts(session), Ask(session)
         self.scope, self.rounds = Scope(session, alone=False), Rounds(session, alone=False)
@@ -371,6 +372,19 @@ class Playground(widgets.VBox):
         self.children = [self._top, self.bar, bench]
         self.present(self._presented)
         self._renew_twin()
+
+    def _replace(self, session: Session, said: str) -> None:
+        """Go on with `session` and the same prompt; the one before stays where it is kept."""
+        from coachhook_viz.panels.desk import Desk
+
+        desk, kept = Desk.of(session), None
+        if self.desk is not None:
+            desk.select(self, prompt=self.desk.selection.prompt)
+            kept = None if self.desk.autosave is None else self.desk.autosave.folder
+        self._take(session)
+        if self.bar is not None:
+            where = "" if kept is None else f" The session of before is kept in {kept}."
+            self.bar.tell(f"{said}{where}")
 
     def _heard(self, event: Event) -> None:
         from coachhook_viz.panels.desk import Asked
