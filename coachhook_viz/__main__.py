@@ -272,7 +272,7 @@ def _sweep(path: Path) -> None:
     from coachhook_viz.sweeping import at_the_end
 
     said = read(path)
-    facts = _read(said.facts)
+    facts = _read(said.facts, said.columns)
     with _loading(said.model):
         lm = cv.load_model() if said.model is None else cv.load_model(said.model, lead=said.lead)
     configs = said.configs(lm)

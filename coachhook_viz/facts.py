@@ -94,8 +94,8 @@ class Fact:
         What kind of fact it is, to sort by.
     wordings : tuple of str
         Further prompts that ask the same, each with one ``{}`` where the subject stands. An edit
-        with two keys is written for each of them; none given, it takes those that the package
-        knows for the relation, or makes some of the prompt.
+        with two keys is written for each of them, and for those that the package knows for the
+        relation or, if it knows none, makes of the prompt.
     probes : tuple of Probe
         Further prompts to measure with.
 

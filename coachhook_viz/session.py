@@ -577,6 +577,8 @@ class Session:
         single_round: bool = False,
         progress: ProgressCallback | None = None,
         cancel: CancelCallback | None = None,
+        *,
+        instead: Mapping[int, Fact] | None = None,
         **changes: Any,
     ) -> Session:
         """The facts in force edited anew under other settings, in a session of their own.
@@ -587,8 +589,11 @@ class Session:
             True: all in one round, instead of in the rounds that they came in.
         progress, cancel : callables, optional
             As in `apply`.
+        instead : mapping of int to Fact, optional
+            What is edited in place of some of the facts, by their ids.
         **changes
-            Fields of `EditConfig`.
+            Fields of `EditConfig`. From two keys to another scope or back, all other settings are
+            those that `EditConfig.for_model` knows for it.
 
         Returns
         -------
@@ -599,9 +604,15 @@ class Session:
         FactError, EditCancelled, ValueError, TypeError
             As in `Session` and `apply`.
         """
-        config = replace(self.config, **changes)
+        config = self.config.changed(self.lm, **changes)
         session = Session(self.lm, config, self.moments, progress=progress, cancel=cancel)
-        batches = [self.state.facts] if single_round else [r.facts for r in self.state.rounds]
+        other = {} if instead is None else instead
+        batches = [
+            [other.get(i, f) for i, f in zip(r.fact_ids, r.facts, strict=True)]
+            for r in self.state.rounds
+        ]
+        if single_round:
+            batches = [[fact for batch in batches for fact in batch]]
         for batch in filter(None, batches):
             session.apply(batch, progress, cancel)
         return session

@@ -21,6 +21,7 @@ _NEEDED = ("facts", "folder", "settings")
 _OPTIONS = ("orders", "seeds", "rounds")
 _KINDS: dict[str, tuple[type, str]] = {
     "facts": (str, "text"),
+    "columns": (dict, "a table"),
     "folder": (str, "text"),
     "settings": (dict, "a table"),
     "model": (str, "text"),
@@ -40,6 +41,8 @@ class SweepFile:
     ----------
     path, facts, folder : Path
         The file itself, that of the facts, and the folder of the results.
+    columns : dict of str to str, optional
+        For `read_facts`.
     settings : mapping of str to mapping
         By name, changes of the settings that are known for the model.
     model, lead : str or None
@@ -53,6 +56,7 @@ class SweepFile:
     path: Path
     facts: Path
     folder: Path
+    columns: dict[str, str] | None
     settings: Mapping[str, Mapping[str, Any]]
     model: str | None
     lead: str | None
@@ -117,6 +121,7 @@ def read(path: Path) -> SweepFile:
         path,
         beside / given["facts"],
         beside / given["folder"],
+        given.get("columns"),
         given["settings"],
         model,
         given.get("lead"),

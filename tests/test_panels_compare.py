@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -247,9 +246,11 @@ def test_beside_two_keys_stands_what_is_known_to_work_at_the_subject() -> None:
         ("match scope", {"scope": "match"}),
         ("MEMIT, match scope", {"scope": "match", "method": "memit"}),
     ):
+        call = chosen.pop(name)
         with pytest.warns(UserWarning, match="are a guess"):
             known = EditConfig.for_model(session.lm, **changes)
-        assert replace(session.config, **chosen.pop(name)) == known
+        with pytest.warns(UserWarning, match="are a guess"):
+            assert session.config.changed(session.lm, **call) == known
     assert not chosen
     panel._running.button.click()
     settle(panel)
@@ -348,7 +349,7 @@ def test_a_method_under_a_scope_is_one_rerun(session: Session) -> None:
 def test_two_keys_are_a_choice_of_coachhook_alone() -> None:
     session = two_key_session()
     session.apply(worded()[:1])
-    at_subject = Compare(session.rerun(**_at_subject(session)))
+    at_subject = Compare(session.rerun(scope="match"))
     at_subject._method.value = "coachhook"
     scopes = [value for _, value in at_subject._scope.options]
     assert scopes == ["zscore", "match", "two-key", "off"]
@@ -357,18 +358,12 @@ def test_two_keys_are_a_choice_of_coachhook_alone() -> None:
     assert name == "CoachHooK, two keys"
     with pytest.warns(UserWarning, match="are a guess"):
         known = EditConfig.for_model(session.lm, scope="two-key")
-    assert replace(at_subject.session.config, **chosen[name]) == known
+    assert at_subject.session.config.changed(session.lm, **chosen[name]) == known
     at_subject._running.button.click()
     settle(at_subject)
     assert told(at_subject)[1] == expected(name, at_subject.session.rerun(**chosen[name]))
     at_subject._method.value = "memit"
     assert "two-key" not in [value for _, value in at_subject._scope.options]
-
-
-def _at_subject(session: Session) -> dict[str, Any]:
-    """Changes that bring a session with two keys to the subject site."""
-    with pytest.warns(UserWarning, match="are a guess"):
-        return vars(EditConfig.for_model(session.lm, scope="match"))
 
 
 def test_a_method_that_edits_one_layer_gets_the_middle_one(session: Session) -> None:

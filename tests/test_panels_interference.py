@@ -15,6 +15,7 @@ import coachhook_viz as cv
 from coachhook_viz import Session
 from coachhook_viz.measure.interference import rank_correlation
 from coachhook_viz.panels.acting import clustered, key, matrix
+from coachhook_viz.panels.zoom import Zoom
 
 
 def shown(session: Session) -> cv.panels.Interference:

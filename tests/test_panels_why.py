@@ -1,9 +1,12 @@
 from __future__ import annotations
 
-from hands import HOSTILE, STRONG, Hands, new_session, settle, texts
+from pathlib import Path
+
+import pytest
+from hands import HOSTILE, STRONG, Hands, new_session, settle, texts, whole
 from tiny import tiny_facts
 
-from coachhook_viz import Session
+from coachhook_viz import EditConfig, Session
 from coachhook_viz.measure.why import Action
 from coachhook_viz.panels import Ask, Drift, Facts, Interference, Playground, Why
 from coachhook_viz.panels.desk import Desk
@@ -50,6 +53,69 @@ def test_a_wording_is_staged_and_another_scope_is_looked_at() -> None:
     object.__setattr__(found, "action", Action("mute", "x", "", 1))
     panel.mend()
     assert session.muted == {1}
+
+
+@pytest.mark.filterwarnings("ignore:no settings are known")
+def test_edit_again_with_two_keys_replaces_the_session_and_the_old_one_can_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COACHHOOK_VIZ_SESSIONS", str(tmp_path))
+    session = edited()
+    alone = Why(session, PROMPT)
+    settle(alone)
+    found = session.why(PROMPT)
+    action = Action("two keys", "Edit again with two keys and this wording.", "", 0, None, "A {}")
+    object.__setattr__(found, "action", action)
+    alone._show(found)
+    assert alone._act.hidden  # on its own it shows no other session
+    alone.close()
+    playground = Playground(session)
+    whole(playground)
+    playground.look_through("why")
+    panel = playground.why
+    panel.look(PROMPT)
+    settle(panel)
+    panel._show(found)
+    assert panel._act.label == "Edit again with two keys"
+    before, old = session.state.key, playground.desk.autosave
+    Hands(panel).press(panel._act)
+    whole(playground)
+    other = playground.session
+    assert other is not session
+    assert other.config == EditConfig.for_model(session.lm, scope="two-key")
+    assert [fact.text for fact in other.state.facts] == [fact.text for fact in session.state.facts]
+    assert other.state.facts[0].wordings[0] == "A {}"
+    assert session.state.key == before
+    assert playground.lens is playground.why
+    assert playground.desk.selection.prompt == PROMPT
+    assert playground.why._why.prompt == PROMPT
+    assert str(old.folder) in playground.bar._note.html.replace("&#39;", "'")
+    assert playground.desk.autosave.folder != old.folder
+    playground.load(old.folder)
+    whole(playground)
+    assert playground.session.config == session.config
+    assert playground.session.state.facts == session.state.facts
+    playground.close()
+
+
+def test_two_keys_that_cannot_be_are_told_and_change_nothing(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("COACHHOOK_VIZ_SESSIONS", str(tmp_path))
+    session = edited()
+    playground = Playground(session)
+    whole(playground)
+    playground.look_through("why")
+    panel = playground.why
+    panel.look(PROMPT)
+    settle(panel)
+    found = session.why(PROMPT)
+    bad = "no slot"  # a wording without {}
+    object.__setattr__(found, "action", Action("two keys", "x", "", 0, None, bad))
+    panel._show(found)
+    panel.mend()
+    whole(playground)
+    assert playground.session is session
+    assert "write exactly one" in panel._alert.html
+    playground.close()
 
 
 def test_with_the_hooks_off_it_says_that_they_are() -> None:

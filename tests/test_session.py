@@ -260,7 +260,7 @@ def test_history_costs_its_factors_and_no_more() -> None:
             stored = sum(
                 part.numel() for part in vars(factors).values() if isinstance(part, torch.Tensor)
             )
-            assert stored == size * (lm.d_model + 2 * lm.d_key)
+            assert stored == size * (lm.d_model + 2 * lm.d_key + 1)
         assert round_.targets.numel() == size * lm.d_model
 
 
@@ -352,7 +352,7 @@ def test_scope_explains_itself() -> None:
     assert "No round is in force" in new_session().scope(PROMPTS[0]).explain()
     match = _edited("match").scope("not very old")
     nothing = replace(match, in_scope=torch.zeros_like(match.in_scope))
-    assert "best match with any edited fact is" in nothing.explain()
+    assert "No token is in scope: the closest is" in nothing.explain()
     with pytest.raises(ValueError, match="no token"):
         tiny_session().scope("")
 
@@ -609,6 +609,11 @@ def test_rerun_edits_the_same_facts_anew(single: bool) -> None:
     assert again.config == replace(session.config, covariance_weight=5.0)
     assert again.state.facts == session.state.facts
     assert len(again.rounds) == (1 if single else 2)
+    other = replace(session.facts[1], target="red")
+    again = session.rerun(single_round=single, instead={1: other})
+    facts = list(session.state.facts)
+    facts[session.state.fact_ids.index(1)] = other
+    assert again.state.facts == tuple(facts)
     same = session.rerun()
     by_hand = tiny_session(tiny_model(lead="He "))
     for round_ in session.state.rounds:

@@ -98,6 +98,7 @@ def test_failed_trials_end_it_with_1_after_all_others(
         ('folder = "results"', "", "it has no 'folder'"),
         ("seeds = [0]", "seed = [0]", "there is no 'seed'; there are facts, folder, settings"),
         ("seeds = [0]", "seeds = 3", "seeds is 3: it must be a list"),
+        ("seeds = [0]", "columns = 3", "columns is 3: it must be a table"),
         ("rounds = 2", "rounds = true", "rounds is True: it must be a whole number"),
         ("rounds = 2", "rounds = 9", "from 1 to the number of facts, 4"),
         ("[settings.MEMIT]", "[settings]", r"write [settings.method] above its lines"),

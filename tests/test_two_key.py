@@ -159,8 +159,11 @@ def test_a_fact_gets_its_target_state_at_each_of_its_wordings(
         lm, covariance_weight=1e-6, context_templates=(("{}",),), subject_threshold=0.2
     )
     round_ = session.apply([facts()[place]])
-    assert round_.owners == (0, 0, 0)
-    assert round_.targets.shape == (3, lm.d_model)
+    own, made = facts()[place].wordings, proposed(lm, facts()[place])
+    assert round_.facts[0].wordings == own + made
+    assert (len(own), len(made)) == (2, 1)
+    assert round_.owners == (0, 0, 0, 0)
+    assert round_.targets.shape == (4, lm.d_model)
     for text, target in zip(round_.facts[0].texts, round_.targets, strict=True):
         states: list[Tensor] = []
         handle = lm.blocks[LAYERS[-1]].register_forward_hook(
@@ -445,6 +448,9 @@ def test_settings_for_models() -> None:
     assert config.keyed_layers == (config.subject_layer, *config.layers)
     assert EditConfig.for_model(named, site="answer") == config
     assert EditConfig.for_model(named).site == "subject"
+    for scope in ("match", "zscore", "off"):
+        with pytest.raises(ValueError, match="known to work with scope='two-key' alone"):
+            EditConfig.for_model(named, site="answer", scope=scope)
     with pytest.warns(UserWarning, match="are a guess"):
         guessed = EditConfig.for_model(tiny_model(), scope="two-key")
     guessed.check(tiny_model())
@@ -454,9 +460,42 @@ def test_settings_for_models() -> None:
         ({"subject_layer": 2}, "before the first of layers"),
         ({"site": "relation"}, "use one of"),
         ({"subject_threshold": 0}, "subject_threshold"),
+        ({"subject_threshold": None}, "subject_threshold"),
+        ({"match_threshold": None}, "needs match_threshold"),
     ):
         with pytest.raises(ValueError, match=match):
             tiny_config(**{**TWO_KEYS, **wrong})
+
+
+@pytest.mark.filterwarnings("ignore:no settings are known")
+def test_a_rerun_under_another_rule_has_the_settings_of_that_rule() -> None:
+    session = edited()
+    lm = session.lm
+    plain = session.rerun(scope="zscore", steps=3)
+    assert plain.config == EditConfig.for_model(lm, scope="zscore", steps=3)
+    assert (plain.config.site, plain.config.subject_layer) == ("subject", None)
+    assert [fact.text for fact in plain.state.facts] == [fact.text for fact in session.state.facts]
+    back = plain.rerun(scope="two-key", steps=3)
+    assert back.config == EditConfig.for_model(lm, scope="two-key", steps=3)
+    assert back.state.facts == session.state.facts  # with their wordings
+    assert session.rerun(steps=3).config == replace(session.config, steps=3)
+
+
+def test_the_sentence_follows_a_threshold_that_is_only_looked_at() -> None:
+    session = two_key_session(layers=(3,))
+    session.apply(facts()[:2])
+    for prompt in (facts()[0].text, f"{facts()[1].subject} and {facts()[0].text}"):
+        read = session.scope(prompt)
+        said = set()
+        for one in (0.05, 0.4, 1.0):
+            asked = session.scope(prompt, state=session.state.judged(None, one))
+            looked = read.at_threshold(one)
+            said.add(looked.explain())
+            assert looked.explain() == asked.explain()
+            assert torch.equal(looked.in_scope, asked.in_scope)
+            assert torch.equal(looked.speaks, asked.speaks)
+            assert torch.equal(looked.bounds, asked.bounds)
+        assert len(said) > 1
 
 
 def test_code_writes_wordings_and_settings() -> None:

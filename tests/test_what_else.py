@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import pytest
 import torch
+from test_two_key import facts as two_key_facts
+from test_two_key import two_key_session
 from tiny import tiny_facts, tiny_model, tiny_session
 
 from coachhook_viz import (
@@ -28,8 +32,9 @@ BESIDE = Fact(
 )  # fmt: skip
 
 
-def session_of(scope: str) -> Session:
-    session = tiny_session(tiny_model(bos=True), scope=scope, steps=20, clamp_factor=4.0)
+def session_of(scope: str, **changes: Any) -> Session:
+    given = {"scope": scope, "steps": 20, "clamp_factor": 4.0, **changes}
+    session = tiny_session(tiny_model(bos=True), **given)
     session.apply([BESIDE])
     session.apply(tiny_facts()[:2])
     return session
@@ -163,12 +168,49 @@ def test_prompts_are_made_by_the_kind_of_relation(relation: str, prompt: str) ->
     assert france.text in [one.prompt for one in by_kind["edit"]]
     near = [one.prompt for one in by_kind["neighbour"]]
     capitals = [f for f in bundled_facts("capital") if f.subject != "France"]
-    assert near == [prompt.replace("{}", f.subject) for f in capitals]
+    assert near[: len(capitals)] == [prompt.replace("{}", f.subject) for f in capitals]
+    assert f"{capitals[0].subject}'s capital is" in near[len(capitals) :]
     assert not any("France" in one.prompt for one in (*by_kind["neighbour"], *by_kind["bundled"]))
     odd = Fact("Somebody gave {} a", "Zog", "red")
     generic = [one.prompt for one in questions({0: odd}, [odd]) if one.kind == "same subject"]
     assert "Zog is known for" in generic
     assert CHANGE[0] == "edit"
+
+
+def test_one_fact_fills_a_budget_of_six_hundred() -> None:
+    france = bundled_facts("capital")[0]
+    everything = questions({0: france}, [france])
+    assert len(drawn(everything, 600)) == 600
+    kinds = [one.kind for one in drawn(everything, 600)]
+    assert kinds.count("neighbour") > 50
+    assert kinds.count("bundled") > 400
+    assert not any("France" in one.prompt for one in everything if one.kind == "bundled")
+
+
+@pytest.mark.parametrize("scope", ["match", "two-key"])
+def test_what_no_hook_speaks_on_is_not_asked_again(scope: str, monkeypatch) -> None:
+    if scope == "two-key":
+        session = two_key_session()
+        session.apply(two_key_facts()[:2])
+    else:
+        session = session_of("match", match_threshold=0.98)
+    session.what_else(budget=10**6)  # what the unedited model says is known from now on
+    session.mute(session.state.fact_ids[-1])
+    rows: list[int] = []
+    forward = session.lm.model.forward
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        rows.append(len(kwargs["input_ids"]))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(session.lm.model, "forward", counted)
+    frame = session.what_else(budget=10**6)
+    assert frame["fired"].sum() <= sum(rows) < len(frame)
+    if scope == "match":
+        assert frame["fired"].sum() == sum(rows)
+    quiet = frame[~frame["fired"]]
+    assert quiet["kept"].all()
+    assert (quiet["p_before"] == quiet["p_after"]).mean() > 0.9
 
 
 @pytest.mark.model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from operator import index
 from typing import Any, Literal, get_args
 
@@ -19,6 +19,7 @@ from coachhook_viz.editing.methods import (
     method_of,
     name_of,
 )
+from coachhook_viz.editing.scope import MATCH_THRESHOLD
 from coachhook_viz.models import LanguageModel
 
 SiteKind = Literal["subject", "answer"]
@@ -57,8 +58,9 @@ class EditConfig:
     scope : {"zscore", "match", "two-key", "off"}
         Where the hook speaks: published z-score rule, this project's match rule, its two-key
         rule, every token. Not given: "zscore", or "off" for the other methods, as published.
-    match_threshold : float
-        τ of the match scope; τ_r, what a relation key needs, of the two-key scope.
+    match_threshold : float or None
+        τ of the match scope for all facts and layers; None: each fact gets one of its own at each
+        layer, see `editing.calibrate`. τ_r, what a relation key needs, of the two-key scope.
     site : {"subject", "answer"}
         Which token an edit is written at: the subject's last one, which moves the whole subject,
         or the prompt's last one, which moves one relation. Only the latter has two keys.
@@ -92,7 +94,7 @@ class EditConfig:
     context_templates: ContextTemplates | None = None
     calibration: Calibration = "edited"
     scope: ScopeKind = None  # type: ignore[assignment]
-    match_threshold: float = 0.5
+    match_threshold: float | None = MATCH_THRESHOLD
     site: SiteKind = "subject"
     subject_layer: int | None = None
     subject_threshold: float = 0.5
@@ -117,7 +119,10 @@ class EditConfig:
             self._require(name, lambda value: value >= 0, "zero or more")
         self._require("steps", lambda value: value >= 1, "1 or more")
         self._require("alpha", lambda value: True, "a number")
-        for name in ("match_threshold", "subject_threshold"):
+        thresholds = ["subject_threshold"]
+        if self.match_threshold is not None:
+            thresholds.append("match_threshold")
+        for name in thresholds:
             self._require(name, lambda value: 0 < value <= 1, "in (0, 1]")
         for name, allowed in (
             ("calibration", Calibration), ("scope", ScopeKind), ("site", SiteKind),
@@ -189,6 +194,8 @@ class EditConfig:
             raise ValueError(
                 "scope='two-key' needs subject_layer, the block where it looks for a subject"
             )
+        if self.match_threshold is None:
+            raise ValueError("scope='two-key' needs match_threshold, the match that asks for it")
 
     @property
     def keyed_layers(self) -> tuple[int, ...]:
@@ -222,7 +229,8 @@ class EditConfig:
         Raises
         ------
         ValueError
-            If a changed setting is out of range, or a layer is not one of `lm`.
+            If a changed setting is out of range, or a layer is not one of `lm`; if the answer site
+            is to have another scope than two keys, for which no settings are known.
         TypeError
             If a change names no field.
         """
@@ -232,6 +240,11 @@ class EditConfig:
         if changes.get("site") == "answer":
             changes = {"scope": "two-key", **changes}
         two_keys = changes.get("scope") == "two-key"
+        if changes.get("site") == "answer" and not two_keys:
+            raise ValueError(
+                f"site='answer' and scope={changes['scope']!r}: edits at the answer are known to"
+                " work with scope='two-key' alone. Leave one of the two out"
+            )
         settings = None if two_keys else _guided_settings(lm)
         if settings is None:
             settings = _known_settings(lm.name, _TWO_KEY if two_keys else _KNOWN)
@@ -252,6 +265,22 @@ class EditConfig:
         config = cls(**{**settings, **changes})
         config.check(lm)
         return config
+
+    def changed(self, lm: LanguageModel, **changes: Any) -> EditConfig:
+        """These settings with `changes` on top.
+
+        Another scope whose edits are written at another token brings all that `for_model` knows
+        for it: layers and thresholds of the one do not suit the other.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in `for_model`.
+        """
+        other = changes.get("scope", self.scope)
+        if other != self.scope and "two-key" in (other, self.scope):
+            return EditConfig.for_model(lm, **changes)
+        return replace(self, **changes)
 
     def check(self, lm: LanguageModel) -> None:
         """Raise ValueError if a hooked layer is not a block of `lm`."""
@@ -334,6 +363,7 @@ _WRITTEN_CONTEXTS = (
 _KNOWN: dict[str, dict[str, Any]] = {
     r"smollm2-135m.*": {
         "layers": (4, 5, 6, 7),
+        "match_threshold": None,
         "covariance_weight": 300.0,
         "learning_rate": 0.8,
         "weight_decay": 0.0,

@@ -17,6 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from coachhook_viz.editing.calibrate import Likes
 from coachhook_viz.editing.config import OPTIMISATION, EditConfig
 from coachhook_viz.editing.gradients import Written, gradient_columns
 from coachhook_viz.editing.hooks import Hook, attached
@@ -147,8 +148,11 @@ def edit_round(
         foils = None
         if SCOPES[config.scope].by_fact:
             foils = foil_keys(lm, config.layers, facts, tokens, watch)
+        likes = None
+        if config.match_threshold is None and site_of(config).at_subject:
+            likes = Likes(lm, facts, tokens)
         factors, alphas, peaks = spread(
-            lm, state, tokens, targets, preserved, watch, subjects, foils, written
+            lm, state, tokens, targets, preserved, watch, subjects, foils, written, likes
         )
         for layer, found in factors.items():
             _check_solved(layer, found, facts)
@@ -307,6 +311,7 @@ def spread(
     subjects: Keys | None = None,
     foils: Mapping[int, Sequence[Tensor]] | None = None,
     written: Written | None = None,
+    likes: Likes | None = None,
 ) -> tuple[dict[int, Factors], dict[int, float], dict[int, Tensor]]:
     """Factors of every hooked layer, first to last, their thresholds, and the peaks that set them.
 
@@ -321,6 +326,9 @@ def spread(
     sets all thresholds at the end, on the bare model; where the old ones are above what a short
     prompt can reach, the layers do not see each other and together overshoot z. A fact that is
     `known` has nothing to write, so its z-scores are of something else and set no threshold.
+
+    τ of each fact is calibrated alike, layer by layer, if there are `likes`: under the match scope,
+    whatever scope the edits are made under, so that it can be looked through later.
     """
     config, dtype, scope = state.config, lm.dtype, SCOPES[state.config.scope]
     method = config.method
@@ -328,6 +336,7 @@ def spread(
     firsts = [owners.index(fact) for fact in range(owners[-1] + 1)]  # columns of the prompts
     layers: dict[int, LayerState] = dict(state.layers)
     hooks: dict[int, Hook] = {}
+    matching: dict[int, Hook] = {}  # what the match scope would have hung there so far
     if state.facts:  # else all are muted, and nothing speaks
         hooks = {layer: scope.temporary(layers[layer], config, dtype) for layer in layers}
     if subjects is not None:
@@ -367,6 +376,10 @@ def spread(
             )
         of_columns = owners if written is None else written.owners
         factors[layer] = Factors(residuals, directions, keys, of_columns)
+        if likes is not None:
+            with attached(lm, matching):
+                taus = likes.thresholds(layer, factors[layer].unit_directions)
+            factors[layer] = replace(factors[layer], thresholds=taus)
         updated = layers[layer].then([factors[layer]], layers[layer].alpha)
         if config.calibration == "edited":
             with attached(lm, hooks):
@@ -375,6 +388,8 @@ def spread(
             updated = replace(updated, alpha=alpha)
         layers[layer] = updated
         hooks[layer] = scope.validated(updated, config, dtype)
+        if likes is not None:
+            matching[layer] = SCOPES["match"].validated(updated, config, dtype)
     if config.calibration == "base":
         bare = relays_of(lm, [column.bare for column in columns])
         for layer, updated in layers.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import torch
@@ -24,6 +24,8 @@ from coachhook_viz.editing.wordings import relation_of
 from coachhook_viz.facts import Fact
 from coachhook_viz.models import LanguageModel
 from coachhook_viz.texts import places
+
+_SHOWN = 0.005  # thresholds that differ by less look the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +52,8 @@ class Scope:
     match : Tensor
         (L, F, T) how well each fact recognises its key, 1 at its own; (L, 0, T) with no facts.
         Under the two-key rule: how well its relation is asked for; else the best of its columns.
-    match_threshold : float
-        τ of the match rule; τ_r of the two-key rule.
+    match_thresholds : Tensor
+        (L, F) τ of each fact under the match rule; τ_r of the two-key rule, one for all.
     in_scope : Tensor
         (L, T) bool, where the hook speaks under the rule in force.
     contributions : Tensor
@@ -81,7 +83,7 @@ class Scope:
     z: Tensor
     alpha: Tensor
     match: Tensor
-    match_threshold: float
+    match_thresholds: Tensor
     in_scope: Tensor
     contributions: Tensor
     subject_last: int | None = None
@@ -100,9 +102,37 @@ class Scope:
     def scores(self) -> Tensor:
         """(L, T) what the rule in force judges.
 
-        The best match of any fact, under the two-key rule of any open one; else the z-scores.
+        The match of the fact that is closest to its τ, under the two-key rule of any open one; else
+        the z-scores.
         """
         return _WORDS[self.kind].scores(self)
+
+    @property
+    def bounds(self) -> Tensor:
+        """(L, T) what `scores` are compared with: τ of that fact, or α of the layer."""
+        return _WORDS[self.kind].bounds(self)
+
+    @property
+    def open_match(self) -> Tensor:
+        """(L, F, T) `match`, under the two-key rule 0 where a fact is not open."""
+        if self.opened is None:
+            return self.match
+        places, of = torch.arange(len(self.tokens)), len(self.tokens)
+        shut = torch.stack([places < (of if at is None else at) for at in self.opened])  # (F, T)
+        return self.match.masked_fill(shut, 0)
+
+    def at_threshold(self, one: float) -> Scope:
+        """The same reading as τ of the match or two-key rule, one for all facts, would have it.
+
+        What an earlier layer then adds, and so the later layers' keys, stay as they were read.
+        """
+        thresholds = torch.full_like(self.match_thresholds, one)
+        reached = self.open_match >= one
+        if self.speaks is None:
+            return replace(self, match_thresholds=thresholds, in_scope=reached.any(1))
+        best = self.open_match == self.open_match.amax(1, keepdim=True)
+        speaks = reached & best
+        return replace(self, match_thresholds=thresholds, in_scope=speaks.any(1), speaks=speaks)
 
     @property
     def matches(self) -> bool:
@@ -112,8 +142,8 @@ class Scope:
     @property
     def layer_names(self) -> tuple[str, ...]:
         """Each hooked layer with the threshold that the rule in force compares with, if any."""
-        bounds = _WORDS[self.kind].bounds(self)
-        return tuple(f"layer {at}{bound}" for at, bound in zip(self.layers, bounds, strict=True))
+        named = _WORDS[self.kind].named(self)
+        return tuple(f"layer {at}{bound}" for at, bound in zip(self.layers, named, strict=True))
 
     def explain(self) -> str:
         """In plain words, why the hook speaks where it does, or why it cannot."""
@@ -167,7 +197,11 @@ class _Words(ABC):
         """(L, T) what the rule judges."""
 
     @abstractmethod
-    def bounds(self, of: Scope) -> list[str]:
+    def bounds(self, of: Scope) -> Tensor:
+        """(L, T) what the scores are compared with."""
+
+    @abstractmethod
+    def named(self, of: Scope) -> list[str]:
         """By layer, the threshold as it stands after the layer's name."""
 
     @abstractmethod
@@ -189,7 +223,10 @@ class _ZScore(_Words):
     def scores(self, of: Scope) -> Tensor:
         return of.z
 
-    def bounds(self, of: Scope) -> list[str]:
+    def bounds(self, of: Scope) -> Tensor:
+        return of.alpha[:, None].expand_as(of.z)
+
+    def named(self, of: Scope) -> list[str]:
         return [f" · α {float(alpha):.2f}" for alpha in of.alpha]
 
     def caption(self, of: Scope) -> str:
@@ -211,38 +248,42 @@ class _ZScore(_Words):
 
 
 class _Off(_ZScore):
-    def bounds(self, of: Scope) -> list[str]:
+    def named(self, of: Scope) -> list[str]:
         return [""] * len(of.layers)
 
 
 class _Match(_Words):
     def scores(self, of: Scope) -> Tensor:
-        return of.match.amax(1) if of.facts else of.z
+        if not of.facts:
+            return torch.zeros_like(of.norms)
+        return of.open_match.gather(1, _closest(of))[:, 0]
 
-    def bounds(self, of: Scope) -> list[str]:
-        return [f" · τ {of.match_threshold:.2f}"] * len(of.layers)
+    def bounds(self, of: Scope) -> Tensor:
+        if not of.facts:
+            return torch.ones_like(of.norms)
+        return of.match_thresholds[..., None].expand_as(of.match).gather(1, _closest(of))[:, 0]
+
+    def named(self, of: Scope) -> list[str]:
+        ranges = [(float(low), float(high)) for low, high in zip(*_range(of), strict=True)]
+        return [
+            f" · τ {low:.2f}" + f" – {high:.2f}" * (high - low >= _SHOWN) for low, high in ranges
+        ]
 
     def caption(self, of: Scope) -> str:
-        return "Best match with any edited fact."
+        return "Match of the edited fact that is closest to its τ."
 
     def silent(self, of: Scope) -> str:
-        best = float(of.match.max())
+        gap = of.scores / of.bounds
+        layer, token = divmod(int(gap.argmax()), len(of.tokens))
+        fact = of.facts[int(_closest(of)[layer, 0, token])]
         return (
-            f"No token is in scope: the best match with any edited fact is {best:.2f},"
-            f" below τ {of.match_threshold:.2f}."
+            f"No token is in scope: the closest is {_quoted(of.tokens[token])} at layer"
+            f" {of.layers[layer]}, which matches “{fact.subject}” by"
+            f" {float(of.scores[layer, token]):.2f}, below τ {float(of.bounds[layer, token]):.2f}."
         )
 
 
 class _TwoKeys(_Match):
-    def scores(self, of: Scope) -> Tensor:
-        if not of.facts or of.opened is None:
-            return torch.zeros_like(of.norms)
-        places = torch.arange(len(of.tokens))
-        shut = torch.stack(
-            [places < (len(of.tokens) if at is None else at) for at in of.opened]
-        )  # (F, T)
-        return of.match.masked_fill(shut, 0).amax(1)
-
     def caption(self, of: Scope) -> str:
         return "Best match with the relation of any open fact."
 
@@ -272,8 +313,19 @@ class _TwoKeys(_Match):
         i = max(best, key=best.__getitem__)
         return (
             f"{_seen(of.facts[i], of.opened[i])}, but nothing asks for {_asked(of.facts[i])}:"
-            f" the best match is {best[i]:.2f}, below τ {of.match_threshold:.2f}."
+            f" the best match is {best[i]:.2f}, below τ {float(of.match_thresholds[0, i]):.2f}."
         )
+
+
+def _closest(of: Scope) -> Tensor:
+    """(L, 1, T) place of the fact that is closest to its τ at each token."""
+    return (of.open_match / of.match_thresholds[..., None]).argmax(1, keepdim=True)
+
+
+def _range(of: Scope) -> tuple[Tensor, Tensor]:
+    """(L,) each: the lowest and the highest τ of any fact."""
+    known = of.match_thresholds if of.facts else torch.ones(len(of.layers), 1)
+    return known.amin(1), known.amax(1)
 
 
 _PROPERTY = re.compile(r"P\d+")  # what Wikidata calls a relation
@@ -333,10 +385,12 @@ def read_scope(
     with attached(lm, hook_layers) as attachment:
         _, keys = run_to(lm, batch, layers[-1], keys_of=wanted)
     ran, facts = attachment.tokens, len(state.facts)
-    norms, z, in_scope, match, contributions, speaks = [], [], [], [], [], []
+    norms, z, in_scope, match, contributions, speaks, thresholds = [], [], [], [], [], [], []
     for layer in layers:
         columns = state.layers[layer].columns
         owners = torch.tensor(columns.owners, dtype=torch.long, device=lm.device)
+        firsts = [columns.owners.index(fact) for fact in range(facts)]  # of a fact they are alike
+        thresholds.append(state.layers[layer].match_thresholds(config.match_threshold)[firsts])
         key = keys[layer][0].double().T  # (d_key, T)
         along = columns.directions.T @ key  # (columns, T)
         hook = hook_layers.get(layer)
@@ -375,7 +429,7 @@ def read_scope(
         torch.stack(z).cpu(),
         torch.tensor([state.layers[layer].alpha for layer in layers], dtype=torch.float64),
         torch.stack(match).cpu(),
-        config.match_threshold,
+        torch.stack(thresholds).cpu(),
         torch.stack(in_scope).cpu(),
         torch.stack(contributions).cpu(),
         _subject_last(lm, state, prompt, subject),

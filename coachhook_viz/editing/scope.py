@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+MATCH_THRESHOLD = 0.5  # τ of the match scope where none is calibrated
 CALIBRATION_MARGIN = 0.2  # below α: later rounds shift z-scores a little, and their prompts stay in
 NEVER = torch.iinfo(torch.long).max
 _FLAT = 1e-6  # norms that differ by less, relatively, are equal: nothing stands out
@@ -56,6 +57,13 @@ class Tokens:
         first = self.mask.shape[1] - self.new + seen.long().argmax(1)
         first = first.masked_fill(~seen.any(1), NEVER)
         self.opened = first if self.opened is None else torch.minimum(self.opened, first)
+
+    def may_speak(self) -> Tensor:
+        """(B,) bool: whether a hook has spoken in a row or, under two keys, a fact is open."""
+        rows = [(where & self.mask[:, -self.new :]).any(1) for where in self.spoke.values()]
+        if self.opened is not None:
+            rows.append((self.opened < NEVER).any(1))
+        return torch.stack(rows).any(0)
 
     def is_open(self) -> Tensor:
         """(B, new, facts) bool: which facts each new token finds open.
@@ -158,14 +166,14 @@ class Match:
     Attributes
     ----------
     unit_directions : Tensor
-        (d_key, facts): ``a_i / (a_i · k_i)``, so that a fact's match at its own key is 1.
-    threshold : float
-        τ, the match needed.
+        (d_key, columns): ``a_i / (a_i · k_i)``, so that a fact's match at its own key is 1.
+    thresholds : Tensor
+        (columns,) τ, the match that each needs.
     """
 
     unit_directions: Tensor
-    threshold: float
+    thresholds: Tensor
 
     def __call__(self, layer: int, keys: Tensor, outputs: Tensor, tokens: Tokens) -> Tensor:
         """See `Rule`."""
-        return (keys @ self.unit_directions).amax(-1) >= self.threshold
+        return (keys @ self.unit_directions >= self.thresholds).any(-1)

@@ -49,6 +49,13 @@ class EditingScope(ABC):
         """Hooks on layers before the edited ones, which add nothing."""
         return {}
 
+    def tells_after(self, config: EditConfig) -> int | None:
+        """The block after which a pass shows whether a hook may speak in it at all.
+
+        None where one speaks on nearly every prompt, so that it is not worth a look.
+        """
+        return None
+
 
 class ZScoreScope(EditingScope):
     """The published rule: where ‖ΔW k‖ stands out among the tokens."""
@@ -65,8 +72,13 @@ class MatchScope(EditingScope):
 
     def validated(self, at: LayerState, config: EditConfig, dtype: torch.dtype) -> Hook:
         """See `EditingScope`."""
-        rule = Match(at.columns.unit_directions.to(dtype), config.match_threshold)
+        units = at.columns.unit_directions.to(dtype)
+        rule = Match(units, at.match_thresholds(config.match_threshold).to(dtype))
         return HookLayer(at.delta_weight.to(dtype), rule)
+
+    def tells_after(self, config: EditConfig) -> int | None:
+        """The last edited one."""
+        return config.layers[-1]
 
 
 class EveryToken(EditingScope):
@@ -85,6 +97,7 @@ class TwoKeys(EditingScope):
     def validated(self, at: LayerState, config: EditConfig, dtype: torch.dtype) -> Hook:
         """See `EditingScope`."""
         columns = at.columns
+        assert config.match_threshold is not None  # `EditConfig` has seen to it
         return RelationKeys(
             columns.residuals.to(dtype),
             columns.directions.to(dtype),
@@ -104,6 +117,10 @@ class TwoKeys(EditingScope):
         assert config.subject_layer is not None  # `EditConfig` has seen to it
         units = torch.cat([keys.unit_directions for keys in subjects], dim=1)
         return {config.subject_layer: SubjectKeys(units.to(dtype), config.subject_threshold)}
+
+    def tells_after(self, config: EditConfig) -> int | None:
+        """The one that opens facts."""
+        return config.subject_layer
 
 
 SCOPES: Mapping[ScopeKind, EditingScope] = {

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from coachhook_viz.editing.config import EditConfig, ScopeKind
 from coachhook_viz.editing.hooks import Hook
+from coachhook_viz.editing.scope import MATCH_THRESHOLD
 from coachhook_viz.editing.scopes import SCOPES
 from coachhook_viz.facts import Fact
 from coachhook_viz.models import LanguageModel
@@ -39,16 +40,23 @@ class Factors:
         K (d_key, columns), float64.
     owners : tuple of int
         The place in the round of each column's fact, ascending. Not given: column i is fact i's.
+    thresholds : Tensor
+        (columns,) τ that each was calibrated to, float64, see `editing.calibrate`. Not given:
+        `MATCH_THRESHOLD` for each.
     """
 
     residuals: Tensor
     directions: Tensor
     keys: Tensor
     owners: tuple[int, ...] = ()
+    thresholds: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if not self.owners:
             object.__setattr__(self, "owners", tuple(range(self.keys.shape[1])))
+        if self.thresholds is None:
+            plain = torch.full_like(self.keys[0], MATCH_THRESHOLD)
+            object.__setattr__(self, "thresholds", plain)
 
     @property
     def unit_directions(self) -> Tensor:
@@ -83,6 +91,7 @@ class Factors:
             self.directions[:, columns],
             self.keys[:, columns],
             tuple(new[self.owners[column]] for column in columns),
+            self.thresholds[columns],
         )
 
 
@@ -265,7 +274,13 @@ class LayerState:
             owners += [first + owner for owner in factors.owners]
         parts = [none, *([f.residuals, f.directions, f.keys] for f in self.factors)]
         residuals, directions, keys = (torch.cat(p, dim=1) for p in zip(*parts, strict=True))
-        return Factors(residuals, directions, keys, tuple(owners))
+        thresholds = torch.cat([keys.new_zeros(0), *(f.thresholds for f in self.factors)])
+        return Factors(residuals, directions, keys, tuple(owners), thresholds)
+
+    def match_thresholds(self, one: float | None) -> Tensor:
+        """(columns,) τ of the match scope: `one` for all, or what each was calibrated to."""
+        calibrated = self.columns.thresholds
+        return calibrated if one is None else torch.full_like(calibrated, one)
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,7 +331,7 @@ class EditState:
         scope : {"zscore", "match", "two-key", "off"}, optional
             None: as it is.
         match_threshold : float, optional
-            τ of the match and two-key scopes; None: as it is.
+            τ of the match and two-key scopes, one for all facts; None: as it is.
         alphas : mapping of int to float, optional
             Thresholds of some hooked layers; the others stay.
 

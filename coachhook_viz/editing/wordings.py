@@ -26,20 +26,20 @@ from coachhook_viz.reading import bundled_foils, bundled_wordings, known_relatio
 
 
 def worded(lm: LanguageModel, site: Site, facts: Sequence[Fact]) -> list[Fact]:
-    """The facts as an edit at `site` takes them: those without wordings get the proposed ones.
+    """The facts as an edit at `site` takes them: their own wordings, then the proposed ones.
 
     Facts that have a problem stay as they are, and so do all where the site takes no wordings.
     """
     return [
-        replace(fact, wordings=proposed(lm, fact))
-        if site.takes_wordings and not fact.wordings and not find_problems([fact])
+        replace(fact, wordings=(*fact.wordings, *proposed(lm, fact)))
+        if site.takes_wordings and not find_problems([fact])
         else fact
         for fact in facts
     ]
 
 
 def proposed(lm: LanguageModel, fact: Fact) -> tuple[str, ...]:
-    """Further prompts with one ``{}`` that ask what `fact` does.
+    """Further prompts with one ``{}`` that ask what `fact` does, beside those that it has.
 
     Known ones if its relation, given or seen by its prompt, is one of `reading.bundled_wordings`;
     else its prompt within other text. A question is also put as a user of a chat would, where the
@@ -50,7 +50,7 @@ def proposed(lm: LanguageModel, fact: Fact) -> tuple[str, ...]:
     asked = known.questions if known is not None else (fact.prompt,)
     if lm.has_chat:
         texts += [lm.chat_text([{"role": "user", "content": question}]) for question in asked]
-    own = {alike(fact.prompt)}
+    own = {alike(text) for text in (fact.prompt, *fact.wordings)}
     return tuple(t for t in dict.fromkeys(texts) if t.count("{}") == 1 and alike(t) not in own)
 
 

@@ -57,7 +57,7 @@ def scope(scope: Scope, backend: Backend = "plotly") -> go.Figure | Picture:
     # from the lowest score to the highest that there can be, so that pale stays pale
     lowest = 0.0 if match else min(map(min, scores))
     highest = max(1.0 if match else scope.ceiling, *map(max, scores), lowest + 1e-9)
-    name = "best match" if match else "z-score"
+    name = "match" if match else "z-score"
     subtitle = f"{quoted(scope)}\n{_key(scope)}"
     return draw_grids("Where the hook speaks", subtitle, [grid], name, (lowest, highest), backend)
 
@@ -82,7 +82,7 @@ def _key(scope: Scope) -> str:
     if scope.subject_last is not None:
         marks.append(f"{_SUBJECT}: subject's last")
     if scope.matches:
-        marks.append("score: best match with any edited fact")
+        marks.append("score: match of the fact closest to its τ")
     else:
         marks.append(f"highest possible with {len(scope.tokens)} tokens: {scope.ceiling:.2f}")
     return " · ".join(marks)

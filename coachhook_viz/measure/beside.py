@@ -14,8 +14,9 @@ from itertools import zip_longest
 
 from coachhook_viz.editing.wordings import relation_of
 from coachhook_viz.facts import Fact, alike
+from coachhook_viz.measure.about import stands
 from coachhook_viz.measure.metrics import neighbours, paraphrases, portability, same_subject
-from coachhook_viz.reading import bundled_facts, bundled_foils
+from coachhook_viz.reading import bundled_facts, bundled_foils, bundled_wordings
 
 KINDS = (
     "edit",
@@ -65,7 +66,8 @@ def questions(facts: Mapping[int, Fact], edited: Sequence[Fact]) -> list[Beside]
         All facts in force: what any of them asks is no neighbour of another.
     """
     found: list[Beside] = []
-    subjects = {alike(fact.subject) for fact in edited}
+    named = [fact.subject for fact in edited]
+    subjects = {alike(subject) for subject in named}
     bundled = [fact for fact in bundled_facts() if alike(fact.subject) not in subjects]
     for fact_id, fact in facts.items():
         found.append(Beside("edit", fact.text, fact_id, fact.subject))
@@ -74,12 +76,21 @@ def questions(facts: Mapping[int, Fact], edited: Sequence[Fact]) -> list[Beside]
         found += _same_subject(fact_id, fact)
         found += [Beside("neighbour", probe.prompt, fact_id) for probe in neighbours(fact)]
         relation = relation_of(fact)
+        known = bundled_wordings().get(relation)
+        forms = (fact.prompt, *(() if known is None else known.prompts))
         found += [
-            Beside("neighbour", fact.prompt.replace("{}", b.subject), fact_id, b.subject, True)
+            Beside("neighbour", form.replace("{}", b.subject), fact_id, b.subject, True)
+            for form in forms
             for b in bundled
             if relation and b.relation == relation
         ]
     found += [Beside("bundled", fact.text, None, fact.subject) for fact in bundled]
+    found += [
+        Beside("bundled", prompt, None, "", True)
+        for fact in bundled
+        for prompt in (*fact.paraphrases, *(neighbor.prompt for neighbor in fact.neighbors))
+        if not any(stands(prompt, subject) for subject in named)
+    ]
     asked = {alike(text) for fact in edited for text in (*fact.texts, *fact.paraphrases)}
     once: dict[str, Beside] = {}
     for one in found:

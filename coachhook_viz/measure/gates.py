@@ -246,7 +246,7 @@ def _scores(case: Case, at: int) -> tuple[Tensor, list[float], str, str]:
     scope = case.scope
     if scope.matches:
         name = "relation match" if scope.kind == "two-key" else "match"
-        bounds = [scope.match_threshold] * len(scope.layers)
+        bounds = scope.match_thresholds[:, case.place].tolist()
         return scope.match[:, case.place, at], bounds, name, "τ"
     return scope.z[:, at], [float(alpha) for alpha in scope.alpha], "z", "α"
 

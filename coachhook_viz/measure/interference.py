@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from coachhook_viz.editing.scope import MATCH_THRESHOLD
 from coachhook_viz.editing.scopes import SCOPES
 from coachhook_viz.editing.state import EditState, Factors, Round
 
@@ -68,13 +69,14 @@ def interference(
     place_of = {i: place for place, i in enumerate(i for r in rounds for i in r.fact_ids)}
     places = [place_of[fact_id] for fact_id in ids]
     gates = _opens(state) if ids and SCOPES[state.config.scope].by_fact else None
+    asked = state.config.match_threshold or MATCH_THRESHOLD  # under the two-key scope τ_r
     frames = []
     for layer, at in state.layers.items():
         if not ids:
             break
         acts = _acts(at.columns)[columns][:, columns]  # (fact, by)
         if gates is not None:
-            speaks = gates & (_recalls(at.columns) >= state.config.match_threshold)
+            speaks = gates & (_recalls(at.columns) >= asked)
             acts = acts * speaks[columns][:, columns].fill_diagonal_(True)
         actual = acts / acts.diagonal()[:, None]
         base = base_keys[layer]
@@ -86,7 +88,7 @@ def interference(
             rhos = [method.rho(size) for size in sizes]
             spared = _spare_own(whitened, sizes, rhos)[places][:, places]
         else:
-            near = _relative(overlap) >= state.config.match_threshold
+            near = _relative(overlap) >= asked
             spared = overlap * (near & gates[columns][:, columns]).fill_diagonal_(True)
         frames.append(
             pd.DataFrame(

@@ -7,6 +7,7 @@ headline     the same in a line
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,9 +17,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from coachhook_viz.editing.forward import Batch
+from coachhook_viz.editing.forward import Batch, run_to
 from coachhook_viz.editing.hooks import RelationKeys, attached
 from coachhook_viz.editing.progress import Watch
+from coachhook_viz.editing.scopes import SCOPES
 from coachhook_viz.editing.sites import site_of
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.editing.tokens import length_batches, subject_last_token, tokenize
@@ -31,6 +33,7 @@ from coachhook_viz.models import LanguageModel
 
 STAGE = "what else"
 _BATCH_ROWS = 64
+_LEAST_SURE = 0.25  # share of prompts that the model can answer, at the worst
 _SAME = 0.01  # relative change of a text's perplexity that counts as none
 _COLUMNS = {
     "kind": "object",
@@ -57,6 +60,20 @@ class _Seen:
     fired: bool
     fact: int | None  # place of the one that gave most
     key: Tensor | None
+
+
+@dataclass
+class _Steps:
+    """Where the batches stand that have been run."""
+
+    watch: Watch
+    step: int
+    total: int
+
+    def next(self) -> None:
+        """Before a batch."""
+        self.watch(STAGE, min(self.step, self.total - 1), self.total)
+        self.step += 1
 
 
 class WhatElse:
@@ -101,18 +118,11 @@ class WhatElse:
         """
         asked = questions(facts, state.facts)
         asked = [one for one in asked if self._readable(one.prompt)]
-        # what no unedited model can answer is not known before it is asked: draw more than enough
-        pool = drawn(asked, 2 * budget)
         texts = [Beside("text", text) for text in neutral_texts() if self._readable(text)]
-        new = [one for one in (*pool, *texts) if one not in self._known]
-        steps = len(self._batches(new)) + len(self._batches([*pool[:budget], *texts]))
-        self._known |= self._ask(self._bare, new, [None] * len(new), watch, 0, steps)
-        sure = [one for one in pool if not one.made or self._known[one].chance >= SURE]
+        sure, begun = self._sure(asked, texts, budget, watch)
         chosen = [*drawn(sure, budget), *texts]
         before = [self._known[one] for one in chosen]
-        begun = steps - len(self._batches(chosen))
-        tops: list[int | None] = [seen.top for seen in before]
-        after = self._ask(state, chosen, tops, watch, max(begun, 0), steps)
+        after = self._after(state, chosen, before, watch, begun)
         places = self._map([seen.key for seen in before])
         rows = [
             self._row(one, was, after[one], state, place)
@@ -121,6 +131,66 @@ class WhatElse:
         frame = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
         frame.attrs["sampled"] = f"{len(chosen) - len(texts)} of {len(asked)} prompts"
         return frame
+
+    def _sure(
+        self, asked: Sequence[Beside], texts: Sequence[Beside], budget: int, watch: Watch
+    ) -> tuple[list[Beside], int]:
+        """Prompts that the unedited model can answer, `budget` if there are so many; batches run.
+
+        What it cannot answer is not known before it is asked: as many again are drawn for it.
+        """
+        begun, wanted = 0, budget
+        while True:
+            pool = drawn(asked, wanted)
+            new = [one for one in (*pool, *texts) if one not in self._known]
+            batches = len(self._batches(new))
+            steps = begun + batches + len(self._batches([*pool[:budget], *texts]))
+            tops = dict.fromkeys(new)
+            self._known |= self._ask(self._bare, tops, _Steps(watch, begun, steps))
+            begun += batches
+            sure = [one for one in pool if not one.made or self._known[one].chance >= SURE]
+            if len(sure) >= budget or wanted >= len(asked):
+                return sure, begun
+            share = max(len(sure) / len(pool), _LEAST_SURE)
+            wanted += math.ceil((budget - len(sure)) / share)
+
+    def _after(
+        self,
+        state: EditState,
+        chosen: Sequence[Beside],
+        before: Sequence[_Seen],
+        watch: Watch,
+        begun: int,
+    ) -> dict[Beside, _Seen]:
+        """What the edited model says: what no hook speaks on, it says as before."""
+        steps = _Steps(watch, begun, begun + len(self._batches(chosen)))
+        told = set(chosen)
+        block = SCOPES[state.config.scope].tells_after(state.config)
+        if block is not None and state.facts:
+            told = self._may_speak(state, chosen, block, steps)
+        silent = {
+            one: replace(was, fired=False, fact=None)
+            for one, was in zip(chosen, before, strict=True)
+            if one not in told
+        }
+        tops = {one: was.top for one, was in zip(chosen, before, strict=True) if one in told}
+        return silent | self._ask(state, tops, steps)
+
+    @torch.no_grad()
+    def _may_speak(
+        self, state: EditState, chosen: Sequence[Beside], block: int, steps: _Steps
+    ) -> set[Beside]:
+        """Prompts on which some hook may speak, as `block` shows."""
+        lm, found = self._lm, set()
+        with attached(lm, state.hook_layers(lm.dtype)) as attachment:
+            for rows in self._batches(chosen):
+                steps.watch.stop_if_asked(STAGE, steps.step, steps.total)
+                batch = Batch.of([lm.token_ids(chosen[row].prompt) for row in rows], lm.device)
+                run_to(lm, batch, block)
+                assert attachment.tokens is not None
+                speaks = attachment.tokens.may_speak()
+                found |= {chosen[row] for row, may in zip(rows, speaks, strict=True) if may}
+        return found
 
     def _row(
         self, one: Beside, was: _Seen, now: _Seen, state: EditState, place: tuple[float, float]
@@ -164,18 +234,14 @@ class WhatElse:
 
     @torch.no_grad()
     def _ask(
-        self,
-        state: EditState,
-        asked: Sequence[Beside],
-        looked_up: Sequence[int | None],
-        watch: Watch,
-        begun: int,
-        steps: int,
+        self, state: EditState, looked_up: Mapping[Beside, int | None], steps: _Steps
     ) -> dict[Beside, _Seen]:
         """What the model says under `state`, and the chance of the tokens that are looked up.
 
-        Of a neutral text the chance is the geometric mean of its tokens' probabilities.
+        None: of its likeliest. Of a neutral text it is the geometric mean of its tokens'
+        probabilities.
         """
+        asked = list(looked_up)
         lm, hooks = self._lm, state.hook_layers(self._lm.dtype)
         layers = {self._layer, *state.layers} if hooks else {self._layer}
         caught: dict[int, Tensor] = {}
@@ -187,8 +253,8 @@ class WhatElse:
         with attached(lm, hooks) as attachment:
             handles = [lm.down_projection(at).register_forward_pre_hook(catch(at)) for at in layers]
             try:
-                for step, rows in enumerate(self._batches(asked)):
-                    watch(STAGE, min(begun + step, steps - 1), steps)
+                for rows in self._batches(asked):
+                    steps.next()
                     chosen = [asked[row] for row in rows]
                     batch = Batch.of([lm.token_ids(one.prompt) for one in chosen], lm.device)
                     whole = any(one.kind == "text" for one in chosen)
@@ -199,10 +265,10 @@ class WhatElse:
                         **batch.inputs, use_cache=False, logits_to_keep=read.tolist()
                     ).logits
                     at = torch.searchsorted(read, last)
-                    for i, (row, one) in enumerate(zip(rows, chosen, strict=True)):
+                    for i, one in enumerate(chosen):
                         shares = logits[i, at[i]].float().log_softmax(-1)
                         top = int(shares.argmax())
-                        wanted = looked_up[row]
+                        wanted = looked_up[one]
                         chance = float(shares[top if wanted is None else wanted].exp())
                         if one.kind == "text":
                             chance = _mean(logits[i].float(), batch.ids[i], int(last[i]))

@@ -45,8 +45,9 @@ class Action:
     ----------
     kind : str
         "scope": look under another scope; "wording": edit again with this wording; "two keys":
-        edit again with two keys; "mute": mute the other fact; "unmute"; "redo"; "subject": write
-        it as it was edited; "facts": apply some first; "steps": edit again with more steps.
+        edit all facts again with two keys; "mute": mute the other fact; "unmute"; "redo";
+        "subject": write it as it was edited; "facts": apply some first; "steps": edit again with
+        more steps.
     said : str
     code : str
         The call on ``session``; empty where it is the prompt that has to change.
@@ -332,15 +333,15 @@ def _quieter(state: EditState, fact_id: int) -> Action:
 
 def _two_keys(fact_id: int, wording: str | None = None) -> Action:
     """Edit it again with two keys, and with the prompt as a wording."""
-    fact, more = f"session.facts[{fact_id}]", ""
+    before, given, more = "", "", ""
     if wording is not None:
-        fact = f"dataclasses.replace({fact}, wordings=(*{fact}.wordings, {wording!r}))"
-        more = " and this wording"
-    code = (
-        'config = cv.EditConfig.for_model(session.lm, scope="two-key")\n'
-        f"other = cv.Session(session.lm, config)\nother.apply([{fact}])"
-    )
-    return Action("two keys", f"Edit it again with two keys{more}.", code, fact_id, None, wording)
+        before = (
+            f"fact = session.facts[{fact_id}]\n"
+            f"fact = dataclasses.replace(fact, wordings=(*fact.wordings, {wording!r}))\n"
+        )
+        given, more = f", instead={{{fact_id}: fact}}", " and this wording"
+    code = f'{before}other = session.rerun(scope="two-key"{given})'
+    return Action("two keys", f"Edit again with two keys{more}.", code, fact_id, None, wording)
 
 
 def _sentence(case: Case, says: str, broken: Gate | None, found: list[Gate]) -> str:

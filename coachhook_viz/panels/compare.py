@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable
 from functools import partial
 from typing import Any
@@ -11,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from coachhook_viz import figures
-from coachhook_viz.editing.config import EditConfig, method_settings
+from coachhook_viz.editing.config import method_settings
 from coachhook_viz.editing.methods import METHODS, name_of
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.state import EditState
@@ -172,11 +171,7 @@ class Compare(Lens):
 
     def _chosen(self) -> dict[str, dict[str, Any]]:
         """What is passed to `Session.rerun`, by name; nothing if a field does not hold numbers."""
-        chosen = {
-            name: self._at_subject(**call) if "scope" in call else call
-            for name, call in _CHOICES.items()
-            if self._boxes[name].value
-        }
+        chosen = {name: call for name, call in _CHOICES.items() if self._boxes[name].value}
         if self._method.value:
             chosen |= self._under_method()
         for field, read in ((self._weight, _weight), (self._layers, _layers)):
@@ -196,19 +191,7 @@ class Compare(Lens):
         name = f"{METHODS[method].title}, {_SCOPES[scope]}"
         if config.site == "subject" and scope != "two-key":
             return {name: {**method_settings(lm, method, config.layers), "scope": scope}}
-        return {name: self._known(method=method, scope=scope)}
-
-    def _at_subject(self, **changes: Any) -> dict[str, Any]:
-        """Where the session edits at the answer: all that is known to work at the subject."""
-        return changes if self.session.config.site == "subject" else self._known(**changes)
-
-    def _known(self, **changes: Any) -> dict[str, Any]:
-        """All that is known to work with these changes, and is not so in the session."""
-        own = self.session.config
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that layers are a guess: it was said already
-            other = EditConfig.for_model(self.session.lm, **changes)
-        return {name: value for name, value in vars(other).items() if value != getattr(own, name)}
+        return {name: {"method": method, "scope": scope}}
 
     def _offer_scopes(self) -> None:
         """The scopes that the chosen method can have, its publication's first."""

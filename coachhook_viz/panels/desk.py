@@ -155,6 +155,9 @@ class Desk:
         Whether they are looked at with the hooks on.
     autosave : Autosave or None
         What keeps the session, once somebody has asked for it.
+    replace_by : callable or None
+        Shows another session, on the same model, in place of this one, and says a sentence: the
+        playground's. None where panels stand alone.
     beside : str
         What else the edits in force changed, in a line; empty until that was asked.
     """
@@ -172,6 +175,7 @@ class Desk:
         self.hooks = True
         self.autosave: Autosave | None = None
         self.beside = ""
+        self.replace_by: Callable[[Session, str], object] | None = None
         self._settings: dict[ScopeKind, EditConfig] = {}  # left for another scope, by scope
         self._emitter = Emitter()
         session.subscribe(self._pass_on)

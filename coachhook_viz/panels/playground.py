@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -351,13 +352,15 @@ class Playground(widgets.VBox):
         desk.autosave = kept or Autosave(session, wanted)
         if not desk.selection.prompt:
             desk.select(self, prompt=_PROMPT)
+        desk.replace_by = self._replace
         self.bar = Bar(self, desk.autosave)
         self.facts, self.ask = Facts(session), Ask(session)
         self.scope, self.rounds = Scope(session, alone=False), Rounds(session, alone=False)
         self.layers, self.why = Layers(session, alone=False), Why(session, alone=False)
         self.what_else = WhatElse(session)
         self.drift, self.interference = Drift(session), Interference(session)
-        self.compare, self.sweep = Compare(session), Sweep(session, self._show_trial)
+        show_trial = partial(self._replace, said="Opened a trial of the sweep.")
+        self.compare, self.sweep = Compare(session), Sweep(session, show_trial)
         self.model = Model(session)
         self._lenses = {name: getattr(self, name) for name in LENSES}
         self._panels = (self.bar, self.facts, self.ask, *self._lenses.values())
@@ -379,10 +382,18 @@ class Playground(widgets.VBox):
         self.present(self._presented)
         self._renew_twin()
 
-    def _show_trial(self, session: Session) -> None:
+    def _replace(self, session: Session, said: str) -> None:
+        """Go on with `session` and the same prompt; the one before stays where it is kept."""
+        from coachhook_viz.panels.desk import Desk
+
+        desk, kept = Desk.of(session), None
+        if self.desk is not None:
+            desk.select(self, prompt=self.desk.selection.prompt)
+            kept = None if self.desk.autosave is None else self.desk.autosave.folder
         self._take(session)
         if self.bar is not None:
-            self.bar.tell("Opened a trial of the sweep. The session of before is kept.")
+            where = "" if kept is None else f" The session of before is kept in {kept}."
+            self.bar.tell(f"{said}{where}")
 
     def _heard(self, event: Event) -> None:
         from coachhook_viz.panels.desk import Asked

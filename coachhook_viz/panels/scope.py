@@ -14,6 +14,7 @@ from coachhook_viz import figures
 from coachhook_viz.editing.config import ScopeKind
 from coachhook_viz.editing.inspect import Scope as Reading
 from coachhook_viz.editing.methods import CoachHook
+from coachhook_viz.editing.scope import MATCH_THRESHOLD
 from coachhook_viz.editing.state import EditState
 from coachhook_viz.events import Event
 from coachhook_viz.figures.style import visible
@@ -294,9 +295,7 @@ class Scope(Panel):
         low, high = min(flat), max(max(flat), min(flat) + 1e-9)
         match = reading.matches
         top = 1.0 if match else max(reading.ceiling, 1e-9)
-        bounds = [
-            reading.match_threshold if match else float(alpha) for alpha in reading.alpha.tolist()
-        ]
+        bounds = reading.bounds.tolist()
         cells = [
             [
                 Cell(
@@ -307,9 +306,11 @@ class Scope(Panel):
                     line=None if reading.kind == "off" else bound / top,
                     framed=hit,
                 )
-                for column, (score, hit) in enumerate(zip(line, hits, strict=True))
+                for column, (score, bound, hit) in enumerate(zip(line, limits, hits, strict=True))
             ]
-            for layer, line, hits, bound in zip(reading.layers, scores, inside, bounds, strict=True)
+            for layer, line, limits, hits in zip(
+                reading.layers, scores, bounds, inside, strict=True
+            )
         ]
         rows = list(reading.layer_names)
         if reading.subject_match is not None:  # the other key
@@ -344,16 +345,31 @@ class Scope(Panel):
         """Put the sliders where the thresholds are; the page keeps the one that is being moved."""
         match = reading.matches
         self._tau.hidden, self._alpha.hidden = not match, match
-        self._tau.label = (
-            f"τ of the {'relation key' if reading.speaks is not None else 'match scope'}"
-        )
+        self._tau.label = self._tau_of(reading)
         self._alpha.label = f"α at layer {self._layer(reading)}"
         self._alpha.disabled = reading.kind == "off"
         with self._tau.together():
-            self._tau.value = reading.match_threshold
+            self._tau.value = self._tau_in_force(reading)
             beyond = math.ceil(10 * reading.ceiling + 1) / 10  # where nothing is in scope
             self._alpha.max = max(beyond, 2.5, self._bound(reading))
             self._alpha.value = self._bound(reading)
+
+    def _tau_of(self, reading: Reading) -> str:
+        """What the τ slider stands for: one for all or, as calibrated, that of one fact."""
+        if reading.speaks is not None:
+            return "τ of the relation key"
+        taus = reading.match_thresholds
+        if not taus.numel() or float(taus.max() - taus.min()) <= _ROUNDED:
+            return "τ of the match scope"
+        return f"τ at layer {self._layer(reading)}, of each fact its own; a move sets one for all"
+
+    def _tau_in_force(self, reading: Reading) -> float:
+        """τ of the fact that comes closest to it at the layer that is picked."""
+        if not reading.matches or not reading.facts:
+            return MATCH_THRESHOLD
+        layer = reading.layers.index(self._layer(reading))
+        scores, bounds = reading.scores[layer], reading.bounds[layer]
+        return float(bounds[int((scores / bounds).argmax())])
 
     def _bound(self, reading: Reading) -> float:
         """α of the layer that its slider stands for."""
@@ -376,11 +392,12 @@ class Scope(Panel):
 
     def _tau_slid(self, value: float) -> None:
         reading = self._reading
-        if reading is None or not reading.matches or _stays(value, reading.match_threshold):
+        if reading is None or not reading.matches:
+            return
+        if _stays(value, self._tau_in_force(reading)):
             return
         self._threshold = value
-        inside = reading.scores >= value
-        self._redraw(replace(reading, match_threshold=value, in_scope=inside))
+        self._redraw(reading.at_threshold(value))
 
     def _redraw(self, reading: Reading) -> None:
         """Draw at once, without the model; ask it once the slider rests."""

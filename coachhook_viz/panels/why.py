@@ -6,8 +6,6 @@ from dataclasses import replace
 
 from markupsafe import Markup
 
-from coachhook_viz.edited_model import EditedModel
-from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.events import Event
 from coachhook_viz.measure.about import Idle
 from coachhook_viz.measure.why import MARKS, TITLES, Action
@@ -17,8 +15,6 @@ from coachhook_viz.panels.controls import Button, Field, Text, row
 from coachhook_viz.panels.desk import Asked, Selected, changes
 from coachhook_viz.panels.grid import Cell, Grid, Kind
 from coachhook_viz.panels.panel import Panel, Static
-from coachhook_viz.panels.words import likely
-from coachhook_viz.panels.worker import Job
 from coachhook_viz.session import Session
 
 _KINDS: dict[str, Kind] = {"open": "holds", "warns": "partly", "broken": "missed", "unknown": ""}
@@ -26,7 +22,7 @@ _COLUMNS = ["state", "gate", "value", "bound", "what was found"]
 _BUTTONS = {
     "scope": "Look under the scope {}",
     "wording": "Stage it with this wording",
-    "two keys": "Try it with two keys",
+    "two keys": "Edit again with two keys",
     "mute": "Mute the other fact",
     "unmute": "Unmute it",
     "redo": "Redo its round",
@@ -89,7 +85,7 @@ class Why(Panel):
         if action.kind == "scope" and action.scope is not None:
             self.desk.judge(self, action.scope)
         elif action.kind == "two keys":
-            self._try_two_keys(found)
+            self._edit_again(found)
         else:
             self.desk.worker.check_free()
             self._change(action)
@@ -168,6 +164,8 @@ class Why(Panel):
         action = found.action
         self._mend.say("" if action is None else action.said)
         pressed = "" if action is None else _BUTTONS.get(action.kind, "")
+        if action is not None and action.kind == "two keys" and self.desk.replace_by is None:
+            pressed = ""  # a panel on its own shows no other session
         self._act.hidden = not pressed
         if action is not None and pressed:
             self._act.label = pressed.format(action.scope)
@@ -189,28 +187,25 @@ class Why(Panel):
             self.desk.stage([*self.desk.staged, worded], self)
             self._tried.say("It is staged with this wording: apply it in Facts.")
 
-    def _try_two_keys(self, found: Found) -> None:
-        """Edit the fact alone with two keys, beside this session, and say what comes of it."""
-        fact, action = found.fact, found.action
-        if action is not None and action.fact is not None:
-            fact = self.session.facts[action.fact]
-        if fact is None or action is None:
+    def _edit_again(self, found: Found) -> None:
+        """Edit all facts in force again with two keys, and go on with that session."""
+        session, action, replace_by = self.session, found.action, self.desk.replace_by
+        if action is None or replace_by is None:
             return
-        if action.wording is not None:
-            fact = replace(fact, wordings=(*fact.wordings, action.wording))
-
-        def work(job: Job) -> str:
-            lm = self.session.lm
-            config = EditConfig.for_model(lm, scope="two-key")
-            other = Session(lm, config, progress=job.progress, cancel=job.cancel)
-            other.apply([fact], job.progress, job.cancel)
-            return likely(EditedModel(lm, other.state).predict(found.prompt, 2))
-
-        self._tried.say("Editing it alone with two keys…")
-        self.run("trying two keys", work, self._tell, of=(fact, found.prompt))
-
-    def _tell(self, said: str) -> None:
-        self._tried.say(f"Alone with two keys the model says here: {said}.")
+        instead = {}
+        if action.fact is not None and action.wording is not None:
+            fact = session.facts[action.fact]
+            instead = {action.fact: replace(fact, wordings=(*fact.wordings, action.wording))}
+        self.desk.worker.check_free()
+        self.desk.worker.submit(
+            "editing again with two keys",
+            lambda job: session.rerun(
+                progress=job.progress, cancel=job.cancel, instead=instead, scope="two-key"
+            ),
+            lambda other: replace_by(other, "Edited again with two keys."),
+            self._failed,
+            exclusive=True,
+        )
 
     def _follow(self) -> None:
         if self._prompt.value != self.desk.selection.prompt:

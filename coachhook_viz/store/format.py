@@ -20,6 +20,7 @@ from torch import Tensor
 
 from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.methods import CoachHook, from_fields, to_fields
+from coachhook_viz.editing.scope import MATCH_THRESHOLD
 from coachhook_viz.editing.state import Factors, Keys, Round, Statistics
 from coachhook_viz.errors import SessionFileError as SessionFileError
 from coachhook_viz.facts import Fact, Neighbor
@@ -136,6 +137,7 @@ def to_tensors(round_: Round) -> dict[str, Tensor]:
         tensors[f"{layer}.directions"] = factors.directions
         tensors[f"{layer}.keys"] = factors.keys
         tensors[f"{layer}.peaks"] = round_.peaks[layer]
+        tensors[f"{layer}.thresholds"] = factors.thresholds
     if round_.subjects is not None:
         tensors["subjects.directions"] = round_.subjects.directions
         tensors["subjects.keys"] = round_.subjects.keys
@@ -209,6 +211,12 @@ def _from_entry(
             raise ValueError(f"round {entry['number']}: {name} is not a float64 {shape}")
         return tensors[name].to(lm.device)
 
+    def thresholds(name: str) -> Tensor:
+        """Sessions of before have one τ for all, in their settings."""
+        if name in tensors:
+            return take(name, width)
+        return torch.full((width,), MATCH_THRESHOLD, dtype=torch.float64, device=lm.device)
+
     return Round(
         facts=tuple(_fact(fields) for fields in entry["facts"]),
         fact_ids=tuple(entry["fact_ids"]),
@@ -218,6 +226,7 @@ def _from_entry(
                 take(f"{layer}.directions", lm.d_key, width),
                 take(f"{layer}.keys", lm.d_key, width),
                 owners,
+                thresholds(f"{layer}.thresholds"),
             )
             for layer in config.layers
         },

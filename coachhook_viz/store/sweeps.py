@@ -67,10 +67,6 @@ def sweep_of(
     return as_read
 
 
-def _traces(moments: Mapping[int, Tensor]) -> dict[str, float]:
-    return {str(layer): float(trace(moment)) for layer, moment in sorted(moments.items())}
-
-
 class SweepFolder:
     """The results of a sweep on disk: ``trials/<id>.parquet``, or why there is none.
 
