@@ -21,9 +21,9 @@ _NEEDED = ("facts", "folder", "settings")
 _OPTIONS = ("orders", "seeds", "rounds")
 _KINDS: dict[str, tuple[type, str]] = {
     "facts": (str, "text"),
-    "columns": (dict, "a table"),
     "folder": (str, "text"),
     "settings": (dict, "a table"),
+    "columns": (dict, "a table"),
     "model": (str, "text"),
     "lead": (str, "text"),
     "rounds": (int, "a whole number"),

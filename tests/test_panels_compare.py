@@ -234,6 +234,7 @@ def test_a_comparison_makes_way_for_a_question(session: Session, monkeypatch: An
     assert told(panel)[1] == expected("match scope", rerun(scope="match"))
 
 
+@pytest.mark.filterwarnings("ignore:.*are a guess")
 def test_beside_two_keys_stands_what_is_known_to_work_at_the_subject() -> None:
     session = two_key_session()
     session.apply(worded()[:1])
@@ -246,11 +247,8 @@ def test_beside_two_keys_stands_what_is_known_to_work_at_the_subject() -> None:
         ("match scope", {"scope": "match"}),
         ("MEMIT, match scope", {"scope": "match", "method": "memit"}),
     ):
-        call = chosen.pop(name)
-        with pytest.warns(UserWarning, match="are a guess"):
-            known = EditConfig.for_model(session.lm, **changes)
-        with pytest.warns(UserWarning, match="are a guess"):
-            assert session.config.changed(session.lm, **call) == known
+        known = EditConfig.for_model(session.lm, **changes)
+        assert session.config.changed(session.lm, **chosen.pop(name)) == known
     assert not chosen
     panel._running.button.click()
     settle(panel)
@@ -346,6 +344,7 @@ def test_a_method_under_a_scope_is_one_rerun(session: Session) -> None:
     assert names["other"].config == again.config
 
 
+@pytest.mark.filterwarnings("ignore:.*are a guess")
 def test_two_keys_are_a_choice_of_coachhook_alone() -> None:
     session = two_key_session()
     session.apply(worded()[:1])
@@ -356,8 +355,7 @@ def test_two_keys_are_a_choice_of_coachhook_alone() -> None:
     at_subject._scope.value = "two-key"
     (name,) = chosen = at_subject._chosen()
     assert name == "CoachHooK, two keys"
-    with pytest.warns(UserWarning, match="are a guess"):
-        known = EditConfig.for_model(session.lm, scope="two-key")
+    known = EditConfig.for_model(session.lm, scope="two-key")
     assert at_subject.session.config.changed(session.lm, **chosen[name]) == known
     at_subject._running.button.click()
     settle(at_subject)
