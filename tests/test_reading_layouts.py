@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -722,6 +723,77 @@ def put(value: Any, path: tuple[Any, ...], odd: Any) -> Any:
     copy = dict(value) if isinstance(value, dict) else list(value)
     copy[path[0]] = put(value[path[0]], path[1:], odd)
     return copy
+
+
+GOOD = {"prompt": "{} lies in", "subject": "Bergen", "target": "Kenya"}
+OTHER = {**GOOD, "subject": "Oslo"}
+SIDE = {name: [GOOD[name], OTHER[name]] for name in GOOD}
+BOTH = [Fact(**GOOD), Fact(**OTHER)]
+LINES = f"{json.dumps(GOOD)}\n{json.dumps(OTHER)}\n"
+ODD_ONES = {
+    "one of a wrapped list, the first": {"version": 1, "data": [None, GOOD, OTHER]},
+    "one of a list of any name": {"version": 1, "mine": [{"x": 1}, GOOD, OTHER]},
+    "one of those by their ids": {"1": GOOD, "2": None, "3": OTHER},
+    "a column with one value for all": {**SIDE, "version": 1},
+    "a line that is no JSON, the first": f"# my facts\n{LINES}",
+    "lines with commas between them": LINES.replace("}\n", "},\n"),
+    "a very long cell": "prompt,subject,target\n{} lies in,Bergen,Kenya\n{} lies in,Rome,"
+    + "K" * 200_000
+    + "\n{} lies in,Oslo,Kenya\n",
+}
+
+
+@pytest.mark.parametrize("name", ODD_ONES)
+def test_what_is_odd_costs_no_other_record(tmp_path: Path, quiet: None, name: str) -> None:
+    content = ODD_ONES[name]
+    file = "t.csv" if "cell" in name else "t.jsonl" if isinstance(content, str) else "t.json"
+    facts = read(tmp_path, file, content if isinstance(content, str) else json.dumps(content))
+    assert list(facts) == BOTH
+    assert len(facts.rejected) == int(name.startswith(("one of", "a line", "a very")))
+    if isinstance(content, dict):
+        again = read_facts(content)  # in memory as in a file
+        assert (list(again), again.rejected) == (list(facts), facts.rejected)
+
+
+def itself() -> dict[str, Any]:
+    record: dict[str, Any] = {**GOOD}
+    record["paraphrases"] = [record]
+    return record
+
+
+FRAME = pd.DataFrame([GOOD, OTHER])
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [Fact(**GOOD), OTHER],
+        (Fact(**one) for one in (GOOD, OTHER)),
+        FRAME.set_index("subject"),
+        list(FRAME.itertuples()),
+        [row for _, row in FRAME.iterrows()],
+        [GOOD, itself(), OTHER],
+        SIDE,
+        {"facts": [GOOD, OTHER]},
+    ],
+    ids=lambda records: type(records).__name__,
+)
+def test_records_in_memory(records: Any, quiet: None) -> None:
+    facts = read_facts(records)
+    assert list(facts) == BOTH
+    assert [one.reason for one in facts.rejected] in ([], ["it is nested too deeply"])
+
+
+def test_one_fact_is_a_record_and_loses_nothing(quiet: None) -> None:
+    for layout in LAYOUTS.values():
+        assert list(read_facts(layout.fact)) == [layout.fact]
+    assert list(read_facts(FRAME.iloc[0])) == BOTH[:1]
+
+
+@pytest.mark.parametrize(("value", "told"), [("3.10", True), ("NaN", False)])
+def test_decimal_numbers_are_numbers(value: str, told: bool) -> None:
+    [fact] = read_facts([{**GOOD, "truth": Decimal(value)}])
+    assert fact.truth == (value if told else None)
 
 
 @given(

@@ -1,6 +1,7 @@
 """Records of JSON: a list, an object that holds one or is one, columns, or one object a line.
 
 of_json    of a file
+listed     of what a file holds, whichever container they are in
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from coachhook_viz.reading.layouts import missing
 from coachhook_viz.reading.records import Columns, Records, decoded
-from coachhook_viz.reading.values import Number, Twice, called, name_of
+from coachhook_viz.reading.values import Number, Twice, absent, called, name_of
 
 
 def of_json(data: bytes, columns: Columns | None) -> Records:
@@ -36,10 +37,10 @@ def of_json(data: bytes, columns: Columns | None) -> Records:
     try:
         content = _parsed(text)
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data" or text.lstrip()[:1] == "{":
-            return _lines(text, error)
-        raise ValueError(_malformed(error)) from None
-    records = _listed(content, columns)
+        if text.lstrip()[:1] == "[":
+            raise ValueError(_malformed(error)) from None
+        return _lines(text, error)
+    records = listed(content, columns)
     if not records:
         raise ValueError("it is empty: there is no record in it")
     return Records(records)
@@ -52,7 +53,7 @@ def _lines(text: str, error: json.JSONDecodeError) -> Records:
     broken: dict[int, str] = {}
     for number, line in lines:
         try:
-            records.append(_parsed(line))
+            records.append(_parsed(line.strip().removesuffix(",")))
         except json.JSONDecodeError as wrong:
             records.append(None)
             broken[len(records)] = f"line {number} is not JSON: {_cause(wrong)}"
@@ -125,8 +126,14 @@ def _cause(error: json.JSONDecodeError) -> str:
     return f"{after[:20]!r} does not belong there, or something before it is missing"
 
 
-def _listed(content: Any, columns: Columns | None) -> list[Any]:
-    """The records of a JSON file, in whichever container they are."""
+def listed(content: Any, columns: Columns | None) -> list[Any]:
+    """The records of what a JSON file holds, in whichever container they are.
+
+    Raises
+    ------
+    ValueError
+        If it holds none, or several lists of them.
+    """
     if isinstance(content, list):
         return content
     if not isinstance(content, dict):
@@ -143,8 +150,8 @@ def _listed(content: Any, columns: Columns | None) -> list[Any]:
         return list(content[of_records[0]])
     if len(of_records) > 1:
         raise ValueError(f"it holds several lists of records, {', '.join(of_records)}; keep one")
-    if content and not lists and all(isinstance(value, dict) for value in content.values()):
-        return list(content.values())  # by their ids
+    if not lists and _by_ids(content, columns):
+        return list(content.values())
     if len(lists) == len(content) == 1:
         return list(lists[0])
     if content:
@@ -154,12 +161,9 @@ def _listed(content: Any, columns: Columns | None) -> list[Any]:
 
 def _are_records(key: str, value: Any, columns: Columns | None) -> bool:
     """Whether a list within an object is one of records, by what it is called or holds."""
-    if not isinstance(value, list) or not value or not isinstance(value[0], dict):
+    if not isinstance(value, list) or not any(isinstance(one, dict) for one in value):
         return False
-    names = {name_of(name) for name in value[0]}
-    wanted = {name_of(column).partition(".")[0] for column in (columns or {}).values()}
-    known = wanted <= names if columns else not missing(names)
-    return known or name_of(key) in (
+    return any(_is_record(one, columns) for one in value) or name_of(key) in (
         "facts",
         "data",
         "records",
@@ -170,11 +174,35 @@ def _are_records(key: str, value: Any, columns: Columns | None) -> bool:
     )
 
 
-def _of_columns(content: dict[str, Any]) -> list[Any]:
-    """One record, or those of columns: lists side by side, or objects by the rows' names."""
+def _is_record(value: Any, columns: Columns | None) -> bool:
+    if not isinstance(value, dict):
+        return False
+    names = {name_of(name) for name in value}
+    wanted = {name_of(column).partition(".")[0] for column in (columns or {}).values()}
+    return wanted <= names if columns else not missing(names)
+
+
+def _by_ids(content: dict[str, Any], columns: Columns | None) -> bool:
+    """Whether an object holds records by their ids, some of them empty."""
     values = list(content.values())
-    if all(isinstance(value, list) for value in values) and len({len(v) for v in values}) == 1:
-        return [dict(zip(content, row, strict=True)) for row in zip(*values, strict=True)]
+    if all(isinstance(value, dict) for value in values):
+        return bool(values)
+    return all(isinstance(value, dict) or absent(value) for value in values) and any(
+        _is_record(value, columns) for value in values
+    )
+
+
+def _of_columns(content: dict[str, Any]) -> list[Any]:
+    """One record, or those of columns: lists side by side, or objects by the rows' names.
+
+    Beside lists of subjects what is no list is of all rows.
+    """
+    values = list(content.values())
+    lists = {name: value for name, value in content.items() if isinstance(value, list)}
+    side_by_side = len({len(value) for value in lists.values()}) == 1
+    if side_by_side and (len(lists) == len(values) or "subject" in map(name_of, lists)):
+        rows = zip(*lists.values(), strict=True)
+        return [{**content, **dict(zip(lists, row, strict=True))} for row in rows]
     by_row = all(isinstance(value, dict) for value in values)
     if by_row and len({tuple(v) for v in values}) == 1 and not {"str", "prompt"} & set(values[0]):
         return [{name: content[name][row] for name in content} for row in values[0]]

@@ -13,14 +13,14 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from coachhook_viz.errors import BadRecordWarning, FactFileError
 from coachhook_viz.facts import Fact
-from coachhook_viz.reading.documents import of_json
+from coachhook_viz.reading.documents import listed, of_json
 from coachhook_viz.reading.layouts import FIELDS, check_columns, facts_of, renamed
 from coachhook_viz.reading.records import Columns, Records
 from coachhook_viz.reading.tables import of_sheet, of_table
@@ -98,7 +98,8 @@ def read_facts(source: Any, columns: Mapping[str, str] | None = None) -> FactLis
     Parameters
     ----------
     source : str, Path, list of dict or DataFrame
-        A file, which ends in .csv, .tsv, .txt, .json, .jsonl, .ndjson or .xlsx; or its records.
+        A file, which ends in .csv, .tsv, .txt, .json, .jsonl, .ndjson or .xlsx; or its records, in
+        any container that a JSON file may hold them in.
     columns : mapping of str to str, optional
         For any other layout: what fields of a fact are called there, as in ``{"prompt": "question",
         "subject": "entity", "target": "new answer"}``; a field within others with dots between the
@@ -130,7 +131,7 @@ def read_facts(source: Any, columns: Mapping[str, str] | None = None) -> FactLis
                 raise ValueError("it is empty")
             records = _READERS[path.suffix.lower()](data, chosen)
         else:
-            records = _given(source)
+            records = _given(source, chosen)
         found = _read(records, chosen)
     except OSError as error:
         raise FactFileError(f"{name}: it cannot be read: {error.strerror}") from None
@@ -270,9 +271,12 @@ def _path(text: str) -> Path:
     return path
 
 
-def _given(source: Any) -> Records:
-    """The records of a list or a data frame."""
+def _given(source: Any, columns: Columns | None) -> Records:
+    """The records of a list, a data frame, or whatever container a JSON file may hold."""
     if hasattr(source, "columns") and hasattr(source, "to_dict"):
+        named = [name for name in source.index.names if name is not None]
+        if named and not {*named} & {*source.columns}:
+            source = source.reset_index()
         names = [str(name) for name in source.columns]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -281,16 +285,34 @@ def _given(source: Any) -> Records:
         if not rows:
             raise ValueError("it is empty: there is no row in it")
         return Records(rows, table=True)
+    if isinstance(source, Fact) or hasattr(source, "to_dict"):  # a row of a data frame
+        source = _record(source)
     if isinstance(source, Mapping):
-        source = [source]
+        source = listed(_plain(source), columns)
     if isinstance(source, bytes) or hasattr(source, "read") or not isinstance(source, Iterable):
         raise ValueError(
             f"give the path of a file, a list of dicts or a DataFrame; this is {called(source)}"
         )
-    records = [_plain(record) for record in source]
+    records: list[Any] = []
+    broken: dict[int, str] = {}
+    for number, one in enumerate(source, start=1):
+        try:
+            records.append(_record(one))
+        except RecursionError:
+            records.append(None)
+            broken[number] = "it is nested too deeply"
     if not records:
         raise ValueError("it is empty: there is no record in it")
-    return Records(records)
+    return Records(records, broken=broken)
+
+
+def _record(value: Any) -> Any:
+    """A record as an object with named fields, if it is one of another kind."""
+    if isinstance(value, Fact):
+        return asdict(value)
+    if hasattr(value, "_asdict"):  # a named tuple
+        return _plain(value._asdict())
+    return _plain(value.to_dict() if hasattr(value, "to_dict") else value)
 
 
 def _plain(value: Any) -> Any:

@@ -59,6 +59,7 @@ def _rows(text: str, separator: str, quoting: Any = csv.QUOTE_MINIMAL) -> list[l
         file, delimiter=separator, quoting=quoting, strict=True, skipinitialspace=True
     )
     rows, line = [], 1
+    limit = csv.field_size_limit(len(text) + 1)  # a long cell costs its row
     try:
         for row in reader:
             rows.append(row)
@@ -69,6 +70,8 @@ def _rows(text: str, separator: str, quoting: Any = csv.QUOTE_MINIMAL) -> list[l
             f"malformed CSV near line {line}: a quote is not closed, or a text goes"
             " on behind its closing quote"
         ) from None
+    finally:
+        csv.field_size_limit(limit)
 
 
 class _Malformed(csv.Error, ValueError):

@@ -15,6 +15,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, time
+from decimal import Decimal
 from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any
@@ -64,7 +65,7 @@ def absent(value: Any) -> bool:
         return not value.strip()
     if isinstance(value, list | tuple | Mapping):
         return not value
-    return isinstance(value, Real) and math.isnan(value)
+    return isinstance(value, Real | Decimal) and math.isnan(value)
 
 
 def plain_lines(text: str) -> str:
@@ -96,7 +97,7 @@ def called(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return "true or false"
-    if isinstance(value, Number) or (isinstance(value, Real) and not isinstance(value, str)):
+    if isinstance(value, Number | Real | Decimal):
         return "a number"
     if isinstance(value, Mapping):
         return "an object with fields"
@@ -118,8 +119,8 @@ def text_of(value: Any) -> str:
     if absent(value):
         raise Odd("it is empty")
     if isinstance(value, str):
-        number = isinstance(value, Number) and re.fullmatch(r"-?\d+\.0", value)
-        return value[:-2] if number else str(value)
+        whole = isinstance(value, Number) and re.fullmatch(r"-?\d+\.0", value)
+        return value[:-2] if whole else str(value)
     if isinstance(value, Mapping):
         for name in _WRAPPED:
             if name in value:
@@ -128,7 +129,8 @@ def text_of(value: Any) -> str:
         return text_of(value[0])
     if isinstance(value, Integral) and not isinstance(value, bool):
         return str(int(value))
-    if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
+    number = isinstance(value, Real | Decimal) and not isinstance(value, bool)
+    if number and math.isfinite(value):
         return str(value).removesuffix(".0")
     some = isinstance(value, list | tuple)
     said = f"{called(value)} texts; write one of them" if some else called(value)
