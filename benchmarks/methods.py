@@ -47,6 +47,7 @@ from coachhook_viz.measure.over_rounds import sample
 from coachhook_viz.measure.quality import METRICS, holds, quality, readings
 
 SCOPES = ("off", "zscore", "match")
+JUDGED = ", judged "  # between the setting of an edit and the scope that it is held to later
 COLUMNS = ["setting", "rounds", "round", "facts", "fact", "metric", "value"]
 HEADER = (
     "| setting | round | reliability | generality | locality | kept | lost | perplexity | ‖ΔW‖"
@@ -227,8 +228,10 @@ def table(frame: pd.DataFrame) -> Iterator[str]:
     yield HEADER
     frame = frame.drop_duplicates(["setting", "rounds", "round", "fact", "metric"], keep="last")
     for (name, rounds), part in frame.groupby(["setting", "rounds"], sort=False):
-        took = part[part["metric"] == "took"].set_index("fact")["value"]
-        owns = part[part["metric"] == "took"].set_index("fact")["round"]
+        edits = frame[frame["rounds"] == rounds]
+        edits = edits[edits["setting"] == str(name).split(JUDGED)[0]]
+        took = edits[edits["metric"] == "took"].set_index("fact")["value"]
+        owns = edits[edits["metric"] == "took"].set_index("fact")["round"]
         for number, end in part[part["round"] > 0].groupby("round"):
             values = {metric: end[end["metric"] == metric] for metric in end["metric"].unique()}
             if "perplexity" not in values:
@@ -237,7 +240,7 @@ def table(frame: pd.DataFrame) -> Iterator[str]:
             before = reliability[owns[reliability.index] < number]
             taken = before[took[before.index] == 1]
             lost = sum(not holds(value) for value in taken)
-            seconds = part[(part["metric"] == "seconds") & (part["round"] <= number)]
+            seconds = edits[(edits["metric"] == "seconds") & (edits["round"] <= number)]
             seconds = seconds.loc[seconds["round"] > (number > 1), "value"].mean()
             shown = " | ".join(interval(values[metric]) for metric in METRICS)
             yield (
@@ -296,7 +299,7 @@ def main() -> None:
                     state = session.state_at(position)
                     benchmark.measure(name, state, number, arguments.budget)
                 for scope in filter(None, arguments.judged.split(",")):
-                    told = f"{name}, judged {scope}"
+                    told = f"{name}{JUDGED}{scope}"
                     benchmark.measure(told, state.judged(scope), number, arguments.budget)
     print("\n".join(table(pd.read_csv(arguments.out / "values.csv"))))
 
