@@ -23,7 +23,7 @@ from coachhook_viz.texts import alike as alike
 from coachhook_viz.texts import places, slotted
 
 LONGEST = 2000  # characters of one field
-_PROMPTS = ("prompt", "paraphrases", "neighbors", "wordings")
+_PROMPTS = ("prompt", "paraphrases", "neighbors", "wordings", "foils")
 _NAMES = {
     "\n": "a line break; write it on one line",
     "\t": "a tab; write a space instead",
@@ -98,11 +98,15 @@ class Fact:
         relation or, if it knows none, makes of the prompt.
     probes : tuple of Probe
         Further prompts to measure with.
+    foils : tuple of str
+        Prompts with one ``{}`` that ask something else of the subject. An edit with two keys stays
+        away from them, as from those that the package knows for the kind of subject.
 
     Raises
     ------
     TypeError
-        If `paraphrases`, `neighbors`, `wordings` or `probes` is one text instead of several.
+        If `paraphrases`, `neighbors`, `wordings`, `probes` or `foils` is one text instead of
+        several.
         Whatever else is wrong is said when the fact is used, see `find_problems`.
     """
 
@@ -115,9 +119,10 @@ class Fact:
     relation: str = ""
     wordings: tuple[str, ...] = ()
     probes: tuple[Probe, ...] = ()
+    foils: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("paraphrases", "neighbors", "wordings", "probes"):
+        for name in ("paraphrases", "neighbors", "wordings", "probes", "foils"):
             given = getattr(self, name)
             kind = _ONE.get(type(given))
             if kind is not None:
@@ -214,6 +219,7 @@ def _problems_of(fact: Fact) -> Iterable[tuple[str, str]]:
     texts += [("paraphrases", text) for text in fact.paraphrases]
     texts += [("neighbors", neighbor.prompt) for neighbor in fact.neighbors]
     texts += [("wordings", wording) for wording in fact.wordings]
+    texts += [("foils", foil) for foil in fact.foils]
     answers = [("neighbors", n.answer) for n in fact.neighbors if n.answer is not None]
     prompts = [(field, text) for field, text in texts if field in _PROMPTS]
     wrong = [
@@ -228,8 +234,8 @@ def _problems_of(fact: Fact) -> Iterable[tuple[str, str]]:
         suggested = None if slots or "subject" in bad else slotted(fact.prompt, fact.subject)
         hint = f" (here: {suggested!r})" if suggested else ""
         yield "prompt", f"it has {slots} '{{}}'; write exactly one, where the subject stands{hint}"
-    if "wordings" not in bad:
-        yield from _problems_of_wordings(fact)
+    for field in (name for name in ("wordings", "foils") if name not in bad):
+        yield from _problems_of_slotted(fact, field)
     if bad & {"prompt", "subject", "target", "truth", "relation"}:
         return
     for field in (name for name in ("paraphrases", "neighbors") if name not in bad):
@@ -246,20 +252,26 @@ def _problems_of(fact: Fact) -> Iterable[tuple[str, str]]:
         yield "target", f"it equals the truth, {fact.truth!r}: nothing would change"
 
 
-def _problems_of_wordings(fact: Fact) -> Iterable[tuple[str, str]]:
-    for wording in fact.wordings:
-        if (slots := wording.count("{}")) == 1:
+def _problems_of_slotted(fact: Fact, field: str) -> Iterable[tuple[str, str]]:
+    """Of the wordings, or of the foils."""
+    for text in getattr(fact, field):
+        if (slots := text.count("{}")) == 1:
             continue
-        lost = not slots and isinstance(fact.subject, str) and not places(wording, fact.subject)
+        lost = not slots and isinstance(fact.subject, str) and not places(text, fact.subject)
         reason = f"it has {slots} '{{}}'; write exactly one, where the subject stands"
         if lost:
             reason = f"it does not name the subject: {reason}"
-        yield "wordings", f"{wording!r}: {reason}"
-    asked = {alike(fact.prompt)} if isinstance(fact.prompt, str) else set()
-    for wording in fact.wordings:
-        if alike(wording) in asked:
-            yield "wordings", f"{wording!r} stands there twice; the prompt itself counts, too"
-        asked.add(alike(wording))
+        yield field, f"{text!r}: {reason}"
+    same = [fact.prompt, *(fact.wordings if field == "foils" else ())]
+    asked = {alike(text) for text in same if isinstance(text, str)}
+    own = set(asked)
+    for text in getattr(fact, field):
+        if field == "foils" and alike(text) in own:
+            yield field, f"{text!r} asks what the fact does: a foil asks something else"
+        elif alike(text) in asked:
+            also = "; the prompt itself counts, too" * (field == "wordings")
+            yield field, f"{text!r} stands there twice{also}"
+        asked.add(alike(text))
 
 
 def _problems_of_probes(fact: Fact) -> Iterable[tuple[str, str]]:

@@ -78,6 +78,7 @@ def fact_source(fact: Fact, indent: int = 0) -> str:
         "relation": fact.relation,
         "wordings": fact.wordings,
         "probes": tuple((p.prompt, p.answer, p.kind) for p in fact.probes),
+        "foils": fact.foils,
     }
     parts += [(f"{name}=", value) for name, value in named.items() if value]
     return _bracketed("cv.Fact(", parts, ")", indent)

@@ -11,7 +11,7 @@ from hands import HOSTILE, Hands, Held, new_session, nodes, settle, submitted
 from tiny import tiny_facts
 
 import coachhook_viz as cv
-from coachhook_viz import Fact, FactError, Neighbor, Session
+from coachhook_viz import Fact, FactError, Neighbor, Probe, Session
 from coachhook_viz.measure import answers
 from coachhook_viz.panels import panel as module
 from coachhook_viz.panels.controls import Text
@@ -428,7 +428,11 @@ def test_several_are_muted_and_heard_again(facts: Facts, hands: Hands) -> None:
 
 def test_one_staged_fact_is_taken_back_into_the_form(facts: Facts, hands: Hands) -> None:
     full = replace(
-        tiny_facts()[3], relation="home", wordings=("{} is from",), probes=("He speaks of Peru",)
+        tiny_facts()[3],
+        relation="home",
+        wordings=("{} is from",),
+        foils=("{} works in",),
+        probes=("He speaks of Peru", Probe("Now: Peru is", "old", "portability")),
     )
     facts.stage([BARE, full])
     hands.choose(facts._list, staged(facts, full.target))
@@ -441,12 +445,13 @@ def test_one_staged_fact_is_taken_back_into_the_form(facts: Facts, hands: Hands)
     assert facts.desk.staged == (BARE,)
     assert facts._list.chosen == []
     settle(facts)
-    assert facts._more.label == "More (3)"  # wordings, paraphrases, neighbours stay in the form
+    assert facts._more.label == "More (5)"  # all but the truth stay in the form
     hands.type(facts._fields["target"], "Quito")
     assert facts.fact == replace(full, target="Quito")
     hands.type(facts._fields["subject"], "Spain")  # what has no field was of another question
-    assert (facts.fact.relation, facts.fact.probes) == ("", ())
-    assert facts.fact.wordings == full.wordings
+    assert facts.fact.relation == ""
+    assert (facts.fact.wordings, facts.fact.foils) == (full.wordings, full.foils)
+    assert facts.fact.probes == full.probes
 
 
 def test_wordings_are_typed_and_wrong_ones_named(facts: Facts, hands: Hands) -> None:
@@ -456,6 +461,16 @@ def test_wordings_are_typed_and_wrong_ones_named(facts: Facts, hands: Hands) -> 
     assert not facts._fields["wordings"].error
     fill(facts, hands, wordings="Its river is")
     assert "{}" in facts._fields["wordings"].error
+    fill(facts, hands, wordings="", foils="The river of {} is", probes="Peru is => ")
+    assert "asks what the fact does" in facts._fields["foils"].error
+    assert "its answer: it is empty" in facts._fields["probes"].error
+    fill(facts, hands, foils="{} is a", probes="Question: Peru is\nneighbour: Italy is => old")
+    assert facts.fact.foils == ("{} is a",)
+    assert facts.fact.probes == (
+        Probe("Question: Peru is"), Probe("Italy is", "old", "neighbour"),
+    )  # fmt: skip
+    assert not facts._fields["foils"].error + facts._fields["probes"].error
+    fill(facts, hands, wordings="Its river is")
     hands.press(facts._stage)
     assert facts.desk.staged == ()
 

@@ -701,6 +701,7 @@ def said(fact: Fact) -> list[str]:
         *filter(None, [fact.truth, fact.relation]),
         *fact.paraphrases,
         *fact.wordings,
+        *fact.foils,
         *(text for n in (*fact.neighbors, *fact.probes) for text in (n.prompt, n.answer) if text),
     ]
 
@@ -849,7 +850,8 @@ def test_an_odd_value_costs_itself_or_its_record(
 
 UNREAD = {"case_id", "known_id", "prediction", "prompt", "tag", "example_type"}
 REST: dict[str, Any] = {
-    "truth": None, "relation": "", "paraphrases": (), "neighbors": (), "wordings": (), "probes": ()
+    "truth": None, "relation": "", "paraphrases": (), "neighbors": (), "wordings": (), "probes": (),
+    "foils": (),
 }  # fmt: skip
 
 

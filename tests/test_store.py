@@ -102,7 +102,7 @@ def test_a_session_from_before_sites_wordings_and_probes_opens_as_it_was(tmp_pat
     for entry in content["rounds"]:
         del entry["owners"], entry["reached"]
         for fact in entry["facts"]:
-            del fact["wordings"], fact["probes"]
+            del fact["wordings"], fact["probes"], fact["foils"]
     rewritten(tmp_path / "s", config=content["config"], rounds=content["rounds"])
     again = reopened(tmp_path / "s", journal=False)
     same(session, again)

@@ -398,6 +398,36 @@ def test_a_shared_wording_meets_an_edit_in_force() -> None:
     assert session.clashes([Fact("{} lives in", "Anna", "Rome")]) == []  # another relation
 
 
+def test_foils_of_ones_own_are_kept_and_wrong_ones_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fact = replace(facts()[0], foils=("{} and the",))
+    for bad in ("He is in", "{} and {} is", fact.prompt, fact.wordings[0], "Now {} is "):
+        assert problems([replace(fact, foils=(bad,))]) == [(0, "foils")]
+    assert problems([replace(fact, foils=("Now {} is", "now  {} is"))]) == [(0, "foils")]
+    with pytest.raises(TypeError, match="foils is one text"):
+        Fact("{} is", "Anna", "red", foils="{} was")  # type: ignore[arg-type]
+    none = wordings.bundled_foils("nothing that is known")
+    monkeypatch.setattr(
+        wordings, "bundled_foils", lambda relation: replace(none, prompts=(), questions=())
+    )
+    lm, seen = tiny_model(lead="He "), []
+    for foils in ((), fact.foils):
+        own = [replace(facts()[0], foils=foils)]
+        columns = prepare(lm, own, (("{}",),), SITES["answer"])
+        seen.append(wordings.foil_keys(lm, LAYERS, own, columns, Watch()))
+    assert [keys[2][0].shape[1] for keys in seen] == [0, 1]
+    session, plain = two_key_session(), two_key_session()
+    session.apply([fact])
+    plain.apply([replace(fact, foils=())])
+    foil = lm.token_ids(fact.foils[0].replace("{}", fact.subject))
+    shown = [
+        float(one.scope(fact.foils[0].replace("{}", fact.subject)).match[0, 0, len(foil) - 1].abs())
+        for one in (session, plain)
+    ]
+    assert shown[0] < shown[1]
+
+
 def test_wordings_are_read_from_files(tmp_path: Path) -> None:
     (tmp_path / "f.csv").write_text(
         "prompt,subject,target,wordings\n{} is,Anna,red,{} was | A {}\n"

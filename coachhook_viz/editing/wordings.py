@@ -77,8 +77,9 @@ def foil_keys(
     """Keys at the last token of foils: about a fact's subject, but not asking for its relation.
 
     After a chat's question, say, keys are much alike whatever was asked. What tells a relation from
-    the others of its subject is seen only beside them. A foil after which the unedited model says
-    the same as after the fact's own prompt asks the same, and is left out.
+    the others of its subject is seen only beside them. First come the fact's own. One that is not,
+    and after which the unedited model says the same as after the fact's prompt, asks the same and
+    is left out.
 
     Parameters
     ----------
@@ -97,15 +98,16 @@ def foil_keys(
         By layer and fact, (d_key, foils).
     """
     own = {column.fact: column.bare.ids for column in reversed(columns)}
-    sequences, owners = [], []
+    sequences, owners, given = [], [], []
     for i, fact in enumerate(facts):
         foils = bundled_foils(relation_of(fact))
-        asked = [*foils.prompts]
+        asked = [*fact.foils, *foils.prompts]
         if lm.has_chat:
             asked += [lm.chat_text([{"role": "user", "content": q}]) for q in foils.questions]
         about = [lm.token_ids(text.replace("{}", fact.subject)) for text in asked]
         sequences += [ids[-lm.context_window :] for ids in (own[i], *about)]
         owners += [i] * (1 + len(asked))
+        given += [0 < place <= len(fact.foils) for place in range(1 + len(asked))]
     keys: dict[int, list[Tensor]] = {layer: [torch.empty(0)] * len(sequences) for layer in layers}
     said = [0] * len(sequences)
     caught: dict[int, Tensor] = {}
@@ -134,7 +136,11 @@ def foil_keys(
                 handle.remove()
     first = {i: owners.index(i) for i in range(len(facts))}
     kept = [
-        [row for row, owner in enumerate(owners) if owner == i and said[row] != said[first[i]]]
+        [
+            row
+            for row, owner in enumerate(owners)
+            if owner == i and (given[row] or said[row] != said[first[i]])
+        ]
         for i in range(len(facts))
     ]
     none = torch.empty(lm.d_key, 0, dtype=torch.float64, device=lm.device)

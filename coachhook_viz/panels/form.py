@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from coachhook_viz.clashes import Clash
 from coachhook_viz.editing.inspect import Scope
-from coachhook_viz.facts import Fact, Neighbor
+from coachhook_viz.facts import PROBE_KINDS, Fact, Neighbor, Probe
 from coachhook_viz.panels.controls import Chips, Field
 from coachhook_viz.panels.words import count, likely, word
 from coachhook_viz.reading import BadRecordWarning, left_out, read_facts
@@ -27,7 +27,7 @@ from coachhook_viz.texts import places, slotted
 
 ANSWER = "=>"  # between a neighbour's prompt and its answer
 MAIN = ("prompt", "subject", "target")
-MORE = ("truth", "wordings", "paraphrases", "neighbors")
+MORE = ("truth", "wordings", "foils", "paraphrases", "neighbors", "probes")
 _BREAK = "↵"
 _REASONS = 30  # that are shown of a file
 
@@ -54,6 +54,11 @@ class Form:
             "wordings": Field(
                 label="Wordings to edit with, one a line", rows=2, placeholder="{}'s capital is"
             ),
+            "foils": Field(
+                label="Foils, which ask something else, one a line",
+                rows=2,
+                placeholder="The language of {} is",
+            ),
             "paraphrases": Field(
                 label="Paraphrases, one a line", rows=2, placeholder="Peru's capital is"
             ),
@@ -61,6 +66,11 @@ class Form:
                 label=f"Neighbours, one a line: prompt {ANSWER} answer",
                 rows=2,
                 placeholder=f"The capital of Chile is {ANSWER} Santiago",
+            ),
+            "probes": Field(
+                label=f"Probes, one a line: kind: prompt {ANSWER} answer",
+                rows=2,
+                placeholder="same subject: The language of Peru is",
             ),
         }
         self._given = Fact("", "", "")
@@ -87,6 +97,8 @@ class Form:
             neighbors=tuple(
                 _neighbor(line) for line in values["neighbors"].splitlines() if line.strip()
             ),
+            probes=tuple(_probe(line) for line in values["probes"].splitlines() if line.strip()),
+            foils=_lines(values["foils"]),
         )
 
     @property
@@ -103,10 +115,16 @@ class Form:
             "target": fact.target,
             "truth": fact.truth or "",
             "wordings": "\n".join(map(_lined, fact.wordings)),
+            "foils": "\n".join(map(_lined, fact.foils)),
             "paraphrases": "\n".join(map(_lined, fact.paraphrases)),
             "neighbors": "\n".join(
                 _lined(n.prompt) + ("" if n.answer is None else f" {ANSWER} {n.answer}")
                 for n in fact.neighbors
+            ),
+            "probes": "\n".join(
+                f"{p.kind}: {_lined(p.prompt)}"
+                + ("" if p.answer is None else f" {ANSWER} {p.answer}")
+                for p in fact.probes
             ),
         }
         for name, value in values.items():
@@ -181,6 +199,15 @@ def line(mark: str, kind: str, text: str) -> Markup:
 def _neighbor(line: str) -> Neighbor:
     prompt, arrow, answer = line.partition(ANSWER)
     return Neighbor(_broken(prompt.strip(" ")), answer.strip() if arrow else None)
+
+
+def _probe(line: str) -> Probe:
+    """Of a line; without a kind it is of the same subject, since that is asked for most."""
+    kind, _, rest = line.partition(":")
+    named = kind.strip() in PROBE_KINDS
+    prompt, arrow, answer = (rest if named else line).partition(ANSWER)
+    answered = answer.strip() if arrow else None
+    return Probe(_broken(prompt.strip(" ")), answered, kind.strip() if named else PROBE_KINDS[0])
 
 
 def _lined(text: str) -> str:

@@ -85,7 +85,7 @@ def read_facts(source: Any, columns: Mapping[str, str] | None = None) -> FactLis
     Tables are CSV and TSV, separated by commas, semicolons or tabs, and XLSX where openpyxl is
     installed; their first line names the columns, in any case. JSON is a list of objects, or one
     object a line. The columns or fields are those of `Fact`: prompt, subject and target, and if you
-    like truth, relation, paraphrases and wordings (in a table separated by ``|``), neighbors
+    like truth, relation, paraphrases, wordings and foils (in a table separated by ``|``), neighbors
     (``prompt => answer``, separated by ``|``) and probes (``kind: prompt => answer``, separated by
     ``|``). Where a prompt has no ``{}``, the subject has to stand in it. Prompts may hold line
     breaks, in a table within quotes; one that ends in a line break keeps it.

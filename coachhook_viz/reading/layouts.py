@@ -162,6 +162,7 @@ def _own(record: Record) -> list[Fact]:
             record.maybe("relation") or "",
             _own_prompts(record, "wordings"),
             tuple(_own_probes(record) if probes is None else probes),
+            _own_prompts(record, "foils"),
         )
     ]
 
