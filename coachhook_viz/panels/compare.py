@@ -171,7 +171,7 @@ class Compare(Lens):
     def _chosen(self) -> dict[str, dict[str, Any]]:
         """What is passed to `Session.rerun`, by name; nothing if a field does not hold numbers."""
         chosen = {
-            name: self._at_subject(**call) if "scope" in call else call
+            name: at_subject(self.session, **call) if "scope" in call else call
             for name, call in _CHOICES.items()
             if self._boxes[name].value
         }
@@ -189,22 +189,9 @@ class Compare(Lens):
 
     def _under_method(self) -> dict[str, dict[str, Any]]:
         """The chosen method under the chosen scope, with what is known to work for it here."""
-        config, lm = self.session.config, self.session.lm
         method, scope = self._method.value, self._scope.value
         name = f"{METHODS[method].title}, {_SCOPES[scope]}"
-        if config.site == "subject":
-            return {name: {**method_settings(lm, method, config.layers), "scope": scope}}
-        return {name: self._at_subject(method=method, scope=scope)}
-
-    def _at_subject(self, **changes: Any) -> dict[str, Any]:
-        """Where the session edits at the answer: all that is known to work at the subject."""
-        own = self.session.config
-        if own.site == "subject":
-            return changes
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that layers are a guess: it was said already
-            other = EditConfig.for_model(self.session.lm, **changes)
-        return {name: value for name, value in vars(other).items() if value != getattr(own, name)}
+        return {name: under_method(self.session, method, scope)}
 
     def _offer_scopes(self) -> None:
         """The scopes that the chosen method can have, its publication's first."""
@@ -291,6 +278,27 @@ class Compare(Lens):
             "Choose settings and press Run: the facts in force are edited anew under each, and"
             " each row here is a setting."
         )
+
+
+def under_method(session: Session, method: str, scope: str) -> dict[str, Any]:
+    """What changes with a method and its scope, with what is known to work for it."""
+    config, lm = session.config, session.lm
+    if config.site == "subject":
+        return {**method_settings(lm, method, config.layers), "scope": scope}
+    return at_subject(session, method=method, scope=scope)
+
+
+def at_subject(session: Session, **changes: Any) -> dict[str, Any]:
+    """Where the session edits at the answer: all that is known to work at the subject."""
+    return changes if session.config.site == "subject" else known(session, **changes)
+
+
+def known(session: Session, **changes: Any) -> dict[str, Any]:
+    """What is known to work for the model with `changes`, as far as it differs from the session."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that layers are a guess: it was said already
+        other = EditConfig.for_model(session.lm, **changes)
+    return {n: value for n, value in vars(other).items() if value != getattr(session.config, n)}
 
 
 def _weight(text: str) -> tuple[str, dict[str, Any]]:
