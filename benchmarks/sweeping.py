@@ -4,7 +4,7 @@
     python benchmarks/sweeping.py --workers 1 4 8
 
 Workers are started, and have imported torch, before the clock starts; loading the model is within.
-Each trial edits ten bundled facts in another order. All but the seconds must be the same to the
+Each trial edits four bundled facts in another order. All but the seconds must be the same to the
 bit, or it fails. On a machine that others use the numbers say little: the load stands beside them.
 """
 
@@ -26,8 +26,8 @@ HEADER = "| workers | trials | seconds | trials an hour | of n × one worker | l
 
 
 def swept(client: Client, lm: cv.LanguageModel, folder: Path, seeds: range) -> pd.DataFrame:
-    """Facts in rounds of five, once for each seed."""
-    facts, config = cv.bundled_facts()[:10], cv.EditConfig.for_model(lm)
+    """Four facts in two rounds, once for each seed."""
+    facts, config = cv.bundled_facts()[:4], cv.EditConfig.for_model(lm)
     options = {"rounds": 2, "seeds": seeds, "client": client, "progress": lambda said: None}
     return cv.sweep(lm, facts, {"default": config}, folder=folder, **options)
 

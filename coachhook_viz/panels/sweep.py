@@ -111,6 +111,7 @@ class Sweep(Lens):
         ]
         super().__init__(session, body, running=running)
         self.on(self._varied, self._exemplify)
+        self.on(self._values, lambda value: self._unsay())
         self.click(self._add, self._take)
         self._values.on_enter(lambda: self._do(self._take))
         self.click(self._clear, self._forget)
@@ -183,7 +184,12 @@ class Sweep(Lens):
         self._draw_open()
 
     def _exemplify(self, varied: str) -> None:
-        self._values.placeholder, self._values.error = _EXAMPLES[varied], ""
+        self._values.placeholder = _EXAMPLES[varied]
+        self._unsay()
+
+    def _unsay(self) -> None:
+        """Something else is typed: what was wrong with it is no longer said."""
+        self._values.error = ""
 
     def _take(self) -> None:
         """Put what is typed into the table, if it can be read."""
