@@ -154,8 +154,10 @@ def outcomes(
                     done = wait(list(waiting), timeout=_TICK, return_when="FIRST_COMPLETED").done
                 except TimeoutError:
                     continue
-                found = [(waiting.pop(future), _outcome(future)) for future in done]
-            yield from found
+            for future in sorted(done, key=lambda one: one.status == "error"):  # keep what there is
+                with _reaching():
+                    found = _outcome(future)
+                yield waiting.pop(future), found
     finally:
         with suppress(Exception):  # the scheduler may be gone
             client.cancel(list(waiting), force=True)

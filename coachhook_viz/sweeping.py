@@ -134,7 +134,7 @@ def sweep(
         used = {trial.setting: trial.config for trial in trials}
         version = metadata.version("coachhook-viz")
         content = sweep_of(version, describe(lm), facts, rounds, moments, used)
-        work = Work(content["model"], lm.architecture, tuple(facts), rounds, moments)
+        work = Work(version, content["model"], lm.architecture, tuple(facts), rounds, moments)
         with place.opened(content):
             left = [trial for trial in trials if place.result(trial.id) is None]
             try:

@@ -17,6 +17,7 @@ import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from operator import index
 from threading import Lock
 
@@ -128,6 +129,8 @@ class Work:
 
     Attributes
     ----------
+    version : str
+        Of this package.
     model : mapping of str to str
         Name, fingerprint, dtype and lead.
     architecture : Architecture
@@ -137,6 +140,7 @@ class Work:
         None: those of the cache.
     """
 
+    version: str
     model: Mapping[str, str]
     architecture: Architecture
     facts: tuple[Fact, ...]
@@ -149,8 +153,10 @@ class Work:
         Raises
         ------
         SweepError
-            If it cannot be had in this process, or is another one here.
+            If it cannot be had in this process, or is another one here, or the package is.
         """
+        if (here := metadata.version("coachhook-viz")) != self.version:
+            raise SweepError(f"it has version {here} of this package, not {self.version}")
         name = self.model["name"]
         try:
             lm = load_model(

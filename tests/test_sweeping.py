@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -337,10 +338,15 @@ def test_a_killed_process_costs_nothing_and_changes_no_bit(
 
 
 def test_a_worker_without_the_model_and_a_cancel_lose_nothing(
-    lm: cv.LanguageModel, client: Client, tmp_path: Path
+    lm: cv.LanguageModel, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = {"MEMIT": CONFIGS["MEMIT"]}
     frame = swept(lm, tmp_path / "sweep", one)
+    other = metadata.version
+    with monkeypatch.context() as patch:
+        patch.setattr(metadata, "version", lambda name: "9.9" if "coach" in name else other(name))
+        with pytest.raises(cv.SweepError, match=r"worker tcp:.*version .* of this package, not"):
+            swept(lm, tmp_path / "newer", client=client)
     absent = replace(lm, name="a model of mine")
     with pytest.raises(cv.SweepError, match=r"the worker tcp://.*'a model of mine' cannot be"):
         swept(absent, tmp_path / "sweep", client=client)

@@ -186,12 +186,9 @@ class Compare(Lens):
 
     def _under_method(self) -> dict[str, dict[str, Any]]:
         """The chosen method under the chosen scope, with what is known to work for it here."""
-        config, lm = self.session.config, self.session.lm
         method, scope = self._method.value, self._scope.value
         name = f"{METHODS[method].title}, {_SCOPES[scope]}"
-        if config.site == "subject" and scope != "two-key":
-            return {name: {**method_settings(lm, method, config.layers), "scope": scope}}
-        return {name: {"method": method, "scope": scope}}
+        return {name: under_method(self.session, method, scope)}
 
     def _offer_scopes(self) -> None:
         """The scopes that the chosen method can have, its publication's first."""
@@ -277,6 +274,14 @@ class Compare(Lens):
             "Choose settings and press Run: the facts in force are edited anew under each, and"
             " each row here is a setting."
         )
+
+
+def under_method(session: Session, method: str, scope: str) -> dict[str, Any]:
+    """What changes with a method and its scope, with what is known to work for it."""
+    config, lm = session.config, session.lm
+    if config.site == "subject" and scope != "two-key":
+        return {**method_settings(lm, method, config.layers), "scope": scope}
+    return {"method": method, "scope": scope}
 
 
 def _weight(text: str) -> tuple[str, dict[str, Any]]:

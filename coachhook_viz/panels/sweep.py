@@ -16,10 +16,11 @@ import pandas as pd
 from coachhook_viz import figures
 from coachhook_viz.autosave import sessions_folder
 from coachhook_viz.editing.config import EditConfig
+from coachhook_viz.editing.methods import METHODS, method_of, name_of
 from coachhook_viz.events import Configured, Event
 from coachhook_viz.facts import Fact
 from coachhook_viz.measure.quality import METRICS
-from coachhook_viz.panels.compare import scored
+from coachhook_viz.panels.compare import scored, under_method
 from coachhook_viz.panels.controls import Button, Field, Select, Text, row
 from coachhook_viz.panels.desk import Desk
 from coachhook_viz.panels.grid import Cell, Grid
@@ -55,7 +56,6 @@ _EXAMPLES = {
     "method": "memit, alphaedit, rome",
     "scope": "zscore, match, off",
 }
-_KNOWN = ("method", "scope")  # which bring along all that is known for them
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ class Sweep(Lens):
         ]
         super().__init__(session, body, running=running)
         self.on(self._varied, self._exemplify)
+        self.on(self._values, lambda value: self._unsay())
         self.click(self._add, self._take)
         self._values.on_enter(lambda: self._do(self._take))
         self.click(self._clear, self._forget)
@@ -154,22 +155,20 @@ class Sweep(Lens):
 
     def code(self) -> str:
         """The calls on `session` that give what is shown."""
-        lines = ["from dataclasses import replace", "", "configs = {"]
+        lines = ["configs = {"]
         lines.append(f"    {_PRESENT!r}: session.config,")
         for name, changes in self._calls.items():
             given = ", ".join(f"{field}={literal(value)}" for field, value in changes.items())
-            start = "cv.EditConfig.for_model(session.lm" if _brings(changes) else (
-                "replace(session.config"
-            )  # fmt: skip
-            lines.append(f"    {name!r}: {start}, {given}),")
+            lines.append(f"    {name!r}: session.config.changed(session.lm, {given}),")
         found = self._found
         rounds = self._count_rounds() if found is None else found.rounds
         folder = "my sweep" if found is None else str(found.folder)
-        seeds = f", seeds={list(found.seeds)}" if found is not None and found.seeds else ""
+        more = f", seeds={list(found.seeds)}" if found is not None and found.seeds else ""
+        more += ", moments=session.moments" if self.session.moments is not None else ""
         lines += [
             "}",
             "facts, lm = session.state.facts, session.lm",
-            f"frame = cv.sweep(lm, facts, configs, folder={folder!r}, rounds={rounds}{seeds})",
+            f"frame = cv.sweep(lm, facts, configs, folder={folder!r}, rounds={rounds}{more})",
         ]
         return "\n".join(lines)
 
@@ -187,17 +186,20 @@ class Sweep(Lens):
         self._draw_open()
 
     def _exemplify(self, varied: str) -> None:
-        self._values.placeholder, self._values.error = _EXAMPLES[varied], ""
+        self._values.placeholder = _EXAMPLES[varied]
+        self._unsay()
+
+    def _unsay(self) -> None:
+        """Something else is typed: what was wrong with it is no longer said."""
+        self._values.error = ""
 
     def _take(self) -> None:
         """Put what is typed into the table, if it can be read."""
         field, text = self._varied.value, self._values.value
-        label = next(name for name, known in _VARIED.items() if known == field)
+        label = next(name for name, varied in _VARIED.items() if varied == field)
         self._values.error = ""
         try:
-            read = {f"{label} {part}": {field: _value(field, part)} for part in _parts(text)}
-            for changes in read.values():
-                self._config(changes)
+            read = {f"{label} {part}": self._changes(field, part) for part in _parts(text)}
         except ValueError as error:
             self._values.error = str(error)
             return
@@ -215,14 +217,25 @@ class Sweep(Lens):
         self._draw()
         self.worked()
 
+    def _changes(self, field: str, text: str) -> dict[str, Any]:
+        """What a value that is typed changes in the session's settings.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be read, or is no such setting.
+        """
+        changes: dict[str, Any] = {field: _value(field, text)}
+        if field == "method":
+            name = name_of(method_of(text))
+            changes = under_method(self.session, name, METHODS[name].scopes[0])
+        self._config(changes).check(self.session.lm)
+        return changes
+
     def _config(self, changes: dict[str, Any]) -> EditConfig:
-        if not _brings(changes):
-            config = replace(self.session.config, **changes)
-            config.check(self.session.lm)
-            return config
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that layers are a guess: it was said already
-            return EditConfig.for_model(self.session.lm, **changes)
+            return self.session.config.changed(self.session.lm, **changes)
 
     def _plan(self) -> _Swept | None:
         """What is to be run; None if a field does not hold what it should."""
@@ -330,10 +343,6 @@ class Sweep(Lens):
         )
 
 
-def _brings(changes: dict[str, Any]) -> bool:
-    return any(field in _KNOWN for field in changes)
-
-
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -341,8 +350,8 @@ def _parts(text: str) -> list[str]:
 def _value(field: str, text: str) -> Any:
     """A setting's value as it is typed."""
     try:
-        if field in _KNOWN:
-            return text.lower()
+        if field in ("method", "scope"):
+            return text
         if field == "layers":
             return tuple(int(layer) for layer in text.split())
         return int(text) if field == "steps" else float(text)
