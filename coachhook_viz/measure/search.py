@@ -33,11 +33,15 @@ from coachhook_viz.texts import alike
 _MOST_FACTS = 12
 _ASKED_AT_ONCE = 40
 _WEIGHTS = (300.0, 1000.0, 4000.0, 15000.0)
-# each beside the one that the model starts with: published for GPT-2 XL and for Llama 3, and the
-# default model's
+# each beside the one that the model starts with: the default model's, as it is and in larger steps
+# (Gemma 3 270M needs them), published for GPT-2 XL and for Llama 3
 _OPTIMISERS: tuple[dict[str, Any], ...] = (
     {
         "steps": 20, "learning_rate": 0.8, "weight_decay": 0.0, "clamp_factor": 1.5,
+        "stop_loss": 0.02,
+    },
+    {
+        "steps": 25, "learning_rate": 2.5, "weight_decay": 0.0, "clamp_factor": 1.5,
         "stop_loss": 0.02,
     },
     {
