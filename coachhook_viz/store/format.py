@@ -114,7 +114,7 @@ def _to_entry(round_: Round, label: Label, digest: str) -> dict[str, Any]:
         "number": round_.number,
         "label": label.name,
         "note": label.note,
-        "facts": [asdict(fact) for fact in round_.facts],
+        "facts": [_fields_of(fact) for fact in round_.facts],
         "fact_ids": list(round_.fact_ids),
         "alphas": {str(layer): alpha for layer, alpha in round_.alphas.items()},
         "losses": list(round_.losses),
@@ -125,6 +125,12 @@ def _to_entry(round_: Round, label: Label, digest: str) -> dict[str, Any]:
         "reached": None if round_.reached is None else round_.reached.tolist(),
         "sha256": digest,
     }
+
+
+def _fields_of(fact: Fact) -> dict[str, Any]:
+    """As `asdict`, which takes a tenth of a second for a thousand facts."""
+    parts = {name: [vars(one) for one in getattr(fact, name)] for name in ("neighbors", "probes")}
+    return {**vars(fact), **parts}
 
 
 def to_tensors(round_: Round) -> dict[str, Tensor]:
