@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hands import Hands
 from tiny import tiny_facts, tiny_model, tiny_session
 
 import coachhook_viz as cv
@@ -432,3 +433,41 @@ def test_many_rounds_are_told_shortly(session: Session) -> None:
     cells = replace(known, scores=scores).cells(metric, zoom)
     value = last[(last["fact"] == 0) & (last["metric"] == metric)]["value"].item()
     assert cells[0][7].text.lstrip("◐○") == f"{value:.2f}".removeprefix("0")
+
+
+def test_many_scores_stand_in_blocks_that_a_click_opens(session: Session, monkeypatch) -> None:
+    monkeypatch.setattr("coachhook_viz.panels.drift._BLOCKS", (3, 1, 6))
+    panel = shown(session)
+    hands, grid, out = Hands(panel), panel._grid, panel._zoom.out
+    scores = session.quality()
+    wanted = scores[scores["metric"] == "target_probability"].groupby(scores["fact"] // 2)["value"]
+    assert grid.picks == "block"
+    assert (grid.rows, grid.columns) == (["2 facts, 0–1", "2 facts, 2–3", "2 facts, 4–5"], ["r1…"])
+    assert [line[0]["shade"] for line in grid.cells] == pytest.approx(wanted.mean().tolist())
+    for line, number in zip(grid.cells, wanted.count(), strict=True):
+        assert f"of {number} scores" in line[0]["detail"]
+        assert "after r1 to r2:" in line[0]["detail"]
+    assert "the mean of 2 facts × 2 rounds" in panel._key.html
+    assert out.hidden
+
+    hands.say(grid, {"press": [2, 0]})
+    assert grid.picks == "cell"
+    assert len(grid.rows) == 3  # the two of the block, and the one before
+    assert grid.rows[0].startswith(session.facts[3].subject)
+    assert not out.hidden
+    hands.at(grid, 2, 0)
+    assert (panel.desk.selection.fact, panel.desk.selection.round) == (
+        5,
+        panel._zoom.place([0, 0])[1] + 1,
+    )
+    assert grid.selected == [2, 0]
+
+    panel.desk.select(None, fact=0, round=1)  # elsewhere: it is not in the part that is open
+    assert grid.picks == "block"
+    assert grid.selected == [0, 0]
+    hands.say(grid, {"press": [0, 0]})
+    assert grid.selected == [0, 0]
+    hands.press(out)
+    assert grid.picks == "block"
+    panel._metric.value = "truth_probability"  # none has a truth
+    assert {line[0]["kind"] for line in grid.cells} == {"none"}

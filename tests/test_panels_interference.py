@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hands import Hands
 from test_panels_drift import HOSTILE, calls, settle, titles, two_rounds
 from tiny import tiny_facts, tiny_model, tiny_session
 
@@ -253,4 +254,37 @@ def test_numbers_stand_where_they_have_room(facts: int, value: float, said: str)
     cells = matrix("actual", table, ids, dict(enumerate(tiny_facts(facts))), zoom)
     assert cells[0][1].text == said
     assert f"{value:.3g}" in cells[0][1].detail
-    assert ("no number" in key(facts)) == (facts < 13)
+    assert ("no number" in key(zoom)) == (facts < 13)
+
+
+def test_many_pairs_stand_in_blocks_that_a_click_opens(session: Session, monkeypatch) -> None:
+    monkeypatch.setattr("coachhook_viz.panels.interference._BLOCKS", (3, 3, 9))
+    panel = shown(session)
+    hands, grid = Hands(panel), panel._grids["actual"]
+    pairs = session.interference().groupby(["fact", "by"])["actual"].mean()
+    off = pairs[pairs.index.get_level_values(0) != pairs.index.get_level_values(1)].reset_index()
+    for i, line in enumerate(grid.cells):
+        for j, cell in enumerate(line):
+            block = off[(off["fact"] // 2 == i) & (off["by"] // 2 == j)]
+            strongest = block.loc[block["actual"].idxmax()]
+            assert cell["detail"].startswith(
+                f"{len(block)} pairs: mean {block['actual'].mean():.3g}"
+            )
+            subject = session.facts[int(strongest["by"])].subject
+            assert f"Strongest: {subject} →" in cell["detail"]
+            assert f"{strongest['actual']:.3g}; click" in cell["detail"]
+    assert grid.rows[1].startswith("2 +1 · ")
+    assert grid.columns == ["0", "2", "4"]
+    assert "the mean over 2 × 2 pairs" in panel._key.html
+
+    hands.say(panel._grids["predicted"], {"press": [0, 2]})
+    assert grid.picks == "cell"
+    assert grid.columns == ["3", "4", "5"]
+    hands.at(grid, 0, 1)
+    settle(panel)
+    assert panel.desk.selection.fact == 0
+    assert panel._pair == (0, 4)
+    assert not panel._detail.hidden
+    panel._order.value = "clustered"
+    assert grid.picks == "block"
+    assert grid.selected == panel._zoom.shown([panel._ids.index(0), panel._ids.index(4)])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
+from itertools import islice, permutations
 from typing import Any
 
 import torch
@@ -213,3 +215,30 @@ def tiny_facts(count: int = 6) -> list[Fact]:
             )
         )
     return facts
+
+
+def many_facts(count: int) -> list[Fact]:
+    """So many facts of subjects of three words, in three forms."""
+    people = [word for word in WORDS if word[0].isupper()]
+    forms = [
+        ("{} lives in the old city of", "Oslo"),
+        ("The new language of {} is", "red blue"),
+        ("He and {} was near", "Quito"),
+    ]
+    facts = []
+    for i, words in enumerate(islice(permutations(people, 3), count)):
+        (prompt, target), name = forms[i % 3], " ".join(words)
+        near = (Neighbor(f"{people[i % len(people)]} is a"),)
+        facts.append(Fact(prompt, name, target, paraphrases=(f"{name} is",), neighbors=near))
+    return facts
+
+
+def many_rounds(facts: int, rounds: int) -> Session:
+    """A session of so many facts in so many rounds, each written in three steps."""
+    session, size = tiny_session(tiny_model(lead="He "), scope="match", steps=3), facts // rounds
+    made = many_facts(facts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # three steps are not enough for all of them
+        for start in range(0, facts, size):
+            session.apply(made[start : start + size])
+    return session

@@ -259,7 +259,10 @@ def _head(subtitle: str, width: float) -> tuple[list[str], float]:
 
 def visible(token: str) -> str:
     """A token on one line: ``"·Paris"`` for `" Paris"`, ``"↵"`` for a line break."""
-    text = "".join(_MARKS.get(c) or (c if c.isprintable() else f"\\u{ord(c):04x}") for c in token)
+    text = token
+    if not token.isprintable():
+        marks = (_MARKS.get(c) or (c if c.isprintable() else f"\\u{ord(c):04x}") for c in token)
+        text = "".join(marks)
     spaces = len(text) - len(text.lstrip(" "))
     return "·" * spaces + text[spaces:]
 

@@ -120,16 +120,17 @@ def _blocks(
 
 def row_names(ids: list[int], facts: Mapping[int, Fact], zoom: Zoom) -> list[str]:
     """A fact by its subject and number; of a block the first fact, and how many more."""
-    return [
-        f"{brief(facts[ids[part.start]].subject)} · {ids[part.start]}"
-        f"{f' +{len(part) - 1}' if len(part) > 1 else ''}"
-        for part in zoom.rows
-    ]
+    names = []
+    for part in zoom.rows:
+        first = ids[part.start]
+        subject, more = brief(facts[first].subject), len(part) - 1
+        names.append(f"{first} +{more} · {subject}" if more else f"{subject} · {first}")
+    return names
 
 
 def column_names(ids: list[int], zoom: Zoom) -> list[str]:
     """An edit by its number; of a block the first one's."""
-    return [f"{ids[part.start]}{'…' * (len(part) > 1)}" for part in zoom.columns]
+    return [str(ids[part.start]) for part in zoom.columns]
 
 
 def key(zoom: Zoom) -> Markup:

@@ -27,7 +27,7 @@ from coachhook_viz.session import Session
 
 _MOST = 100  # facts that are scored, drawn once and for all
 _CHEAP = 100  # scores, facts × rounds, that are taken without being asked for
-_BLOCKS = 40, 25, 1250  # rows, columns; cells up to which each is drawn
+_BLOCKS = 30, 20, 1250  # rows, columns; cells up to which each is drawn
 _CLICK = "Click a cell to see what the model says there."
 
 

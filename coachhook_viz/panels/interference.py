@@ -34,7 +34,7 @@ from coachhook_viz.panels.zoom import Zoom
 from coachhook_viz.session import Session
 
 _MOST = 200  # facts that are shown, drawn once and for all
-_BLOCKS = 25, 25, 625  # rows, columns; cells up to which each is drawn
+_BLOCKS = 20, 20, 625  # rows, columns; cells up to which each is drawn
 _CHEAP = 200  # facts in force whose keys are read without being asked for
 _Found = tuple[dict[int, Fact], pd.DataFrame, Markup]
 

@@ -113,6 +113,9 @@ class Retention:
         table = table.reindex(index=self.ids, columns=range(1, self.rounds + 1))
         values, counts = means(table.to_numpy(dtype=float), zoom.rows, zoom.columns)
         name = metric.replace("_", " ")
+        after = [
+            f"r{part.start + 1}{f' to r{part.stop}' * (len(part) > 1)}" for part in zoom.columns
+        ]
         return [
             [
                 Cell(
@@ -123,7 +126,7 @@ class Retention:
                 )
                 if scored
                 else Cell(detail=f"{facts}, after {rounds}: no {name}", kind="none")
-                for value, scored, rounds in zip(line, numbers, self.columns(zoom), strict=True)
+                for value, scored, rounds in zip(line, numbers, after, strict=True)
             ]
             for facts, line, numbers in zip(
                 self.rows(zoom), values.tolist(), counts.tolist(), strict=True
@@ -141,11 +144,8 @@ class Retention:
         ]
 
     def columns(self, zoom: Zoom) -> list[str]:
-        """Names of the columns."""
-        return [
-            f"r{part.start + 1}" if len(part) == 1 else f"r{part.start + 1}–{part.stop}"
-            for part in zoom.columns
-        ]
+        """Names of the columns; of a block its first round."""
+        return [f"r{part.start + 1}{'…' * (len(part) > 1)}" for part in zoom.columns]
 
     def key(self, zoom: Zoom) -> Markup:
         """What shades and marks of the cells mean."""

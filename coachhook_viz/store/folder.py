@@ -137,7 +137,7 @@ def _write(folder: Path, saved: Saved, expected: str | None) -> str:
             replace_file(path, data)
     content = to_content(saved, digests)
     content["checksum"] = _checksum(content)
-    replace_file(folder / _CONTENT, json.dumps(content, indent=1, ensure_ascii=False).encode())
+    replace_file(folder / _CONTENT, _written(content).encode())
     wanted = {_ROUND.format(number) for number in rounds}
     with suppress(OSError):  # the session is written; what is left over does no harm
         if not (folder / _README).exists():
@@ -352,6 +352,23 @@ def _parse(folder: Path) -> dict[str, Any]:
 def _checksum(content: dict[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _written(content: dict[str, Any]) -> str:
+    """As JSON, one round a line: to indent all of it takes a third of a second for 1,000 facts."""
+    parts = [
+        f"{json.dumps(name)}: {_lines(value) if name == 'rounds' else _compact(value)}"
+        for name, value in content.items()
+    ]
+    return "{\n" + ",\n".join(parts) + "\n}"
+
+
+def _lines(values: list[Any]) -> str:
+    return "[\n" + ",\n".join(map(_compact, values)) + "\n]"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -26,6 +26,16 @@ from playwright.sync_api import Page, Route
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = "01_playground.ipynb"
 TOKEN = "for-this-test-only"
+TINY = f"""\
+import sys
+
+sys.path.append({str(ROOT / "tests")!r})
+import coachhook_viz as cv
+from tiny import tiny_model, tiny_moments
+
+lm = tiny_model(lead="He ")
+session = cv.Session.load(%r, lm, tiny_moments(lm))
+cv.playground(session)"""  # a playground on a saved session of a tiny model
 LAB_SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -73,9 +83,14 @@ class Watch:
 
 
 @contextmanager
-def serve_lab(folder: Path) -> Iterator[str]:
-    """JupyterLab in `folder`: the address at which it opens the notebook."""
+def serve_lab(folder: Path, code: str = "") -> Iterator[str]:
+    """JupyterLab in `folder`: the address at which it opens the notebook, or one of `code`."""
     notebooks = _copied(folder)
+    if code:
+        content = json.loads((notebooks / NOTEBOOK).read_text("utf-8"))
+        empty = {"metadata": {}, "outputs": [], "execution_count": None, "id": "only"}
+        content["cells"] = [{"cell_type": "code", "source": code, **empty}]
+        (notebooks / NOTEBOOK).write_text(json.dumps(content), "utf-8")
     for name, values in LAB_SETTINGS.items():
         plugin, _, setting = name.partition("/")
         file = folder / "settings" / "@jupyterlab" / plugin / f"{setting}.jupyterlab-settings"

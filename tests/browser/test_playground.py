@@ -11,7 +11,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from person import LENSES, Person, open_lab, run_first
 from playwright.sync_api import Browser, ElementHandle, Locator, expect
-from serving import Watch
+from serving import TINY, Watch, serve_lab
+from tiny import many_rounds
 
 VIEWPORT = {"width": 1440, "height": 900}
 LONG = ("responsibility " * 1_000)[:10_000]
@@ -32,6 +33,20 @@ BUTTONS = [
     ("facts", "Apply now"), ("facts", "Stage"), ("facts", "Read"), ("rounds", "Begin"),
     ("scope", "Check"),
 ]  # fmt: skip
+# places of the rows that can be seen, and pairs of neighbours that do not meet
+SEEN = """box => {
+  const { top, bottom } = box.getBoundingClientRect();
+  return [...box.querySelectorAll('[role=option]')].filter((row) => {
+    const inner = row.getBoundingClientRect();
+    return inner.bottom > top && inner.top < bottom;
+  }).map((row) => row.ariaPosInSet);
+}"""
+GAPS = """box => {
+  const rows = [...box.querySelectorAll('[role=option]')];
+  const bounds = rows.map((row) => row.getBoundingClientRect());
+  return rows.slice(1).map((row, i) => [row.ariaPosInSet - rows[i].ariaPosInSet,
+    Math.abs(bounds[i + 1].top - bounds[i].bottom)]).filter(([step, gap]) => step === 1 && gap > 1);
+}"""
 pytestmark = pytest.mark.browser
 
 
@@ -373,3 +388,70 @@ def unharmed(person: Person) -> None:
     """Nothing that was typed has become a part of the page."""
     assert person.page.evaluate("window.hacked") is None
     expect(person.root.locator("img, u, i, script")).to_have_count(0)
+
+
+def test_hundreds_of_facts_in_dozens_of_rounds(browser: Browser, tmp_path: Path) -> None:
+    """The list draws what can be seen, and is whole to keys and ears; grids are in blocks."""
+    many_rounds(400, 40).save(tmp_path / "many")
+    context = browser.new_context(viewport=VIEWPORT)
+    page = context.new_page()
+    watch = Watch(page)
+    with serve_lab(tmp_path / "lab", TINY % str(tmp_path / "many")) as address:
+        person = run_first(page, open_lab(page, address))
+        person.settled()
+        rows, key = person.facts, page.keyboard.press
+        expect(rows.first).to_have_attribute("aria-setsize", "400")
+        assert 10 < rows.count() < 100
+        rows.nth(3).click()
+        key("End")
+        last = focused(person)
+        expect(last).to_have_attribute("aria-posinset", "400")
+        expect(last).to_be_in_viewport(ratio=0.9)
+        key("Shift+ArrowUp")
+        expect(focused(person)).to_have_attribute("aria-posinset", "399")
+        expect(person.button("facts", "Mute 2")).to_be_visible()
+        key("PageUp")
+        expect(focused(person)).to_have_attribute("aria-posinset", "389")
+        expect(focused(person)).to_be_in_viewport(ratio=0.9)
+        key("Home")
+        expect(focused(person)).to_have_attribute("aria-posinset", "1")
+        key("Control+a")
+        expect(person.button("facts", "Mute 400")).to_be_visible()
+        box = person.panel("facts").locator(".cv-list")
+        seen = set()
+        for _ in range(40):  # no gap, wherever it is scrolled to
+            box.hover()
+            page.mouse.wheel(0, 700)
+            page.wait_for_timeout(60)
+            seen |= set(box.evaluate(SEEN))
+        assert len(seen) > 100
+        assert box.evaluate(GAPS) == []
+        expect(rows.nth(0)).to_have_attribute("aria-posinset", "1")  # Tab still comes to it
+        words = rows.last.locator(".cv-item-text b").inner_text()
+        person.field("facts", "Search").fill(words)
+        row = person.fact(words)
+        row.click()
+        expect(row).to_have_attribute("aria-selected", "true")
+        person.field("facts", "Search").fill("")
+        expect(rows.first).to_have_attribute("aria-setsize", "400")
+        expect(row).to_be_in_viewport(ratio=0.9)  # the one that is chosen, of four hundred
+        assert Axe().run(page, {"include": [[".cv-facts"]]}).response["violations"] == []
+
+        for lens in ("drift", "interference"):
+            person.button(lens, "Measure").click()
+            grid = person.panel(lens).locator(".cv-grid-heat").first
+            cells = grid.get_by_role("gridcell")
+            expect(cells.first).to_be_visible()
+            expect(person.panel(lens)).to_contain_text("click to open it")
+            assert cells.count() <= 1250
+            person.shoot(f"many-{lens}")
+            cells.nth(1).click()
+            expect(grid).to_have_class(re.compile("cv-picks-cell"))
+            person.settled()
+            grid.locator("td:not(.cv-none)").first.click()
+            expect(grid.locator("[aria-selected=true]")).to_have_count(1)
+            person.panel(lens).get_by_role("button", name="Zoom out").click()
+            expect(grid).to_have_class(re.compile("cv-picks-block"))
+            person.settled()
+        context.close()
+    watch.check()

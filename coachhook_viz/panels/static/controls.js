@@ -363,6 +363,7 @@ KINDS.list = ({ model, ends }) => {
     if (!focus) return;
     now.focus();
     settle(now);
+    now.scrollIntoView({ block: "nearest" }); // the list itself may be cut off
   };
   const span = (from, to) => {
     const [one, other] = [all.indexOf(from), all.indexOf(to)].sort((a, b) => a - b);
@@ -402,12 +403,15 @@ KINDS.list = ({ model, ends }) => {
     go(chosen()[0], false);
     settle(row(chosen()[0]));
   };
-  // Scroll to a row, as little as needed.
+  // Scroll to a row, as little as needed; what is drawn there may be higher than it was taken for.
   const settle = (one) => {
-    const [box, inner] = [el.getBoundingClientRect(), one.getBoundingClientRect()];
-    if (inner.top < box.top) el.scrollTop -= box.top - inner.top;
-    else if (inner.bottom > box.bottom) el.scrollTop += inner.bottom - box.bottom;
-    draw();
+    for (let tries = 0; tries < 4; tries += 1) {
+      const [box, inner] = [el.getBoundingClientRect(), one.getBoundingClientRect()];
+      if (inner.top < box.top) el.scrollTop -= box.top - inner.top;
+      else if (inner.bottom > box.bottom) el.scrollTop += inner.bottom - box.bottom;
+      else return;
+      draw();
+    }
   };
 
   // Where each row begins and the last one ends; rows that were never drawn have the mean height.
@@ -490,6 +494,7 @@ KINDS.list = ({ model, ends }) => {
     if (el.clientWidth !== width) heights.clear(); // other lines
     width = el.clientWidth;
     draw();
+    if (rows.contains(document.activeElement)) settle(document.activeElement);
   });
   watch.observe(el);
   ends.push(() => watch.disconnect());
