@@ -53,7 +53,7 @@ def scope_of(kind: str = "zscore", tokens: tuple[str, ...] = ("\n", "The", " cit
     facts = tuple(tiny_facts()[:3])
     return Scope(
         "".join(tokens), tokens, (2, 5), facts, kind, z.abs(), z,
-        torch.tensor([0.3, 0.4]), match, 0.5, scores >= 0.5, match,
+        torch.tensor([0.3, 0.4]), match, torch.full((2, 3), 0.5), scores >= 0.5, match,
     )  # fmt: skip
 
 

@@ -22,9 +22,9 @@ def scope(scope: Scope, backend: Backend = "plotly") -> go.Figure | Picture:
     Parameters
     ----------
     scope : Scope
-        What `Session.scope` gives. Under the match scope the cells hold the best match of any
-        fact, under the two-key scope of any open one, else the z-scores; as numbers too up to 15
-        tokens. Each layer's threshold stands beside its name.
+        What `Session.scope` gives. Under the match scope the cells hold the match of the fact
+        that is closest to its τ, under the two-key scope of any open one, else the z-scores; as
+        numbers too up to 15 tokens. Each layer's thresholds stand beside its name.
     backend : {"plotly", "matplotlib"}
 
     Returns
