@@ -5,7 +5,8 @@
 
 Workers are started, and have imported torch, before the clock starts; loading the model is within.
 Each trial edits four bundled facts in another order. All but the seconds must be the same to the
-bit, or it fails. On a machine that others use the numbers say little: the load stands beside them.
+bit, or it fails. On a machine that others use the seconds say little: the load stands beside them,
+and the CPU time of all workers, which says what n workers would reach on n free cores.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from distributed import Client, LocalCluster
 
 import coachhook_viz as cv
 
-HEADER = "| workers | trials | seconds | trials an hour | of n × one worker | load before, after |"
+HEADER = (
+    "| workers | trials | seconds | trials an hour | of n × one worker | CPU seconds a trial"
+    " | load before, after |\n| --- | --- | --- | --- | --- | --- | --- |"
+)
 
 
 def swept(client: Client, lm: cv.LanguageModel, folder: Path, seeds: range) -> pd.DataFrame:
@@ -32,8 +36,8 @@ def swept(client: Client, lm: cv.LanguageModel, folder: Path, seeds: range) -> p
     return cv.sweep(lm, facts, {"default": config}, folder=folder, **options)
 
 
-def measure(lm: cv.LanguageModel, workers: int, trials: int) -> tuple[float, pd.DataFrame]:
-    """Seconds for so many trials, and what came of them."""
+def measure(lm: cv.LanguageModel, workers: int, trials: int) -> tuple[float, float, pd.DataFrame]:
+    """Seconds and CPU seconds for so many trials, and what came of them."""
     with (
         tempfile.TemporaryDirectory() as folder,
         LocalCluster(
@@ -43,9 +47,11 @@ def measure(lm: cv.LanguageModel, workers: int, trials: int) -> tuple[float, pd.
     ):
         client.wait_for_workers(workers)
         client.run(_import)
+        spent = -sum(client.run(time.process_time).values())
         started = time.perf_counter()
         frame = swept(client, lm, Path(folder) / "sweep", range(trials))
-        return time.perf_counter() - started, frame
+        seconds = time.perf_counter() - started
+        return seconds, spent + sum(client.run(time.process_time).values()), frame
 
 
 def _import() -> None:
@@ -59,11 +65,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=8)
     arguments = parser.parse_args()
     lm = cv.load_model()
-    print(HEADER, "| --- | --- | --- | --- | --- | --- |", sep="\n")
+    print(HEADER)
     first: tuple[float, pd.DataFrame] | None = None
     for workers in arguments.workers:
         before = os.getloadavg()[0]
-        seconds, frame = measure(lm, workers, arguments.trials)
+        seconds, spent, frame = measure(lm, workers, arguments.trials)
         rate = 3600 * arguments.trials / seconds
         if first is None:
             first = rate / workers, frame
@@ -71,7 +77,8 @@ def main() -> None:
         assert frame[exact].equals(first[1][exact]), f"{workers} workers found something else"
         share = rate / workers / first[0]
         load = f"{before:.1f}, {os.getloadavg()[0]:.1f}"
-        numbers = f"{arguments.trials} | {seconds:.0f} | {rate:.0f} | {share:.2f} | {load}"
+        numbers = f"{arguments.trials} | {seconds:.0f} | {rate:.0f} | {share:.2f}"
+        numbers += f" | {spent / arguments.trials:.1f} | {load}"
         print(f"| {workers} | {numbers} |", flush=True)
 
 
