@@ -168,16 +168,17 @@ def told_of_changes(session: cv.Session) -> None:
 def told_of_folder(session: cv.Session, folder: Path) -> None:
     """Size of the folder, and how long it takes to be opened."""
     sizes = {path.name: path.stat().st_size / 1e6 for path in folder.iterdir()}
-    started = time.perf_counter()
+    before, started = resident(), time.perf_counter()
     opened = cv.Session.load(folder, session.lm, journal=False)
-    seconds = time.perf_counter() - started
+    seconds, more = time.perf_counter() - started, resident() - before
     same = all(
         torch.equal(session.delta_weight(at), opened.delta_weight(at))
         for at in session.state.layers
     )
     print(
         f"\nfolder: {sum(sizes.values()):.1f} MB, of it session.json"
-        f" {sizes['session.json']:.2f} MB; opened in {seconds:.2f} s, ΔW bit for bit: {same}"
+        f" {sizes['session.json']:.2f} MB; opened in {seconds:.2f} s, which takes {more:.0f} MB;"
+        f" ΔW bit for bit: {same}"
     )
 
 
