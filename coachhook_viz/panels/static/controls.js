@@ -405,7 +405,7 @@ KINDS.list = ({ model, ends }) => {
   };
   // Scroll to a row, as little as needed; what is drawn there may be higher than it was taken for.
   const settle = (one) => {
-    for (let tries = 0; tries < 4; tries += 1) {
+    for (let tries = 0; tries < 10; tries += 1) {
       const [box, inner] = [el.getBoundingClientRect(), one.getBoundingClientRect()];
       if (inner.top < box.top) el.scrollTop -= box.top - inner.top;
       else if (inner.bottom > box.bottom) el.scrollTop += inner.bottom - box.bottom;
