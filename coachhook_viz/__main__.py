@@ -268,13 +268,14 @@ def _report(folder: Path, out: Path | None, budget: int) -> None:
 
 def _sweep(path: Path) -> None:
     import coachhook_viz as cv
+    from coachhook_viz.models import bundled
     from coachhook_viz.sweep_file import read
     from coachhook_viz.sweeping import at_the_end
 
     said = read(path)
     facts = _read(said.facts, said.columns)
     with _loading(said.model):
-        lm = cv.load_model() if said.model is None else cv.load_model(said.model, lead=said.lead)
+        lm = cv.load_model(said.model or bundled.NAME, lead=said.lead)
     configs = said.configs(lm)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", cv.FailedTrialWarning)
@@ -291,7 +292,9 @@ def _sweep(path: Path) -> None:
         )
         print(f"  {name}: {scores}")
     for warning in caught:
-        raise _Refused(str(warning.message))
+        if issubclass(warning.category, cv.FailedTrialWarning):
+            raise _Refused(str(warning.message))
+        print(warning.message, file=sys.stderr)
 
 
 def _demo(rounds: int, size: int, path: Path) -> None:

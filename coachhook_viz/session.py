@@ -607,6 +607,8 @@ class Session:
         config = self.config.changed(self.lm, **changes)
         session = Session(self.lm, config, self.moments, progress=progress, cancel=cancel)
         other = {} if instead is None else instead
+        if absent := sorted(set(other) - set(self.state.fact_ids)):
+            raise ValueError(f"instead names the facts {absent}: they are not in force")
         batches = [
             [other.get(i, f) for i, f in zip(r.fact_ids, r.facts, strict=True)]
             for r in self.state.rounds

@@ -129,6 +129,7 @@ def sweep(
         layers = sorted({layer for trial in trials for layer in _layers(trial.config)})
         if moments is not None:
             check_moments(moments, lm, layers)
+            moments = {layer: given.cpu() for layer, given in moments.items()}  # they travel
         elif layers:
             cached_moments(lm, layers, watch)  # once, and not by each worker
         used = {trial.setting: trial.config for trial in trials}

@@ -35,7 +35,7 @@ def give_way() -> None:
     as long as it lives. With the guest's there are more threads than cores.
     """
     global _guest
-    if _CHOSEN & os.environ.keys():
+    if _CHOSEN & os.environ.keys() or torch.get_num_threads() == 1:
         return
     with _lock:
         if _crowded() == (_guest is not None):
@@ -49,7 +49,10 @@ def give_way() -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within the context torch computes on one core: sums are then in the same order everywhere."""
+    """Within the context torch computes on one core: sums are then in the same order everywhere.
+
+    A thread that first computes meanwhile does so on one core from then on.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -105,10 +105,12 @@ def trials_of(
     if orders is None:
         orders = ["shuffled" if seeds else "given"]
     orders = [orders] if isinstance(orders, str) else list(orders)
+    if not all(order in ORDERS for order in orders):
+        raise ValueError(f"orders are {orders}: use some of {ORDERS}")
     for name, values in (("orders", orders), ("seeds", seeds)):
         if len(set(values)) < len(values):
             raise ValueError(f"{name} are {values}: each of them once")
-    if not orders or not set(orders) <= set(ORDERS):
+    if not orders:
         raise ValueError(f"orders are {orders}: use some of {ORDERS}")
     if ("shuffled" in orders) != bool(seeds):
         raise ValueError(
@@ -266,7 +268,9 @@ def edited(
     progress: ProgressCallback | None = None,
     cancel: CancelCallback | None = None,
 ) -> Session:
-    """The session that a trial made: its facts edited once more, in its order and its rounds.
+    """A trial's facts edited once more, in its order and its rounds, as a session.
+
+    On more than one core: the last bits of a sum may differ from the trial's.
 
     Parameters
     ----------

@@ -464,7 +464,7 @@ def test_wordings_are_typed_and_wrong_ones_named(facts: Facts, hands: Hands) -> 
     fill(facts, hands, wordings="", foils="The river of {} is", probes="Peru is => ")
     assert "asks what the fact does" in facts._fields["foils"].error
     assert "its answer: it is empty" in facts._fields["probes"].error
-    fill(facts, hands, foils="{} is a", probes="Question: Peru is\nneighbour: Italy is => old")
+    fill(facts, hands, foils="{} is a", probes="Question: Peru is\nNeighbor: Italy is => old")
     assert facts.fact.foils == ("{} is a",)
     assert facts.fact.probes == (
         Probe("Question: Peru is"), Probe("Italy is", "old", "neighbour"),

@@ -285,6 +285,10 @@ def test_many_pairs_stand_in_blocks_that_a_click_opens(session: Session, monkeyp
     assert panel.desk.selection.fact == 0
     assert panel._pair == (0, 4)
     assert not panel._detail.hidden
+    hands.press(panel._zoom.out)
+    assert grid.picks == "block"
+    hands.say(grid, {"press": [0, 2]})
+    assert panel._pair == (0, 4)  # it stays what was picked, out and in again
     panel._order.value = "clustered"
     assert grid.picks == "block"
     assert grid.selected == panel._zoom.shown([panel._ids.index(0), panel._ids.index(4)])

@@ -614,6 +614,8 @@ def test_rerun_edits_the_same_facts_anew(single: bool) -> None:
     facts = list(session.state.facts)
     facts[session.state.fact_ids.index(1)] = other
     assert again.state.facts == tuple(facts)
+    with pytest.raises(ValueError, match=r"the facts \[0, 99\]: they are not in force"):
+        session.rerun(instead={0: other, 99: other})  # 0 is muted
     same = session.rerun()
     by_hand = tiny_session(tiny_model(lead="He "))
     for round_ in session.state.rounds:

@@ -114,6 +114,7 @@ def test_seeds_alone_shuffle(lm: cv.LanguageModel) -> None:
     [
         ({"orders": ["random"]}, r"use some of \('given', 'reversed', 'shuffled'\)"),
         ({"orders": []}, "use some of"),
+        ({"orders": [["given"]]}, "use some of"),
         ({"orders": ["shuffled"]}, "give both"),
         ({"orders": ["given"], "seeds": [1]}, "give both"),
         ({"seeds": [1, 1]}, "each of them once"),

@@ -428,6 +428,18 @@ def test_foils_of_ones_own_are_kept_and_wrong_ones_named(
     assert shown[0] < shown[1]
 
 
+@pytest.mark.filterwarnings("ignore:.*are a guess")
+def test_why_of_a_round_that_had_fewer_wordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = two_key_session()
+    with monkeypatch.context() as patch:  # as rounds were made when own wordings stood alone
+        patch.setattr(wordings, "proposed", lambda lm, fact: ())
+        session.apply([replace(fact, wordings=fact.wordings[:1]) for fact in facts()[:2]])
+    (round_,) = session.rounds
+    asked = proposed(session.lm, round_.facts[1])[0]
+    found = session.why(asked.replace("{}", round_.facts[1].subject))
+    assert "of the way to z was covered" in next(g.said for g in found.gates if g.name == "reached")
+
+
 def test_wordings_are_read_from_files(tmp_path: Path) -> None:
     (tmp_path / "f.csv").write_text(
         "prompt,subject,target,wordings\n{} is,Anna,red,{} was | A {}\n"

@@ -43,7 +43,10 @@ class Likes:
         self, lm: LanguageModel, facts: Sequence[Fact], columns: Sequence[FactTokens]
     ) -> None:
         own = [
-            [*column.contexts, *_located(lm, [(w, fact.subject) for w in proposed(lm, fact)])]
+            [
+                *column.contexts,
+                *_located(lm, [(w, fact.subject) for w in (*fact.wordings, *proposed(lm, fact))]),
+            ]
             for fact, column in zip(facts, columns, strict=True)
         ]
         other = [_located(lm, [(f.prompt, s) for s in others(f)]) for f in facts]

@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 
 import pandas as pd
@@ -202,12 +203,16 @@ def _neighbor(line: str) -> Neighbor:
 
 
 def _probe(line: str) -> Probe:
-    """Of a line; without a kind it is of the same subject, since that is asked for most."""
-    kind, _, rest = line.partition(":")
-    named = kind.strip() in PROBE_KINDS
-    prompt, arrow, answer = (rest if named else line).partition(ANSWER)
+    """Of a line; without a kind it is of the same subject, since that is asked for most.
+
+    A kind may be spelt a little otherwise.
+    """
+    said, _, rest = line.partition(":")
+    spelt = get_close_matches(said.strip().lower(), PROBE_KINDS, n=1, cutoff=0.8)
+    kind = spelt[0] if spelt else None
+    prompt, arrow, answer = (rest if kind else line).partition(ANSWER)
     answered = answer.strip() if arrow else None
-    return Probe(_broken(prompt.strip(" ")), answered, kind.strip() if named else PROBE_KINDS[0])
+    return Probe(_broken(prompt.strip(" ")), answered, kind or PROBE_KINDS[0])
 
 
 def _lined(text: str) -> str:

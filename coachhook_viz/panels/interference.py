@@ -262,6 +262,8 @@ class Interference(Lens):
     def _picked(self, at: list[int]) -> None:
         if not at or at[0] >= len(self._zoom.rows) or at[1] >= len(self._zoom.columns):
             return
+        if at == self._zoom.shown(self._place()):  # the block that the pair is in by now
+            return
         row_, column_ = self._zoom.place(at)
         pair = self._ids[row_], self._ids[column_]
         if pair == self._pair:

@@ -1,6 +1,6 @@
 """What the lenses share: they measure what is in force, and only while a person can see it.
 
-Lens    the base of Drift, Interference and Compare
+Lens    the base of Drift, Interference, Compare and Sweep
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ class Model(Panel):
         self._whole = column(
             self._story, row(self._use, self._hint), self._grid, self._picture, self._numbers
         )
-        body = [Text(_about(session)), self._running.buttons, self._running.said, self._whole]
+        self._about = Text(_about(session))
+        body = [self._about, self._running.buttons, self._running.said, self._whole]
         super().__init__(session, body)
         self.click(self._running.button, self.measure)
         self.click(self._use, self._take)
@@ -69,7 +70,7 @@ class Model(Panel):
 
     def measure(self) -> None:
         """Check the model and look for settings: `guide`."""
-        self.run("looking for settings", self._look, self._show, running=self._running, patience=1)
+        self.run("looking for settings", self._look, self._show, running=self._running)
 
     def static(self) -> Static:
         """What was found, in words, as a picture and as a table."""
@@ -87,7 +88,9 @@ class Model(Panel):
         )
 
     def hear(self, event: Event) -> None:
-        """Settings can be taken before the first edit only."""
+        """Settings can be taken before the first edit only; others may be of other blocks."""
+        if isinstance(event, Configured):
+            self._about.say(_about(self.session))
         if isinstance(event, (*STATE_EVENTS, Configured)):
             self._offer()
 

@@ -2,7 +2,6 @@
 
 Panel       the base of them all
 Static      a picture or table that survives saving, and needs no script
-image       a picture as HTML
 free        closes a widget and all within it
 told        what an error says, for a person
 image       a picture as HTML

@@ -73,10 +73,10 @@ class Playground(widgets.VBox):
     ----------
     session : Session or None
         None while the model is being loaded.
-    facts, rounds, ask, scope, layers, why, what_else, drift, interference : Panel
-        Once there is a session.
-    compare, sweep, model : Panel
-        Once there is a session.
+    bar, facts, ask : Panel
+        Once there is a session, as all panels.
+    scope, layers, why, what_else, drift, interference, compare, sweep, rounds, model : Panel
+        The lenses.
     """
 
     def __init__(
@@ -389,6 +389,7 @@ class Playground(widgets.VBox):
         desk, kept = Desk.of(session), None
         if self.desk is not None:
             desk.select(self, prompt=self.desk.selection.prompt)
+            desk.stage(self.desk.staged, self)
             kept = None if self.desk.autosave is None else self.desk.autosave.folder
         self._take(session)
         if self.bar is not None:

@@ -6,8 +6,9 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from coachhook_viz.panels.words import count
 from coachhook_viz.panels.worker import Job
 from coachhook_viz.recipe import literal
 from coachhook_viz.session import Session
-from coachhook_viz.store.format import to_config
+from coachhook_viz.store.format import describe
+from coachhook_viz.store.sweeps import sweep_of
 from coachhook_viz.sweeping import at_the_end, sweep
 from coachhook_viz.trials import Trial, edited, trials_of
 
@@ -141,7 +143,6 @@ class Sweep(Lens):
                 f"sweeping {count(len(plan.trials), 'trial')}",
                 partial(self._swept, plan),
                 self._show,
-                patience=2,
                 running=self._running,
                 fail=self.fail,
             )
@@ -365,12 +366,8 @@ def _seed(trial: Trial) -> str:
 
 def _folder(session: Session, facts: tuple[Fact, ...], rounds: int) -> Path:
     """Where a sweep of these facts, beside these settings, is kept: the same one next time."""
-    said = [
-        session.lm.fingerprint,
-        [asdict(fact) for fact in facts],
-        rounds,
-        to_config(session.config),
-    ]
+    version, model = metadata.version("coachhook-viz"), describe(session.lm)
+    said = sweep_of(version, model, facts, rounds, session.moments, {_PRESENT: session.config})
     digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()
     return sessions_folder().parent / "sweeps" / digest[:16]
 

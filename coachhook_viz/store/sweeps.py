@@ -96,7 +96,7 @@ class SweepFolder:
             cannot be written to.
         """
         with self._writing():
-            there = self._read()
+            self._read()  # what is no folder of a sweep stays as it is
             self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / _LOCK)
         try:
@@ -108,6 +108,7 @@ class SweepFolder:
         except OSError as error:
             raise self._unwritable(error) from error
         try:
+            there = self._read()  # nobody else writes it any more
             if there is not None and (reason := _differs(there, sweep)):
                 raise SweepError(f"{self.path}: it holds another sweep: {reason}")
             known = {} if there is None else there["settings"]

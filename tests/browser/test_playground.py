@@ -407,11 +407,13 @@ def test_hundreds_of_facts_in_dozens_of_rounds(browser: Browser, tmp_path: Path)
         person.settled()
         key("End")
         expect(focused(person)).to_have_attribute("aria-posinset", "400")
+        expect(focused(person)).to_be_in_viewport(ratio=0.9)
         key("Shift+ArrowUp")
         expect(focused(person)).to_have_attribute("aria-posinset", "399")
         expect(person.button("facts", "Mute 2")).to_be_visible()
         key("PageUp")
         expect(focused(person)).to_have_attribute("aria-posinset", "389")
+        expect(focused(person)).to_be_in_viewport(ratio=0.9)
         key("Home")
         expect(focused(person)).to_have_attribute("aria-posinset", "1")
         key("Control+a")
@@ -433,6 +435,7 @@ def test_hundreds_of_facts_in_dozens_of_rounds(browser: Browser, tmp_path: Path)
         expect(row).to_have_attribute("aria-selected", "true")
         person.field("facts", "Search").fill("")
         expect(rows.first).to_have_attribute("aria-setsize", "400")
+        expect(row).to_be_in_viewport(ratio=0.9)  # the one that is chosen, of four hundred
         assert Axe().run(page, {"include": [[".cv-facts"]]}).response["violations"] == []
 
         for lens in ("drift", "interference"):

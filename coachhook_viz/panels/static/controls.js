@@ -347,6 +347,7 @@ KINDS.list = ({ model, ends }) => {
   let all = []; // keys of all rows, drawn or not
   let drawn = new Map(); // by key
   const heights = new Map(); // by key, of rows that were drawn in this width
+  let usual = 40; // the mean of them, kept while there are none
   const row = (key) => drawn.get(key);
   const chosen = () => model.get("chosen");
   const choose = (list) => {
@@ -361,7 +362,7 @@ KINDS.list = ({ model, ends }) => {
     if (!now) return;
     now.tabIndex = 0;
     if (!focus) return;
-    now.focus();
+    now.focus({ preventScroll: true }); // the browser would go by heights that are not measured yet
     settle(now);
     now.scrollIntoView({ block: "nearest" }); // the list itself may be cut off
   };
@@ -416,9 +417,9 @@ KINDS.list = ({ model, ends }) => {
 
   // Where each row begins and the last one ends; rows that were never drawn have the mean height.
   const starts = () => {
-    const mean = heights.size ? [...heights.values()].reduce((a, b) => a + b) / heights.size : 40;
+    if (heights.size) usual = [...heights.values()].reduce((a, b) => a + b) / heights.size;
     const found = [0];
-    for (const key of all) found.push(found.at(-1) + (heights.get(key) ?? mean));
+    for (const key of all) found.push(found.at(-1) + (heights.get(key) ?? usual));
     return found;
   };
   // Put into the page what can be seen, a screen more on either side, and the row that Tab reaches.
@@ -443,12 +444,13 @@ KINDS.list = ({ model, ends }) => {
     mark();
   };
   const arrange = (places, before) => {
-    const seen = places.find((place) => before[place + 1] > el.scrollTop) ?? 0; // it stays where it is
+    const top = el.scrollTop; // a lower list moves it by itself
+    const seen = places.find((place) => before[place + 1] > top) ?? 0; // it stays where it is
     if (el.clientHeight) for (const [key, one] of drawn) if (!heights.has(key)) heights.set(key, one.offsetHeight);
     const tops = starts();
     for (const place of places) row(all[place]).style.top = `${tops[place]}px`;
     rows.style.height = `${tops.at(-1)}px`;
-    if (tops[seen] !== before[seen]) el.scrollTop += tops[seen] - before[seen];
+    if (tops[seen] !== before[seen]) el.scrollTop = top + tops[seen] - before[seen];
   };
   const made = (said, place) => {
     const one = element("div", `cv-item ${said.kind ? `cv-${said.kind}` : ""}`);
@@ -476,10 +478,12 @@ KINDS.list = ({ model, ends }) => {
     none.textContent = all.length ? "" : model.get("empty");
     none.hidden = Boolean(all.length);
     rows.className = all.length > MANY ? "cv-many" : "";
-    rows.style.height = "";
+    const top = el.scrollTop;
     rows.replaceChildren();
     drawn = new Map();
     heights.clear();
+    rows.style.height = all.length > MANY ? `${starts().at(-1)}px` : "";
+    el.scrollTop = top;
     go(all.includes(at) ? at : all[0] ?? null, had);
     reveal();
   });
