@@ -42,7 +42,7 @@ def test_a_round_is_the_plain_published_procedure(family: str, lead: str) -> Non
     session = tiny_session(lm, scope="off", stop_loss=1.0, steps=8)
     round_ = session.apply(tiny_facts())
     targets, delta_weights = plain_round(lm, config, tiny_facts(), tiny_moments(lm))
-    assert difference(round_.targets, targets) < 1e-4
+    assert difference(round_.targets, targets) < 3e-4  # float32, over eight steps
     for layer, expected in delta_weights.items():
         assert difference(session.delta_weight(layer), expected) < 1e-3
 

@@ -433,4 +433,4 @@ def _guided_settings(lm: LanguageModel) -> dict[str, Any] | None:
         EditConfig(**settings).check(lm)
     except (TypeError, ValueError, AttributeError):
         return None
-    return settings
+    return {"match_threshold": None, **settings}
