@@ -48,7 +48,8 @@ def test_notebook_runs_and_says_what_was_saved(path: Path) -> None:
     client = NotebookClient(fresh, timeout=600, kernel_name="python3", coalesce_streams=True)
     client.execute()
     for before, after in zip(saved.cells, fresh.cells, strict=True):
-        assert said(after) == said(before), f"cell {before.id}: run tools/run_notebooks.py"
+        if "varies" not in before.metadata.get("tags", []):  # with the last bits of a processor
+            assert said(after) == said(before), f"cell {before.id}: run tools/run_notebooks.py"
         assert kinds(after) == kinds(before), f"cell {before.id}: run tools/run_notebooks.py"
 
 
