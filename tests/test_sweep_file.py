@@ -36,7 +36,7 @@ layers = [1, 2]
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> cv.LanguageModel:
     lm = tiny_model(lead="He ")
-    monkeypatch.setattr(cv, "load_model", lambda: lm)
+    monkeypatch.setattr(cv, "load_model", lambda name, lead: lm)
     monkeypatch.setattr(cv.EditConfig, "for_model", lambda lm, **changes: tiny_config(**changes))
     monkeypatch.setattr(cluster, "workers_here", lambda bytes_needed: 1)
     for module in (sweeping, trials):

@@ -351,9 +351,13 @@ def test_a_worker_without_the_model_and_a_cancel_lose_nothing(
     absent = replace(lm, name="a model of mine")
     with pytest.raises(cv.SweepError, match=r"the worker tcp://.*'a model of mine' cannot be"):
         swept(absent, tmp_path / "sweep", client=client)
-    looks = iter(range(10))
+    begun: list[cv.Progress] = []
+
+    def trials_begun() -> bool:
+        return any(said.stage == "trials" for said in begun)
+
     with pytest.raises(cv.EditCancelled, match="call again to go on"):
-        swept(lm, tmp_path / "sweep", client=client, cancel=lambda: next(looks) > 1)
+        swept(lm, tmp_path / "sweep", client=client, progress=begun.append, cancel=trials_begun)
     assert same(swept(lm, tmp_path / "sweep", one), frame)
     assert client.status == "running"
     own = Client(client.scheduler_info()["address"], set_as_default=False)
