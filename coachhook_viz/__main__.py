@@ -278,7 +278,7 @@ def _sweep(path: Path) -> None:
         lm = cv.load_model(said.model or bundled.NAME, lead=said.lead)
     configs = said.configs(lm)
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", cv.FailedTrialWarning)
+        warnings.simplefilter("always", UserWarning)
         frame = cv.sweep(
             lm, facts, configs, folder=said.folder, client=said.scheduler, **said.options
         )

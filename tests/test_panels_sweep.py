@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from hands import Hands, whole
@@ -109,9 +110,9 @@ def test_a_trial_opens_as_a_session(session: Session) -> None:
     assert opened.config == trial.config
     order = [session.state.facts[place] for place in trial.places(6)]
     assert [fact for round_ in opened.rounds for fact in round_.facts] == order
-    end = panel._found.frame.query(
-        "setting == 'method rome' and metric == 'locality' and round == 3"
-    )
+    assert trial.setting == "method rome"
+    kept = pd.read_parquet(panel._found.folder / "trials" / f"{trial.id}.parquet")
+    end = kept.query("metric == 'locality' and round == 3")
     now = opened.quality().query("metric == 'locality'")
     assert now[now["round"] == 6]["value"].mean() == pytest.approx(end["value"].mean())
     assert "Opened a trial" in playground.bar._note.html

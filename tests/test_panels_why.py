@@ -77,6 +77,8 @@ def test_edit_again_with_two_keys_replaces_the_session_and_the_old_one_can_be_op
     settle(panel)
     panel._show(found)
     assert panel._act.label == "Edit again with two keys"
+    staged = tuple(tiny_facts()[-1:])
+    playground.desk.stage(staged, playground)
     before, old = session.state.key, playground.desk.autosave
     Hands(panel).press(panel._act)
     whole(playground)
@@ -89,6 +91,7 @@ def test_edit_again_with_two_keys_replaces_the_session_and_the_old_one_can_be_op
     assert playground.lens is playground.why
     assert playground.desk.selection.prompt == PROMPT
     assert playground.why._why.prompt == PROMPT
+    assert playground.desk.staged == staged
     assert str(old.folder) in playground.bar._note.html.replace("&#39;", "'")
     assert playground.desk.autosave.folder != old.folder
     playground.load(old.folder)

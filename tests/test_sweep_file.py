@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,22 @@ def test_a_file_is_one_sweep(tiny: cv.LanguageModel, file: Path, capsys: Any) ->
     for name, mean in end.groupby("setting")["value"].mean().items():
         assert f"  {name}: " in said
         assert f"locality {mean:.3f} (" in said
+
+
+def test_a_warning_is_said_and_ends_nothing(
+    tiny: cv.LanguageModel, file: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = cv.sweep
+
+    def warned(*args: Any, **options: Any) -> pd.DataFrame:
+        warnings.warn("the tokens are few", cv.MomentsWarning, stacklevel=2)
+        return sweep(*args, **options)
+
+    monkeypatch.setattr(cv, "sweep", warned)
+    assert main(["sweep", str(file)]) == 0
+    captured = capsys.readouterr()
+    assert "the tokens are few" in captured.err
+    assert "2 trials are finished" in captured.out
 
 
 def test_failed_trials_end_it_with_1_after_all_others(

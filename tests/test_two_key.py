@@ -521,6 +521,9 @@ def test_a_rerun_under_another_rule_has_the_settings_of_that_rule() -> None:
     assert back.config == EditConfig.for_model(lm, scope="two-key", steps=3)
     assert back.state.facts == session.state.facts  # with their wordings
     assert session.rerun(steps=3).config == replace(session.config, steps=3)
+    assert plain.config.changed(lm, site="answer") == EditConfig.for_model(lm, scope="two-key")
+    with pytest.raises(ValueError, match="scope='two-key' alone"):
+        plain.rerun(site="answer", scope="match")
 
 
 def test_the_sentence_follows_a_threshold_that_is_only_looked_at() -> None:

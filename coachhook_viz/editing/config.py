@@ -269,8 +269,8 @@ class EditConfig:
     def changed(self, lm: LanguageModel, **changes: Any) -> EditConfig:
         """These settings with `changes` on top.
 
-        Another scope whose edits are written at another token brings all that `for_model` knows
-        for it: layers and thresholds of the one do not suit the other.
+        Edits at another token, by another site or the scope that asks for it, bring all that
+        `for_model` knows for them: layers and thresholds of the one do not suit the other.
 
         Raises
         ------
@@ -278,7 +278,8 @@ class EditConfig:
             As in `for_model`.
         """
         other = changes.get("scope", self.scope)
-        if other != self.scope and "two-key" in (other, self.scope):
+        moved = changes.get("site", self.site) != self.site
+        if moved or (other != self.scope and "two-key" in (other, self.scope)):
             return EditConfig.for_model(lm, **changes)
         return replace(self, **changes)
 

@@ -281,9 +281,8 @@ def reached(case: Case) -> Gate:
     lm, state, at = case.lm, case.state, case.at
     number, round_, place = case.round
     block = max(state.layers)
-    columns = _own_columns(case)[
-        : round_.owners.count(place)
-    ]  # a round may have had fewer wordings
+    # a round of an earlier version may have had fewer wordings
+    columns = _own_columns(case)[: round_.owners.count(place)]
     asked = [column.bare.ids for column in columns]
     nearest = asked.index(case.question.prompt) if case.question.prompt in asked else 0
     column, prompt = round_.owners.index(place) + nearest, columns[nearest].bare

@@ -14,11 +14,11 @@ from coachhook_viz.editing.config import method_settings
 from coachhook_viz.editing.methods import METHODS, name_of
 from coachhook_viz.editing.progress import Watch
 from coachhook_viz.editing.state import EditState
-from coachhook_viz.events import Configured, Event
+from coachhook_viz.events import Configured
 from coachhook_viz.measure.drift import Probes, neutral_texts
 from coachhook_viz.measure.quality import METRICS, readings
 from coachhook_viz.panels.controls import Check, Field, Select, Text, row
-from coachhook_viz.panels.desk import Desk
+from coachhook_viz.panels.desk import STATE_EVENTS, Desk
 from coachhook_viz.panels.grid import Cell, Grid
 from coachhook_viz.panels.lens import Lens
 from coachhook_viz.panels.panel import Static, told
@@ -52,6 +52,7 @@ class Compare(Lens):
     session : Session
     """
 
+    stale_after = (*STATE_EVENTS, Configured)
     title = "Compare"
     help = "the same facts under other settings"
 
@@ -146,13 +147,6 @@ class Compare(Lens):
                 "other.drift().query(\"metric == 'perplexity'\")",
             ]
         return "\n".join(lines)
-
-    def hear(self, event: Event) -> None:
-        """Other settings make other results."""
-        if isinstance(event, Configured):
-            self.drop()
-            self.renew()
-        super().hear(event)
 
     def worked(self) -> None:
         """How far it has come; what was cancelled says so."""

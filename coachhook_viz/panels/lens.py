@@ -30,6 +30,9 @@ class Lens(Panel):
         The button that measures what is not measured unasked.
     """
 
+    stale_after: tuple[type[Event], ...] = STATE_EVENTS
+    """Events after which what was measured is of something else."""
+
     def __init__(
         self,
         session: Session,
@@ -55,7 +58,7 @@ class Lens(Panel):
 
     def hear(self, event: Event) -> None:
         """Measure again when something else is in force; follow what others select."""
-        if isinstance(event, STATE_EVENTS):
+        if isinstance(event, self.stale_after):
             self.drop()  # it is of what was in force
             self.renew()
             self.worked()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -18,12 +18,12 @@ from coachhook_viz import figures
 from coachhook_viz.autosave import sessions_folder
 from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.methods import METHODS, method_of, name_of
-from coachhook_viz.events import Configured, Event
+from coachhook_viz.events import Configured
 from coachhook_viz.facts import Fact
 from coachhook_viz.measure.quality import METRICS
 from coachhook_viz.panels.compare import scored, under_method
 from coachhook_viz.panels.controls import Button, Field, Select, Text, row
-from coachhook_viz.panels.desk import Desk
+from coachhook_viz.panels.desk import STATE_EVENTS, Desk
 from coachhook_viz.panels.grid import Cell, Grid
 from coachhook_viz.panels.lens import Lens
 from coachhook_viz.panels.panel import Static, image
@@ -62,14 +62,29 @@ _EXAMPLES = {
 
 @dataclass(frozen=True)
 class _Swept:
-    """A sweep, and what came of it."""
+    """A sweep, and what came of it.
+
+    Attributes
+    ----------
+    lines : list of list of Cell
+        What is shown of each trial.
+    failed : int
+        How many trials have no result.
+    ends : DataFrame or None
+        As `at_the_end`; None where no trial has a result.
+    picture : str
+        Of them.
+    """
 
     folder: Path
     facts: tuple[Fact, ...]
     rounds: int
     seeds: tuple[int, ...]
     trials: tuple[Trial, ...]
-    frame: pd.DataFrame
+    lines: list[list[Cell]] = field(default_factory=list)
+    failed: int = 0
+    ends: pd.DataFrame | None = None
+    picture: str = ""
 
 
 class Sweep(Lens):
@@ -82,6 +97,7 @@ class Sweep(Lens):
         Called with a session that is to be shown instead of this one. None: no trial is opened.
     """
 
+    stale_after = (*STATE_EVENTS, Configured)
     title = "Sweep"
     help = "the same facts under many settings, on all cores"
 
@@ -149,10 +165,10 @@ class Sweep(Lens):
 
     def static(self) -> Static:
         """The settings as a picture, the trials as a table."""
-        if self._found is None or self._found.frame.empty:
+        if self._found is None or self._found.ends is None:
             return Static("Nothing swept yet.")
-        ends = at_the_end(self._found.frame)
-        return Static(figures.comparison(ends, backend="matplotlib"), self._grid.picture())
+        picture = figures.comparison(self._found.ends, backend="matplotlib")
+        return Static(picture, self._grid.picture())
 
     def code(self) -> str:
         """The calls on `session` that give what is shown."""
@@ -172,13 +188,6 @@ class Sweep(Lens):
             f"frame = cv.sweep(lm, facts, configs, folder={folder!r}, rounds={rounds}{more})",
         ]
         return "\n".join(lines)
-
-    def hear(self, event: Event) -> None:
-        """Other settings make other results."""
-        if isinstance(event, Configured):
-            self.drop()
-            self.renew()
-        super().hear(event)
 
     def worked(self) -> None:
         """How far it has come."""
@@ -256,7 +265,7 @@ class Sweep(Lens):
         configs |= {name: self._config(changes) for name, changes in self._calls.items()}
         trials = tuple(trials_of(configs, None, seeds))
         place = _folder(self.session, facts, rounds)
-        return _Swept(place, facts, rounds, seeds, trials, pd.DataFrame())
+        return _Swept(place, facts, rounds, seeds, trials)
 
     def _swept(self, plan: _Swept, job: Job) -> _Swept:
         frame = sweep(
@@ -270,7 +279,17 @@ class Sweep(Lens):
             progress=job.progress,
             cancel=job.cancel,
         )
-        return replace(plan, frame=frame)
+        parts = [_of(trial, frame) for trial in plan.trials]
+        lines = [
+            [Cell(trial.setting), Cell(_seed(trial)), *_scores(part)]
+            for trial, part in zip(plan.trials, parts, strict=True)
+        ]
+        found = replace(plan, lines=lines, failed=sum(part.empty for part in parts))
+        if frame.empty:
+            return found
+        ends = at_the_end(frame)
+        shown = image(figures.comparison(ends, backend="matplotlib"))
+        return replace(found, ends=ends, picture=shown)
 
     def _show(self, found: _Swept) -> None:
         self._found = found
@@ -291,18 +310,14 @@ class Sweep(Lens):
             self._note.say()
             self._draw_open()
             return
-        lines = [[Cell(t.setting), Cell(_seed(t)), *_scores(_of(t, found))] for t in found.trials]
-        self._grid.show(lines, keys=[trial.id for trial in found.trials])
-        missing = sum(_of(trial, found).empty for trial in found.trials)
+        self._grid.show(found.lines, keys=[trial.id for trial in found.trials])
         self._note.say(
             f"Mean over {count(len(found.facts), 'fact')} after the last round, and 95 % interval;"
             f" perplexity of neutral text. Kept in {found.folder}."
-            + f" {count(missing, 'trial')} failed: Run tries again."
-            * bool(missing)
+            + f" {count(found.failed, 'trial')} failed: Run tries again."
+            * bool(found.failed)
         )
-        if len(found.frame):
-            ends = at_the_end(found.frame)
-            self._picture.say(image(figures.comparison(ends, backend="matplotlib")))
+        self._picture.say(found.picture)
         self._draw_open()
 
     def _draw_open(self) -> None:
@@ -372,9 +387,8 @@ def _folder(session: Session, facts: tuple[Fact, ...], rounds: int) -> Path:
     return sessions_folder().parent / "sweeps" / digest[:16]
 
 
-def _of(trial: Trial, found: _Swept) -> pd.DataFrame:
+def _of(trial: Trial, frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of a trial."""
-    frame = found.frame
     seeds = frame["seed"].isna() if trial.seed is None else frame["seed"] == trial.seed
     return frame[(frame["setting"] == trial.setting) & seeds]
 

@@ -1,7 +1,7 @@
 """Trials an hour of a sweep with one worker and with several, on this machine.
 
-    python benchmarks/sweeping.py                 1 and 2 workers
-    python benchmarks/sweeping.py --workers 1 4 8
+    python benchmarks/workers.py                  1 and 2 workers
+    python benchmarks/workers.py --workers 1 4 8
 
 Workers are started, and have imported torch, before the clock starts; loading the model is within.
 Each trial edits four bundled facts in another order. All but the seconds must be the same to the
