@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import tiny_facts, tiny_model, tiny_session
 
 from coachhook_viz import threads
@@ -18,6 +20,15 @@ CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in CHOICES:
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """With one thread, as where tests share the cores, nothing spins."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def guests() -> list[threading.Thread]:

@@ -116,9 +116,9 @@ class Person:
     def cell(self, column: str, row: int) -> Locator:
         """A cell of the scope grid under the token that contains `column`."""
         grid = self.grid("scope", "scope")
-        expect(grid.get_by_role("columnheader").filter(has_text=column).first).to_be_visible()
-        tokens = grid.get_by_role("columnheader").all_inner_texts()
-        place = next(i for i, text in enumerate(tokens) if column in text) - 1  # the corner
+        head = grid.get_by_role("columnheader").filter(has_text=column).first
+        expect(head).to_be_visible()
+        place = head.evaluate("head => head.cellIndex") - 1  # the corner
         return grid.locator("tbody").get_by_role("row").nth(row).get_by_role("gridcell").nth(place)
 
     def shoot(self, name: str) -> None:

@@ -159,8 +159,9 @@ def test_layers_why_and_what_else_in_one_visit(person: Person) -> None:
     # layers: a click on a hooked one compares without its hook, one on a token reads there
     blocks = person.grid("layers", "probability")
     heads = blocks.get_by_role("columnheader")
-    expect(heads.filter(has_text="▪5")).to_be_visible()
-    place = heads.all_inner_texts().index("▪5") - 1  # the corner
+    hooked = heads.filter(has_text="▪5")
+    expect(hooked).to_be_visible()
+    place = hooked.evaluate("head => head.cellIndex") - 1  # the corner
     blocks.locator("tbody").get_by_role("row").first.get_by_role("gridcell").nth(place).click()
     expect(blocks.get_by_role("rowheader").filter(has_text="without layer 5").first).to_be_visible()
     tokens = person.grid("layers", "read at")
