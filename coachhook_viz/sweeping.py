@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -30,7 +32,7 @@ from coachhook_viz.editing.progress import (
 from coachhook_viz.errors import FailedTrialWarning, SweepError
 from coachhook_viz.facts import Fact, FactError, as_batch
 from coachhook_viz.measure.quality import METRICS, readings
-from coachhook_viz.models import LanguageModel, load_model
+from coachhook_viz.models import LanguageModel, is_local, load_model
 from coachhook_viz.store.format import describe
 from coachhook_viz.store.sweeps import SweepFolder, sweep_of
 from coachhook_viz.trials import Bench, Failed, Trial, Work, bytes_needed, trials_of
@@ -66,7 +68,8 @@ def sweep(
     Parameters
     ----------
     model : LanguageModel or str
-        Or its name, for `load_model`. Each worker loads it once, by its name.
+        Or its name, for `load_model`. The workers of a client load it once each, by its name;
+        processes of this machine also take one that is only in memory.
     facts : iterable of Fact, or one Fact
     configs : mapping of str to EditConfig
         Settings by name.
@@ -246,10 +249,32 @@ def _outcomes(
             yield trial, bench.run(trial, watch.cancel)
     elif left:
         look(0)
-        with cluster.connected(client, workers) as connected:
+        with ExitStack() as stack:
+            if client is None and not is_local(lm.name):
+                work = replace(work, copy=stack.enter_context(_copied(lm)))
+            connected = stack.enter_context(cluster.connected(client, workers))
             if tell:
                 print(f"Dask's dashboard: {connected.dashboard_link}")
             yield from cluster.outcomes(connected, work, left, look)
+
+
+@contextmanager
+def _copied(lm: LanguageModel) -> Iterator[str]:
+    """Within the context the model is in a folder, for processes that cannot load it by its name.
+
+    So nobody asks the hub for it, either.
+    """
+    with TemporaryDirectory(prefix="coachhook_viz-") as folder:
+        try:
+            lm.model.save_pretrained(folder)
+            lm.tokenizer.save_pretrained(folder)
+        except OSError as error:
+            raise SweepError(
+                f"{lm.name} could not be copied for the other processes ({error}). Put it into a"
+                " folder with lm.model.save_pretrained and lm.tokenizer.save_pretrained, and load"
+                " it from there"
+            ) from error
+        yield folder
 
 
 def _warn(failed: Mapping[Trial, Failed], count: int, place: SweepFolder) -> None:

@@ -140,6 +140,8 @@ class Work:
     rounds : int
     moments : mapping of int to Tensor or None
         None: those of the cache.
+    copy : str or None
+        A folder that the model is loaded from; None: by its name.
     """
 
     version: str
@@ -148,6 +150,7 @@ class Work:
     facts: tuple[Fact, ...]
     rounds: int
     moments: Mapping[int, Tensor] | None
+    copy: str | None = None
 
     def load(self) -> LanguageModel:
         """The model.
@@ -162,7 +165,7 @@ class Work:
         name = self.model["name"]
         try:
             lm = load_model(
-                name,
+                self.copy or name,
                 lead=self.model["lead"],
                 dtype=self.model["dtype"],
                 architecture=self.architecture,

@@ -367,14 +367,15 @@ def test_a_worker_without_the_model_and_a_cancel_lose_nothing(
 
 
 @pytest.mark.model
-def test_two_processes_on_the_default_model(
+def test_two_processes_on_a_model_that_is_only_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lm, facts = cv.load_model(), cv.bundled_facts()[:1]
     configs = {str(steps): cv.EditConfig.for_model(lm, steps=steps) for steps in (1, 2)}
     assert 1.5e9 < trials.bytes_needed(lm, list(configs.values())) < 4e9
     monkeypatch.setattr(cluster, "workers_here", lambda bytes_needed: 2)
-    frame = cv.sweep("smollm2-135m", facts, configs, folder=tmp_path / "two")
+    held = replace(lm, name="a model of mine")  # it is in memory, and no hub knows it
+    frame = cv.sweep(held, facts, configs, folder=tmp_path / "two")
     assert "Dask's dashboard: http://127.0.0.1:" in capsys.readouterr().out
     monkeypatch.setattr(cluster, "workers_here", lambda bytes_needed: 1)
     assert same(frame, cv.sweep(lm, facts, configs, folder=tmp_path / "one"))

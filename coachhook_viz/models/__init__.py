@@ -2,6 +2,6 @@
 
 from coachhook_viz.models.architectures import Architecture
 from coachhook_viz.models.language_model import LanguageModel
-from coachhook_viz.models.sources import load_model
+from coachhook_viz.models.sources import is_local, load_model
 
-__all__ = ["Architecture", "LanguageModel", "load_model"]
+__all__ = ["Architecture", "LanguageModel", "is_local", "load_model"]

@@ -1,6 +1,7 @@
 """Where a model comes from: the bundled default, a hub id, a folder, a file, an object.
 
 load_model      any of them as a LanguageModel
+is_local        whether a name is one that is loaded without the hub
 without_bars    a context in which transformers draws no progress bars
 """
 
@@ -79,6 +80,11 @@ def load_model(
     default = text == bundled.NAME
     lead = (bundled.LEAD if default else "") if lead is None else lead
     return LanguageModel(model, own, text, lead, architecture)  # type: ignore[arg-type]
+
+
+def is_local(name: str) -> bool:
+    """Whether `load_model` finds a model of that name on this machine, without the hub."""
+    return name == bundled.NAME or Path(name).expanduser().exists()
 
 
 def _given(
