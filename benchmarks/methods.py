@@ -10,8 +10,8 @@ A row a setting and round measured (--at; the last one, if not said), over the f
 or a sample of them (--budget): reliability, generality and locality by tokens with 95 % bootstrap
 intervals; "kept", the reliability of the facts of earlier rounds alone; "lost", facts among them
 that took in their own round; perplexity of neutral text; ‖ΔW‖ relative to the weights, over all
-edited layers; processor time a fact, of editing alone, the first round not counted, whose targets
-several methods share.
+edited layers; fluency of long texts about some facts (--fluent); processor time a fact, of editing
+alone, the first round not counted, whose targets several methods share.
 
 Each session is kept in the folder (--out) and goes on there after a stop; so does values.csv.
 """
@@ -43,6 +43,7 @@ from coachhook_viz.editing.tokens import FactTokens
 from coachhook_viz.editing.values import Targets, optimise_targets, sharing_targets
 from coachhook_viz.measure.answers import Question, Speaker, ask
 from coachhook_viz.measure.drift import Probes, neutral_texts
+from coachhook_viz.measure.metrics import chosen, judged
 from coachhook_viz.measure.over_rounds import sample
 from coachhook_viz.measure.quality import METRICS, holds, quality, readings
 
@@ -51,7 +52,7 @@ JUDGED = ", judged "  # between the setting of an edit and the scope that it is 
 COLUMNS = ["setting", "rounds", "round", "facts", "fact", "metric", "value"]
 HEADER = (
     "| setting | round | reliability | generality | locality | kept | lost | perplexity | ‖ΔW‖"
-    " | time a fact |\n| --- | ---: | --- | --- | --- | --- | --- | --- | --- | --- |"
+    f" | fluency | time a fact |\n| --- | ---: |{' --- |' * 9}"
 )
 SWEEPS: dict[str, list[dict[str, Any]]] = {
     "memit": [{"covariance_weight": weight} for weight in (30.0, 300.0, 1500.0)],
@@ -195,24 +196,41 @@ class Benchmark:
 
     def measure(self, name: str, state: EditState, number: int, budget: int | None) -> None:
         """A state after `number` rounds, unless the file has it."""
-        if self.frame.exists():
-            known = pd.read_csv(self.frame)
-            known = known[(known["setting"] == name) & (known["rounds"] == len(self.parts))]
-            if ((known["round"] == number) & (known["metric"] == "perplexity")).any():
-                return
+        if self.knows(name, number, "perplexity"):
+            return
         probed = self.probes.measure(state)
         perplexity = float(probed.loc[probed["metric"] == "perplexity", "value"].iloc[0])
         done = sum(map(len, self.parts[:number]))
-        chosen = sample(range(done), budget)
-        frame = quality(self.lm, state, [self.facts[i] for i in chosen], None, self.speaker)
+        asked = sample(range(done), budget)
+        frame = quality(self.lm, state, [self.facts[i] for i in asked], None, self.speaker)
         rows = [
-            (chosen[int(fact)], metric, float(value))
+            (asked[int(fact)], metric, float(value))
             for fact, metric, value in frame.itertuples(index=False)
             if metric in METRICS
         ]
         norm = comparing._norm(self.lm, state)
         rows += [(None, "perplexity", perplexity), (None, "norm", norm)]
         self.write(name, number, done, rows)
+
+    def speak(self, name: str, state: EditState, number: int, count: int) -> None:
+        """How varied long texts about that many of the facts are, unless the file has it."""
+        if self.knows(name, number, "fluency"):
+            return
+        done = sum(map(len, self.parts[:number]))
+        asked = {i: self.facts[i] for i in sample(range(done), count)}
+        (metric,) = chosen("fluency")
+        frame = judged(metric, asked, Speaker(self.lm, state), self.speaker)
+        rows = zip(frame["fact"], frame["value"], strict=True)
+        told = [(int(fact), "fluency", float(value)) for fact, value in rows]
+        self.write(name, number, done, told)
+
+    def knows(self, name: str, number: int, metric: str) -> bool:
+        """Whether the file has that metric of that setting after so many rounds."""
+        if not self.frame.exists():
+            return False
+        known = pd.read_csv(self.frame)
+        known = known[(known["setting"] == name) & (known["rounds"] == len(self.parts))]
+        return bool(((known["round"] == number) & (known["metric"] == metric)).any())
 
     def write(
         self, name: str, number: int, facts: int, rows: list[tuple[int | None, str, float]]
@@ -240,13 +258,14 @@ def table(frame: pd.DataFrame) -> Iterator[str]:
             before = reliability[owns[reliability.index] < number]
             taken = before[took[before.index] == 1]
             lost = sum(not holds(value) for value in taken)
+            fluency = f"{values['fluency']['value'].mean():.0f}" if "fluency" in values else ""
             seconds = edits[(edits["metric"] == "seconds") & (edits["round"] <= number)]
             seconds = seconds.loc[seconds["round"] > (number > 1), "value"].mean()
             shown = " | ".join(interval(values[metric]) for metric in METRICS)
             yield (
                 f"| {name} | {number} of {rounds} | {shown} | {before.mean():.2f}"
                 f" | {lost} of {len(taken)} | {values['perplexity']['value'].iloc[0]:.2f}"
-                f" | {values['norm']['value'].iloc[0]:.3f} | {seconds:.2f} s |"
+                f" | {values['norm']['value'].iloc[0]:.3f} | {fluency} | {seconds:.2f} s |"
             )
 
 
@@ -270,6 +289,7 @@ def main() -> None:
     parser.add_argument(
         "--judged", default="", help="scopes that the same edits are judged by, at the end"
     )
+    parser.add_argument("--fluent", type=int, help="facts to write long texts about, at the end")
     parser.add_argument("--once", action="store_true", help="targets of the unedited model")
     parser.add_argument("--sweep", choices=SWEEPS, help="settings of one method instead")
     parser.add_argument("--out", type=Path, default=Path("build/methods"))
@@ -298,9 +318,13 @@ def main() -> None:
                     position = last if config.method.one_by_one else number
                     state = session.state_at(position)
                     benchmark.measure(name, state, number, arguments.budget)
-                for scope in filter(None, arguments.judged.split(",")):
-                    told = f"{name}{JUDGED}{scope}"
-                    benchmark.measure(told, state.judged(scope), number, arguments.budget)
+                judged_by = [scope for scope in arguments.judged.split(",") if scope]
+                ends = {name: state}
+                ends |= {f"{name}{JUDGED}{scope}": state.judged(scope) for scope in judged_by}
+                for told, end in ends.items():
+                    benchmark.measure(told, end, number, arguments.budget)
+                    if arguments.fluent:
+                        benchmark.speak(told, end, number, arguments.fluent)
     print("\n".join(table(pd.read_csv(arguments.out / "values.csv"))))
 
 
