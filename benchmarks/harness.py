@@ -28,6 +28,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}  # nothing is 
 import lm_eval
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from transformers import PreTrainedModel
 
 import coachhook_viz as cv
 from coachhook_viz.measure.over_rounds import sample
@@ -130,6 +131,27 @@ def write_tasks(folder: Path, asked: dict[str, list[dict[str, object]]], lead: s
         (folder / f"{name}.yaml").write_text(json.dumps(task), "utf-8")
 
 
+def scores(
+    model: PreTrainedModel,
+    lm: cv.LanguageModel,
+    asked: dict[str, list[dict[str, object]]],
+    batch: int,
+) -> dict[str, float]:
+    """What the harness finds of a model, by task."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_tasks(Path(folder), asked, lm.lead)
+        found = lm_eval.simple_evaluate(
+            model=HFLM(pretrained=model, tokenizer=lm.tokenizer, batch_size=batch),
+            tasks=list(asked),
+            task_manager=TaskManager(include_path=folder, include_defaults=False),
+            bootstrap_iters=0,
+        )["results"]
+    return {
+        name: next(value for key, value in found[name].items() if key.startswith(MEASURES))
+        for name in asked
+    }
+
+
 def main() -> None:
     """Print one line a task."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -151,24 +173,13 @@ def main() -> None:
     asked = documents([fact for fact in chosen if fact.truth])
     if arguments.data:
         asked |= others(arguments.data, facts.values())
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        write_tasks(Path(folder), asked, lm.lead)
-        tasks = TaskManager(include_path=folder, include_defaults=False)
-        for who, speaker in (("unedited", lm.model), ("edited", as_model(lm, state))):
-            harness = HFLM(pretrained=speaker, tokenizer=lm.tokenizer, batch_size=arguments.batch)
-            found[who] = lm_eval.simple_evaluate(
-                model=harness, tasks=list(asked), task_manager=tasks, bootstrap_iters=0
-            )["results"]
+    unedited, edited = (
+        scores(model, lm, asked, arguments.batch) for model in (lm.model, as_model(lm, state))
+    )
     print(f"| task, {arguments.scope} scope | prompts | unedited | edited |")
     print("| --- | ---: | ---: | ---: |")
-    for name in asked:
-        scores = [
-            next(value for key, value in result[name].items() if key.startswith(MEASURES))
-            for result in (found["unedited"], found["edited"])
-        ]
-        prompts = found["edited"][name]["sample_len"]
-        print(f"| {name} | {prompts} | {scores[0]:.3f} | {scores[1]:.3f} |")
+    for name, prompts in asked.items():
+        print(f"| {name} | {len(prompts)} | {unedited[name]:.3f} | {edited[name]:.3f} |")
 
 
 if __name__ == "__main__":
