@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from coachhook_viz.warned import heard
 
 if TYPE_CHECKING:
     from coachhook_viz.facts import Fact
@@ -171,8 +172,7 @@ def _read(path: Path, columns: dict[str, str] | None) -> FactList:
     import coachhook_viz as cv
     from coachhook_viz.reading import left_out
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", cv.BadRecordWarning)
+    with heard(cv.BadRecordWarning):
         facts = cv.read_facts(path, columns)
     for said, reasons in left_out(facts):
         print("\n  ".join([f"{path.name}: {said}", *reasons]), file=sys.stderr)
@@ -277,8 +277,7 @@ def _sweep(path: Path) -> None:
     with _loading(said.model):
         lm = cv.load_model(said.model or bundled.NAME, lead=said.lead)
     configs = said.configs(lm)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with heard() as caught:
         frame = cv.sweep(
             lm, facts, configs, folder=said.folder, client=said.scheduler, **said.options
         )
@@ -292,9 +291,9 @@ def _sweep(path: Path) -> None:
         )
         print(f"  {name}: {scores}")
     for warning in caught:
-        if issubclass(warning.category, cv.FailedTrialWarning):
-            raise _Refused(str(warning.message))
-        print(warning.message, file=sys.stderr)
+        if isinstance(warning, cv.FailedTrialWarning):
+            raise _Refused(str(warning))
+        print(warning, file=sys.stderr)
 
 
 def _demo(rounds: int, size: int, path: Path) -> None:

@@ -7,7 +7,6 @@ warn_of_repeats        what `Session.apply` says of those that are the same agai
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +14,7 @@ from typing import Literal
 from coachhook_viz.editing.state import Round
 from coachhook_viz.errors import RepeatedFactWarning as RepeatedFactWarning
 from coachhook_viz.facts import Fact, alike, find_problems
+from coachhook_viz.warned import warn
 
 Kind = Literal["same", "target", "subject"]
 
@@ -113,7 +113,7 @@ def warn_of_repeats(facts: Sequence[Fact], rounds: Iterable[Round], stacklevel: 
         places = sorted({clash.round for clash in same})
         where = f"round{'s' * (len(places) > 1)} {', '.join(map(str, places))}"
         one = len(same) == 1
-        warnings.warn(
+        warn(
             f"{len(same)} of {len(facts)} fact{'s' * (len(facts) != 1)}"
             f" {'is' if one else 'are'} in force already, with the same target ({where}):"
             f" {'it is' if one else 'they are'} edited again.",

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -35,6 +34,7 @@ from coachhook_viz.models.adapters import CONFIG as ADAPTER_CONFIG
 from coachhook_viz.models.adapters import WEIGHTS as ADAPTER_WEIGHTS
 from coachhook_viz.models.kinds import offloaded, unwrapped
 from coachhook_viz.models.sources import without_bars
+from coachhook_viz.warned import warn
 
 Format = Literal["merged", "peft"]
 
@@ -165,7 +165,7 @@ def export(
         scores = None if not budget else _scores(lm, held, budget)
         (part / "README.md").write_text(card(lm, held, done, scores), "utf-8")
     if format == "merged" and error > _LOST:
-        warnings.warn(
+        warn(
             f"rounding to {lm.dtype} costs {error:.1%} of the edits: format='peft' keeps its"
             " factors in float32, and so does a model that is loaded in float32",
             stacklevel=2,

@@ -6,7 +6,6 @@ apply_in_rounds    edits them, one round after the other
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -18,6 +17,7 @@ from coachhook_viz.editing.state import Round
 from coachhook_viz.editing.tokens import FirstTokenWarning
 from coachhook_viz.facts import Fact, FactError, Problem, as_batch, batches
 from coachhook_viz.models import LanguageModel
+from coachhook_viz.warned import heard
 
 
 class Edits(Protocol):
@@ -67,8 +67,7 @@ def check(session: Edits, facts: Iterable[Fact] | Fact, size: int | None = None)
     parts = [facts] if size is None else batches(facts, size)
     for number, part in enumerate(parts or [[]]):  # no fact at all is an empty batch
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FirstTokenWarning)
+            with heard(FirstTokenWarning):
                 editor.check(session.lm, session.config, part)
         except FactError as error:
             problems += error.within(number * (size or 0))

@@ -7,7 +7,6 @@ literal        a setting's value
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -22,6 +21,7 @@ from coachhook_viz.facts import Fact
 from coachhook_viz.history import MAIN, Branch, History
 from coachhook_viz.models import LanguageModel, bundled
 from coachhook_viz.models.architectures import ARCHITECTURES
+from coachhook_viz.warned import heard
 
 _WIDTH = 100
 _GUESSED = ("layers", "covariance_weight")  # of an unknown model; written out they need no warning
@@ -130,8 +130,7 @@ def _load(lm: LanguageModel) -> str:
 
 
 def _session(lm: LanguageModel, config: EditConfig, moments: bool) -> list[str]:
-    with warnings.catch_warnings(record=True) as guesses:
-        warnings.simplefilter("always")
+    with heard() as guesses:
         own: dict[str, Any] = {"scope": config.scope} if config.scope == "two-key" else {}
         own |= {"method": config.method} if config.method != CoachHook() else {}
         known = EditConfig.for_model(lm, **own)

@@ -7,7 +7,6 @@ at_the_end    what came of each setting: means and intervals after the last roun
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -36,6 +35,7 @@ from coachhook_viz.models import LanguageModel, is_local, load_model
 from coachhook_viz.store.format import describe
 from coachhook_viz.store.sweeps import SweepFolder, sweep_of
 from coachhook_viz.trials import Bench, Failed, Trial, Work, bytes_needed, trials_of
+from coachhook_viz.warned import warn
 
 _EXTRA = ("distributed", "pyarrow")
 
@@ -280,7 +280,7 @@ def _copied(lm: LanguageModel) -> Iterator[str]:
 def _warn(failed: Mapping[Trial, Failed], count: int, place: SweepFolder) -> None:
     said = "; ".join(f"{trial}: {found.error}" for trial, found in list(failed.items())[:_SAID])
     more = f"; and {len(failed) - _SAID} more" if len(failed) > _SAID else ""
-    warnings.warn(
+    warn(
         f"{len(failed)} of {count} trials failed, and will be tried again in the next call: {said}"
         f"{more}. All that they said is in {place.path / 'failed'}",
         FailedTrialWarning,

@@ -14,7 +14,6 @@ import hashlib
 import json
 import random
 import traceback
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -35,6 +34,7 @@ from coachhook_viz.models import Architecture, LanguageModel, load_model
 from coachhook_viz.session import Session
 from coachhook_viz.store.format import describe, difference
 from coachhook_viz.threads import one_thread
+from coachhook_viz.warned import heard
 
 ORDERS = ("given", "reversed", "shuffled")
 
@@ -228,8 +228,7 @@ class Bench:
             If `cancel` answered True.
         """
         work = self._work
-        with self._lock, one_thread(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of trials, which nobody keeps
+        with self._lock, one_thread(), heard():  # of trials, which nobody keeps
             if self._lm is None:
                 self._lm = work.load()
             try:

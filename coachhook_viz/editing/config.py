@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from dataclasses import dataclass, fields, replace
 from operator import index
 from typing import Any, Literal, get_args
@@ -21,6 +20,7 @@ from coachhook_viz.editing.methods import (
 )
 from coachhook_viz.editing.scope import MATCH_THRESHOLD
 from coachhook_viz.models import LanguageModel
+from coachhook_viz.warned import warn
 
 SiteKind = Literal["subject", "answer"]
 ScopeKind = Literal["zscore", "match", "two-key", "off"]
@@ -256,7 +256,7 @@ class EditConfig:
             settings = {**settings, **of_method}
             changes = {name: value for name, value in changes.items() if name != "method"}
         if guessed and not {"layers", "covariance_weight"} <= set(changes):
-            warnings.warn(
+            warn(
                 f"no settings are known for {lm.name!r}: layers {settings['layers']} and covariance"
                 f" weight {settings['covariance_weight']:g} are a guess; pass layers= and"
                 f" covariance_weight= to choose{'' if two_keys else ', or let cv.guide(lm) do so'}",

@@ -10,7 +10,6 @@ WideScopeWarning    what it says of prompts too short for the z-score scope
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -50,6 +49,7 @@ from coachhook_viz.errors import OneByOneWarning
 from coachhook_viz.errors import WideScopeWarning as WideScopeWarning
 from coachhook_viz.facts import Fact, FactError, Problem, as_batch, find_problems, validate
 from coachhook_viz.models import LanguageModel
+from coachhook_viz.warned import heard, warn
 
 _WIDE = 1.0  # α below which about a sixth of any prompt's tokens would be in scope
 
@@ -77,7 +77,7 @@ def parts_of(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> li
 def warn_of_rounds_of_one(config: EditConfig, facts: int, stacklevel: int) -> None:
     """Say that a batch of several facts becomes as many rounds; nothing of one fact."""
     if facts > 1:
-        warnings.warn(
+        warn(
             f"{config.method.title} edits one fact a round: these {facts} facts become {facts}"
             " rounds, each on top of those before it",
             OneByOneWarning,
@@ -211,8 +211,7 @@ def bare_keys(lm: LanguageModel, config: EditConfig, facts: Sequence[Fact]) -> d
     FactError
         If a fact has no tokens to edit.
     """
-    with warnings.catch_warnings(), attached(lm, {}):
-        warnings.simplefilter("ignore", FirstTokenWarning)
+    with heard(FirstTokenWarning), attached(lm, {}):
         site = replace(site_of(config), takes_wordings=False)
         tokens = prepare(lm, facts, _templates(config), site)
         contexts = relays_of(lm, [prompt for fact in tokens for prompt in fact.contexts])
@@ -269,7 +268,7 @@ def _warn_of_wide_scope(
     low = min(alphas.values())
     if SCOPES[state.config.scope].calibrated and low < _WIDE <= min(state.alphas.values()):
         count, text = min((len(t.bare.ids), facts[t.fact].text) for t in tokens)
-        warnings.warn(
+        warn(
             f"α fell to {low:.2f}, and it never rises: from now on much of every prompt is in"
             f" scope. The round's shortest prompt, {text!r}, has {count} tokens, where no z-score"
             f" can exceed {ceiling(count):.2f}. Undo the round and use a longer prompt, or"

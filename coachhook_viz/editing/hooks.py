@@ -13,7 +13,6 @@ hung         the same for hook layers that hang again and again, and go on with 
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -32,6 +31,7 @@ from coachhook_viz.editing.scope import NEVER, Rule, Tokens, ZScore
 from coachhook_viz.errors import WaitingWarning
 from coachhook_viz.models import LanguageModel
 from coachhook_viz.threads import give_way
+from coachhook_viz.warned import warn
 
 _PATIENCE = 10.0  # seconds that a thread waits for another one before it says so
 
@@ -514,7 +514,7 @@ def _alone(decoder: nn.Module) -> Iterator[None]:
     """A context that one thread at a time is in; one that waits for long says so."""
     lock = _lock_of(decoder)
     if not lock.acquire(timeout=_PATIENCE):
-        warnings.warn(
+        warn(
             f"waiting since {_PATIENCE:g} s for another thread that is within `hooked()` of this"
             " model, or runs it: the wait ends when that thread leaves. If it waits for this one,"
             " leave `hooked()` there first",

@@ -6,12 +6,11 @@ usable     whether a matrix can be a moment at all
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
 
 from coachhook_viz.errors import MomentsWarning
+from coachhook_viz.warned import warn
 
 _SINGULAR = 1e-13  # smallest pivot of a usable C0, relative to its largest
 _RIDGE = 1e-4  # of the mean diagonal, where C0 is singular
@@ -44,7 +43,7 @@ def inverse(moment: Tensor, covariance_weight: float) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(weighted)
     pivots = factor.diagonal().square()
     if int(failed) or pivots.min() < _SINGULAR * pivots.max():
-        warnings.warn(
+        warn(
             f"C0 is singular: {_RIDGE:g} of its mean diagonal was added to it, so directions that"
             " the corpus never used still resist change",
             MomentsWarning,

@@ -9,7 +9,6 @@ NullSpace    what AlphaEdit keeps of a layer's directions
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections import OrderedDict
 from dataclasses import dataclass, fields
 from typing import Any
@@ -21,6 +20,7 @@ from coachhook_viz.editing.inverses import inverse
 from coachhook_viz.editing.method import ContextTemplates, Seen, solved
 from coachhook_viz.editing.method import Method as Method
 from coachhook_viz.errors import NullSpaceWarning
+from coachhook_viz.warned import warn
 
 _SPECTRA = 16  # decompositions kept: one a layer, of d_key² numbers each
 
@@ -131,7 +131,7 @@ class AlphaEdit(Method):
         if space.rank in (0, space.size):
             values, _ = _spectrum(moment)
             does = "it changes nothing" if not space.rank else "it preserves nothing"
-            warnings.warn(
+            warn(
                 f"AlphaEdit's null space has {space}: {does}. The eigenvalues of C0 go from"
                 f" {float(values[0]):.2g} to {float(values[-1]):.2g}: choose a threshold among"
                 " them, or give energy= or rank=",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -32,6 +31,7 @@ from coachhook_viz.editing.progress import CancelCallback, ProgressCallback, Wat
 from coachhook_viz.errors import MomentsWarning as MomentsWarning
 from coachhook_viz.models import LanguageModel
 from coachhook_viz.models.cache import cache_dir, in_turn
+from coachhook_viz.warned import warn
 
 _BATCH_TOKENS = 2048
 _PART_TOKENS = 1 << 16  # after which what is collected is kept
@@ -149,7 +149,7 @@ def _collect(
     if not found.tokens:
         raise ValueError("no token in the texts that second moments are to be collected over")
     if found.tokens < needed:
-        warnings.warn(
+        warn(
             f"{found.tokens} tokens are few for a second moment of width {lm.d_key}: directions"
             " that they hardly use count as free to change. Give more text to"
             f" cv.collect_moments, at least {needed} tokens, ten for each dimension of the keys",
@@ -272,7 +272,7 @@ def cached_moments(
                 save_file({"moment": known[layer].cpu()}, temporary)
                 temporary.replace(files[layer])
     except OSError as error:
-        warnings.warn(
+        warn(
             f"second moments cannot be kept in {folder} ({error.strerror or error}), so they will"
             " be collected again. Set the variable COACHHOOK_VIZ_CACHE to a folder that can be"
             " written to",

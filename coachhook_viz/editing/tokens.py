@@ -13,7 +13,6 @@ length_batches      which sequences to run together
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,6 +27,7 @@ from coachhook_viz.errors import FirstTokenWarning as FirstTokenWarning
 from coachhook_viz.facts import Fact, FactError, Problem
 from coachhook_viz.models import LanguageModel
 from coachhook_viz.texts import BREAKS, alike, joined
+from coachhook_viz.warned import warn
 
 KL_PROMPT = "{} is a"
 _BARE: ContextTemplates = (("{}",),)
@@ -250,7 +250,7 @@ def prepare(
         raise FactError(problems, facts)
     first = dict.fromkeys(facts[t.fact].subject for t in prepared if not t.bare.subject_last)
     if first:
-        warnings.warn(
+        warn(
             f"the subject of {', '.join(map(repr, first))} is the prompt's first token, where keys"
             " are nearly the same for every word: such an edit neither takes nor stays local."
             ' Load the model with a lead, e.g. load_model(name, lead="\\n")',

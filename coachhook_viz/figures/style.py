@@ -12,7 +12,6 @@ literal        text that plotly must not read as markup
 from __future__ import annotations
 
 import io
-import warnings
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +27,8 @@ import plotly.io as pio
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from coachhook_viz.warned import hushed
 
 Backend = Literal["plotly", "matplotlib"]
 
@@ -141,8 +142,7 @@ class Picture(Figure):
         return target.getvalue()
 
     def _save(self, target: io.StringIO | io.BytesIO, **options: Any) -> None:
-        with warnings.catch_warnings():  # a script that the font lacks is no reason to complain
-            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        with hushed():  # a script that the font lacks is no reason to complain
             self.savefig(target, **options)
 
 

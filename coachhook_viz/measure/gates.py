@@ -8,7 +8,6 @@ without     a state with some facts' columns dropped
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,6 +29,7 @@ from coachhook_viz.measure.about import stands
 from coachhook_viz.measure.answers import Question, ask
 from coachhook_viz.measure.lens import read, said
 from coachhook_viz.models import LanguageModel
+from coachhook_viz.warned import heard
 
 State = Literal["open", "warns", "broken", "unknown"]
 HALF = 0.5  # of the way to z: less than that is little
@@ -307,8 +307,7 @@ def reached(case: Case) -> Gate:
 def _own_columns(case: Case) -> list[FactTokens]:
     """The fact's own prompt and, where they were edited too, its wordings."""
     bare = replace(case.fact, paraphrases=(), neighbors=(), probes=())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FirstTokenWarning)
+    with heard(FirstTokenWarning):
         return check(case.lm, case.state.config, [bare])
 
 

@@ -6,7 +6,6 @@ Guide     what it found, as frames, a configuration and a sentence
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -35,6 +34,7 @@ from coachhook_viz.measure.search import Search, chosen_facts, mixed, windows
 from coachhook_viz.measure.trace import MASSIVE, causal_trace, key_shares
 from coachhook_viz.models import LanguageModel
 from coachhook_viz.reading import bundled_facts
+from coachhook_viz.warned import heard
 
 _ASKED = 40  # facts, to see which lead is best
 _TRACED = 8  # facts; the search takes all
@@ -206,9 +206,8 @@ def guide(
         )
     facts = None if facts is None else as_batch(facts)
     lm.check()
-    with Bar() as bar, sharing_targets(), warnings.catch_warnings():
-        for category in (FirstTokenWarning, WideScopeWarning):  # of trials, which nobody keeps
-            warnings.simplefilter("ignore", category)
+    of_trials = FirstTokenWarning, WideScopeWarning  # which nobody keeps
+    with Bar() as bar, sharing_targets(), heard(*of_trials):
         told = progress or bar
         watch = Watch(told, cancel)
         start = _start(lm, watch)
@@ -254,8 +253,7 @@ def guide(
 
 def _start(lm: LanguageModel, watch: Watch) -> EditConfig:
     """What `EditConfig.for_model` has so far, known or guessed, with context templates."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with heard():
         config = EditConfig.for_model(lm)
     if config.context_templates is not None:
         return config

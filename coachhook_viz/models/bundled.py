@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import warnings
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +25,7 @@ from tqdm.auto import tqdm
 
 from coachhook_viz.errors import ModelNotFound as ModelNotFound
 from coachhook_viz.models.cache import cache_dir, in_turn
+from coachhook_viz.warned import warn
 
 NAME = "smollm2-135m"
 LEAD = "\n"
@@ -69,7 +69,7 @@ def _make(target: Path) -> None:
     if _intact(target):  # by the process that was waited for
         return
     if target.exists():
-        warnings.warn(f"the cached model in {target} is broken; making it anew", stacklevel=4)
+        warn(f"the cached model in {target} is broken; making it anew", stacklevel=4)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         made = Path(temporary) / NAME
         made.mkdir()

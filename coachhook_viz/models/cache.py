@@ -7,7 +7,6 @@ in_turn      a context that one process at a time is in
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from coachhook_viz.errors import WaitingWarning
+from coachhook_viz.warned import warn
 
 _PATIENCE = 5.0  # seconds that a process waits for another one before it says so
 
@@ -47,7 +47,7 @@ def in_turn(file: Path, what: str) -> Iterator[None]:
             lock.acquire(timeout=patience)
         except Timeout:
             if patience == _PATIENCE:
-                warnings.warn(
+                warn(
                     f"waiting for another process, which {what}: the wait ends when that is done or"
                     f" the process ends ({file})",
                     WaitingWarning,

@@ -8,7 +8,6 @@ changes      whether an event means that something else is in force, or judged o
 from __future__ import annotations
 
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from coachhook_viz.panels.applying import Applying
 from coachhook_viz.panels.words import count
 from coachhook_viz.panels.worker import Job, Worker
 from coachhook_viz.session import Session
+from coachhook_viz.warned import heard
 
 _KEPT = 400  # results
 
@@ -283,8 +283,7 @@ class Desk:
         def work(job: Job) -> None:
             before, config = session.config, self._settings.get(rule)
             if config is None:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # that layers are a guess: it was said already
+                with heard():  # that layers are a guess: it was said already
                     config = EditConfig.for_model(session.lm, scope=rule)
             session.configure(source=source, **vars(config))
             self._settings[before.scope] = before

@@ -9,7 +9,6 @@ line        a marked line
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -25,6 +24,7 @@ from coachhook_viz.panels.controls import Chips, Field
 from coachhook_viz.panels.words import count, likely, word
 from coachhook_viz.reading import BadRecordWarning, left_out, read_facts
 from coachhook_viz.texts import places, slotted
+from coachhook_viz.warned import heard
 
 ANSWER = "=>"  # between a neighbour's prompt and its answer
 MAIN = ("prompt", "subject", "target")
@@ -179,8 +179,7 @@ def sources(
     name: str, data: bytes, columns: Mapping[str, str] | None = None
 ) -> tuple[list[Fact], list[str]]:
     """The good facts of a file's bytes, and what is to be said of the others."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", BadRecordWarning)
+    with tempfile.TemporaryDirectory() as folder, heard(BadRecordWarning):
         path = Path(folder, Path(name).name)
         path.write_bytes(data)
         facts = read_facts(path, columns)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
@@ -23,6 +22,7 @@ from coachhook_viz.panels.panel import Panel, Static
 from coachhook_viz.panels.running import progress
 from coachhook_viz.panels.words import count
 from coachhook_viz.session import Session
+from coachhook_viz.warned import heard
 
 _SETTINGS = [f.name for f in fields(EditConfig) if f.name not in ("context_templates", "preserve")]
 
@@ -271,12 +271,10 @@ def _name(session: Session, round_: Round) -> str:
 
 def _known_good(lm: LanguageModel) -> dict[str, str]:
     """The settings known to work for a model; none where `EditConfig` has to guess."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            config = EditConfig.for_model(lm)
-        except UserWarning:
-            return {}
+    with heard() as guesses:
+        config = EditConfig.for_model(lm)
+    if guesses:
+        return {}
     return {name: _told(getattr(config, name)) for name in _SETTINGS}
 
 

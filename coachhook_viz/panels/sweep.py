@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -36,6 +35,7 @@ from coachhook_viz.store.format import describe
 from coachhook_viz.store.sweeps import sweep_of
 from coachhook_viz.sweeping import at_the_end, sweep
 from coachhook_viz.trials import Trial, edited, trials_of
+from coachhook_viz.warned import heard
 
 _PRESENT = "as it is"
 _VARIED = {
@@ -243,8 +243,7 @@ class Sweep(Lens):
         return changes
 
     def _config(self, changes: dict[str, Any]) -> EditConfig:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that layers are a guess: it was said already
+        with heard():  # that layers are a guess: it was said already
             return self.session.config.changed(self.session.lm, **changes)
 
     def _plan(self) -> _Swept | None:

@@ -12,10 +12,11 @@ import atexit
 import logging
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from coachhook_viz.warned import heard
 
 if TYPE_CHECKING:
     from coachhook_viz.editing.progress import Progress
@@ -246,13 +247,10 @@ class Worker:
         from coachhook_viz.editing.progress import EditCancelled
 
         try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
+            with heard() as caught:
                 result = job.work(job)
             job._worked = True  # what `done` submits must not make it begin again
-            job.warnings += dict.fromkeys(
-                str(w.message) for w in caught if w.category.__module__.startswith("coachhook_viz")
-            )
+            job.warnings += dict.fromkeys(map(str, caught))
             if job.done is not None and (job.exclusive or not job.cancel()):  # it has happened
                 job.done(result)
         except EditCancelled:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,6 +24,7 @@ from coachhook_viz.reading.layouts import FIELDS, check_columns, facts_of, renam
 from coachhook_viz.reading.records import Columns, Records
 from coachhook_viz.reading.tables import of_sheet, of_table
 from coachhook_viz.reading.values import Odd, called
+from coachhook_viz.warned import warn
 
 COLUMNS = "prompt = question, target = answer"
 """How `columns_of` wants it, for example."""
@@ -140,7 +140,7 @@ def read_facts(source: Any, columns: Mapping[str, str] | None = None) -> FactLis
     except ValueError as error:
         raise FactFileError(f"{name}: {error}") from None
     if said := _warning(found):
-        warnings.warn(f"{name}: {said}", BadRecordWarning, stacklevel=2)
+        warn(f"{name}: {said}", BadRecordWarning, stacklevel=2)
     return found
 
 

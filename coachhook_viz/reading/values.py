@@ -12,7 +12,6 @@ import ast
 import json
 import math
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, time
 from decimal import Decimal
@@ -21,6 +20,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from coachhook_viz.facts import Neighbor
+from coachhook_viz.warned import hushed
 
 ANSWER_NAMES = ("answer", "target", "ground_truth", "truth", "ans", "target_true")
 """What the answer to a neighbour's or probe's prompt is called."""
@@ -181,8 +181,7 @@ def from_cell(value: Any) -> Any:
 
 def _literal(text: str) -> Any:
     """A list or an object as Python writes it, "nan" among it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd escapes, say
+    with hushed():  # of odd escapes, say
         return _value_of(ast.parse(text, mode="eval").body, text)
 
 
