@@ -59,6 +59,12 @@ class Setup:
         ValueError
             If the configuration or the moments do not fit the model.
         """
+        for what, given, wanted in (
+            ("model", lm, LanguageModel), ("config", config, EditConfig | None)
+        ):  # fmt: skip
+            if not isinstance(given, wanted):
+                how = "load_model(…)" if what == "model" else "an EditConfig"
+                raise ValueError(f"the {what} is {type(given).__name__}; give {how}")
         config = EditConfig.for_model(lm) if config is None else config
         config.check(lm)
         lm.check(config.keyed_layers)

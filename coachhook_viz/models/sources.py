@@ -22,7 +22,10 @@ from coachhook_viz.models import adapters, bundled
 from coachhook_viz.models.architectures import Architecture
 from coachhook_viz.models.language_model import LanguageModel
 
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
+_DTYPES = {
+    "bf16": "bfloat16", "fp16": "float16", "f16": "float16", "half": "float16", "fp32": "float32",
+    "f32": "float32",
+}  # fmt: skip
 
 
 def load_model(
@@ -129,6 +132,8 @@ def _loaded(
         dtype = dtype or torch.float32
     elif path.is_file():
         raise ModelNotFound(f"{name} is a file, and no .gguf one: give the folder that it is in")
+    elif path.is_dir() and not (path / "config.json").is_file() and name.strip():
+        raise ModelNotFound(f"there is no model in the folder {name}: it has no config.json")
     elif default:
         source = {"pretrained_model_name_or_path": str(bundled.folder()), "local_files_only": True}
     spread = {} if device_map is None else {"device_map": device_map}
@@ -169,14 +174,14 @@ def _gguf(path: Path) -> Path | None:
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    if dtype is None or isinstance(dtype, torch.dtype):
-        found: Any = dtype
+    if dtype is None or dtype == "auto" or isinstance(dtype, torch.dtype):
+        found: Any = None if dtype == "auto" else dtype
     else:
-        short = str(dtype).removeprefix("torch.")
+        short = str(dtype).lower().removeprefix("torch.")
         found = getattr(torch, _DTYPES.get(short, short), None)
     if found is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
         found = None
-    if found is None and dtype is not None:
+    if found is None and dtype not in (None, "auto"):
         raise ValueError(
             f"dtype={dtype!r}: use torch.float32, torch.bfloat16 or torch.float16, or its name"
         )
@@ -187,6 +192,7 @@ def _device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        device = device.lower() if isinstance(device, str) else device
         torch.empty(0, device=device)
         return torch.device(device)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError):
