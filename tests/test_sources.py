@@ -80,6 +80,17 @@ def test_a_folder_without_a_model_is_said(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
+def test_a_damaged_or_unfinished_folder_is_said(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    (folder / "model.safetensors").write_bytes(b"123")
+    with pytest.raises(ModelNotFound, match="its weights cannot be read, they are damaged"):
+        load_model(folder)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelNotFound, match=r"has no tokenizer: give one, tokenizer="):
+        load_model(folder)
+
+
 @pytest.mark.parametrize(
     ("given", "match"),
     [

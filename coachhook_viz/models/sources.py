@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -146,7 +147,13 @@ def _loaded(
             f"no model {name!r}: it is neither a local folder with a model in it nor a hub id"
             f" that can be fetched from here. The bundled one is {bundled.NAME!r}. ({error})"
         ) from None
+    except SafetensorError as error:
+        raise ModelNotFound(
+            f"{name}: its weights cannot be read, they are damaged ({error})"
+        ) from None
     except ValueError as error:
+        if "backend tokenizer" in str(error):
+            raise ModelNotFound(f"{name} has no tokenizer: give one, tokenizer=...") from None
         if "Unrecognized configuration class" not in str(error):
             raise
         raise ModelRefused(
