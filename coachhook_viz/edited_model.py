@@ -52,7 +52,7 @@ class EditedModel:
     @contextmanager
     def hooked(self) -> Iterator[None]:
         """Within the context `lm.model` is this edited model, for any code of yours."""
-        with attached(self.lm, self.state.hook_layers(self.lm.dtype)):
+        with attached(self.lm, self.state.hook_layers(self.lm.dtype), compiled=True):
             yield
 
     @torch.no_grad()

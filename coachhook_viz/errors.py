@@ -45,15 +45,17 @@ class FactError(ValueError):
 
     def __init__(self, problems: Iterable[Problem], facts: Sequence[Any] = ()) -> None:
         self.problems = tuple(problems)
-        lines = []
+        lines: dict[str, int] = {}
         for problem in self.problems:
             name = ""
             fact: Any = facts[problem.index] if problem.index < len(facts) else None
             if hasattr(fact, "subject") and not hasattr(fact, "columns"):
                 name = f"fact {problem.index + 1} ({fact.subject!r} in {fact.prompt!r}), "
                 name = name if len(name) < 200 else f"{name[:200]}…, "
-            lines.append(f"{name}{problem.field}: {problem.reason}")
-        super().__init__("; ".join(lines))
+            line = f"{name}{problem.field}: {problem.reason}"
+            lines[line] = lines.get(line, 0) + 1
+        told = (f"{line} ({count} times)" if count > 1 else line for line, count in lines.items())
+        super().__init__("; ".join(told))
 
     def within(self, start: int) -> list[Problem]:
         """The problems as they count in a list where these facts begin at `start`."""

@@ -178,7 +178,9 @@ def as_batch(facts: Any) -> list[Fact]:
     FactError
         If it holds anything else than facts.
     """
-    one = isinstance(facts, Fact | str | Mapping) or hasattr(facts, "columns")
+    frame = hasattr(facts, "columns")
+    row = hasattr(facts, "to_dict") and not any(isinstance(given, Fact) for given in facts)
+    one = isinstance(facts, Fact | str | bytes | Mapping) or frame or row
     found = [facts] if one or not isinstance(facts, Iterable) else list(facts)
     problems = [
         Problem(index, "fact", _no_fact(given))
@@ -192,7 +194,11 @@ def as_batch(facts: Any) -> list[Fact]:
 
 def _no_fact(given: Any) -> str:
     kind = type(given).__name__
-    if isinstance(given, Mapping) or hasattr(given, "columns"):
+    several = given.values() if isinstance(given, Mapping) else given
+    if isinstance(several, Iterable) and any(isinstance(one, Fact) for one in several):
+        within = "its values" if isinstance(given, Mapping) else "all facts in one list"
+        return f"it is a {kind} of facts, not a Fact; give {within}"
+    if isinstance(given, Mapping) or hasattr(given, "columns") or hasattr(given, "to_dict"):
         return f"it is a {kind}, not a Fact; read_facts makes facts of records and tables"
     if isinstance(given, list | tuple):
         return f"it is a {kind}, not a Fact; write Fact(prompt, subject, target)"

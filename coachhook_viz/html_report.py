@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Hashable
 from importlib.resources import files
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,16 @@ def report(
     Raises
     ------
     ValueError
-        If no fact is in force.
+        If no fact is in force, or the path names no file.
     EditCancelled
         If `cancel` answered True; no file is written.
     """
-    page = render(session, progress, cancel, budget=budget)
+    if not isinstance(path, str | PathLike) or not str(path).strip():
+        raise ValueError("no file is named; give one, as 'report.html'")
     path = Path(path).expanduser()
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give a file in it, as 'report.html'")
+    page = render(session, progress, cancel, budget=budget)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, "utf-8")
     return path

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -93,7 +94,7 @@ class Session:
     ) -> None:
         with Bar() as bar:
             self._setup = Setup.of(lm, config, moments, Watch(progress or bar, cancel))
-        self._model = store.describe(lm)
+        self._model, self._samples = store.describe(lm), lm.samples()
         self._id = uuid4().hex
         self._measured = OverRounds(self.lm, self.config, self._setup.preserved.base)
         self._emitter = Emitter()
@@ -198,12 +199,20 @@ class Session:
         """Refuse to go on with rounds on other weights than they were made for."""
         now = store.describe(self.lm)
         if (now["dtype"], now["fingerprint"]) != (self._model["dtype"], self._model["fingerprint"]):
-            if now["dtype"] != self._model["dtype"]:
-                return  # moved to another one: the same weights but for rounding
+            if now["dtype"] != self._model["dtype"] and self._rounded():
+                return
             raise ModelRefused(
                 "the model's weights are not what they were when this session began, so its rounds"
                 " do not fit them: put them back, or begin a new session"
             )
+
+    def _rounded(self) -> bool:
+        """Whether the weights are those of the beginning but for rounding, in another dtype."""
+        now = self.lm.samples()
+        return now.keys() == self._samples.keys() and all(
+            known.shape == now[name].shape and torch.allclose(now[name], known, 0.02, 1e-5)
+            for name, known in self._samples.items()
+        )
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call `subscriber` with an `events.Event` after each change of state.

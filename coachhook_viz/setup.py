@@ -59,6 +59,10 @@ class Setup:
         ValueError
             If the configuration or the moments do not fit the model.
         """
+        if not isinstance(lm, LanguageModel):
+            raise ValueError(f"the model is {type(lm).__name__}; give load_model(…)")
+        if not isinstance(config, EditConfig | None):
+            raise ValueError(f"the config is {type(config).__name__}; give an EditConfig")
         config = EditConfig.for_model(lm) if config is None else config
         config.check(lm)
         lm.check(config.keyed_layers)

@@ -44,7 +44,7 @@ _WIDE = ((0x3001, 0x303F), (0xFE10, 0xFE1F), (0xFE30, 0xFE4F), (0xFF01, 0xFF0F),
          (0xFF3B, 0xFF40), (0xFF5B, 0xFF65))  # fmt: skip
 """Punctuation of full width, which brings its own room."""
 _OPENING = "¿¡"
-_APART = "&*#@§¶†‡•‣"
+_APART = "&*#@_§¶†‡•‣"
 """Punctuation that begins a word of its own."""
 _CLITIC = re.compile(r"['’](?:s|t|d|m|ll|re|ve)(?!\w)", re.IGNORECASE)
 
@@ -138,8 +138,9 @@ def _folded(text: str) -> tuple[str, list[tuple[int, int]]]:
 def joined(prompt: str, answer: str) -> str:
     """`answer` behind `prompt`: with one space between them, where the script writes one there.
 
-    None stands behind a line break, a tab, an opening quote or bracket; before punctuation that
-    belongs to the word before it, as in ", Italy"; and between words of a script without spaces.
+    None stands behind a line break, a tab, an opening quote or bracket; behind what goes on with
+    the word after it, as in "well-"; before punctuation that belongs to the word before it, as in
+    ", Italy"; and between words of a script without spaces.
 
     Parameters
     ----------
@@ -150,7 +151,11 @@ def joined(prompt: str, answer: str) -> str:
     """
     answer = answer.strip()
     close = (
-        prompt.endswith(BREAKS) or _opens(prompt) or _closes(answer) or _spaceless(prompt, answer)
+        prompt.endswith(BREAKS)
+        or _opens(prompt)
+        or _goes_on(prompt, answer)
+        or _closes(answer)
+        or _spaceless(prompt, answer)
     )
     return f"{prompt}{answer}" if close else f"{prompt} {answer}"
 
@@ -158,10 +163,23 @@ def joined(prompt: str, answer: str) -> str:
 def _opens(prompt: str) -> bool:
     """Whether a prompt ends in an opening quote or bracket."""
     last, before = prompt[-1:], prompt[-2:-1]
-    if last in ('"', "'"):  # which of the two it is, only its place tells
-        opened = not before or before.isspace() or unicodedata.category(before) in ("Ps", "Pi")
+    if last in ('"', "'", "`"):  # which of the two it is, only its place tells
+        opened = not before or before.isspace() or before == "="
+        opened = opened or unicodedata.category(before) in ("Ps", "Pi")
         return opened or _within(before, _SPACELESS)
     return bool(last) and (last in _OPENING or unicodedata.category(last) in ("Ps", "Pi"))
+
+
+def _goes_on(prompt: str, answer: str) -> bool:
+    """Whether a prompt ends in a sign that a word goes on behind: "well-", "and/", "$"."""
+    last, before = prompt[-1:], prompt[-2:-1]
+    if not last or not answer:
+        return False
+    if unicodedata.category(last) == "Sc":
+        return not before.isalnum() and answer[0].isdigit()
+    if last == "@":
+        return not before or before.isspace()
+    return last in "-\u2010\u2011–—/" and (before.isalnum() or before == last == "/")
 
 
 def _closes(answer: str) -> bool:
@@ -186,7 +204,9 @@ def _spaceless(prompt: str, answer: str) -> bool:
         return False
     if _within(last, _WIDE) or _within(first, _WIDE):
         return True
-    word = next((c for c in answer if c.isalpha()), first)  # 1984年 is Japanese
+    if last.isdigit():  # 1984年 is Japanese, wherever it is cut
+        last = next((c for c in reversed(prompt) if c.isalpha()), last)
+    word = next((c for c in answer if c.isalpha()), last if first.isdigit() else first)
     return _within(last, _SPACELESS) and _within(word, _SPACELESS)
 
 

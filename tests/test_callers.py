@@ -91,6 +91,37 @@ def test_what_was_compiled_before_is_edited_and_then_is_not(way: Any, scope: str
     assert (expected[2] - expected[0]).abs().max() > 0.05
 
 
+def mlps_in_place(lm: LanguageModel) -> None:
+    for block in lm.blocks:
+        block.mlp.compile(backend="eager")
+
+
+def calls(lm: LanguageModel) -> None:
+    for block in lm.blocks:
+        block.mlp.forward = torch.compile(block.mlp.forward, backend="eager")
+
+
+@pytest.mark.usefixtures("_compiler")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "way", [mlps_in_place, calls, lambda lm: lm.decoder.compile(backend="eager")]
+)
+def test_a_model_with_compiled_parts_is_edited_and_asked_as_any(way: Any) -> None:
+    expected = edited()
+    lm = LanguageModel(random_model("llama"), tiny_tokenizer(), "compiled", "He ")
+    way(lm)
+    answers(expected, lm.model)  # it is compiled by now
+    session = tiny_session(lm)
+    session.apply(tiny_facts()[:3])
+    session.apply(tiny_facts()[3:])
+    for layer in session.config.layers:
+        torch.testing.assert_close(session.delta_weight(layer), expected.delta_weight(layer))
+    prompt = PROMPTS[0]
+    assert session.generate(prompt, 4) == expected.generate(prompt, 4)
+    assert str(session.scope(prompt)) == str(expected.scope(prompt))
+    assert session.lens(prompt)["rank"].tolist() == expected.lens(prompt)["rank"].tolist()
+
+
 def gradients(session: Session, passes: int, inside: bool = True) -> list[Tensor]:
     """Of the embeddings, for the sum of several passes' losses."""
     lm = session.lm

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -297,6 +298,10 @@ class Table:
         ([("{} is", "a", "b")], [r"it is a tuple, not a Fact; write Fact(prompt"]),
         (Table(), ["it is a Table, not a Fact; read_facts makes facts of records and tables"]),
         ("text", ["it is of the type str, not a Fact"]),
+        (b"text", ["it is of the type bytes, not a Fact"]),
+        (pd.Series(GOOD), ["it is a Series, not a Fact; read_facts makes facts of records"]),
+        ([[Fact(**GOOD)]], ["it is a list of facts, not a Fact; give all facts in one list"]),
+        ({7: Fact(**GOOD)}, ["it is a dict of facts, not a Fact; give its values"]),
         (None, ["it is of the type NoneType, not a Fact"]),
         (7, ["it is of the type int, not a Fact"]),
     ],

@@ -459,6 +459,15 @@ def test_wrong_columns_are_named(tmp_path: Path, columns: Any, match: str, file:
         ",prompt,subject,target,note,note\n0,The capital of {} is,Norway,Lima,a;b,c;d\n",
         "prompt,subject,target\nThe capital of Norway is,Norway,Lima\n",
         "The Prompt;prompt;subject;target\nx, y, z;The capital of {} is;Norway;Lima\n",
+        TABLE.replace(",", "|"),
+        TABLE.replace(",", "^"),
+        TABLE.replace(",", "，"),
+        "|Prompt|Subject | Target |\n|---|:---:|--:|\n|The capital of {} is | Norway | Lima|\n",
+        "My facts\n\n" + TABLE.replace(",", ";"),
+        "My facts,,\n" + TABLE,
+        "Prompt:\tSubject*\tTARGET:\nThe capital of {} is\tNorway\tLima\n",
+        json.dumps([asdict(NORWAY)]),
+        json.dumps(asdict(NORWAY)),
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
@@ -518,6 +527,13 @@ def test_a_field_given_twice_costs_its_record(tmp_path: Path) -> None:
         ("a is|b is", ("a is", "b is")),
         ("[a] is", ("[a] is",)),
         ("(a)", ("(a)",)),
+        ("{'a is'}", ("a is",)),
+        ("array(['a is', 'b is'], dtype=object)", ("a is", "b is")),
+        ("frozenset({'a is'})", ("a is",)),
+        ("['a is', nan]", ("a is",)),
+        ("array (of two)", ("array (of two)",)),
+        ("nan", ()),
+        ("<NA>", ()),
         ("", ()),
         ("[]", ()),
         ("[{}]", ()),
@@ -527,6 +543,39 @@ def test_lists_in_cells(tmp_path: Path, value: str, wanted: tuple[str, ...]) -> 
     text = as_table([{"prompt": "{} is", "subject": "A", "target": "b", "paraphrases": value}])
     [fact] = read(tmp_path, "t.csv", text)
     assert fact.paraphrases == wanted
+
+
+@pytest.mark.parametrize(
+    "neighbors",
+    [
+        [Neighbor("Oslo is in", "Norway"), Neighbor("Lima is in", "Peru")],
+        {"prompt": ["Oslo is in", "Lima is in"], "answer": ["Norway", "Peru"]},
+        {"prompt": ["Oslo is in", "Lima is in"], "ground_truth": [["Norway", "NO"], ["Peru"]]},
+        (("Oslo is in", "Norway"), ["Lima is in", "Peru"]),
+    ],
+)
+@pytest.mark.parametrize("file", ["facts.csv", "records"])
+def test_neighbors_and_probes_in_any_container(tmp_path: Path, neighbors: Any, file: str) -> None:
+    record = {"prompt": "{} is", "subject": "A", "target": "b", "truth": "nan"}
+    record |= {"neighbors": neighbors, "probes": neighbors, "paraphrases": iter(["a is"])}
+    if file == "records":
+        record["truth"] = math.nan
+        [fact] = read_facts([record])
+    else:
+        [fact] = read(tmp_path, file, as_table([{**record, "paraphrases": {"a is"}}]))
+    wanted = (Neighbor("Oslo is in", "Norway"), Neighbor("Lima is in", "Peru"))
+    assert (fact.neighbors, fact.paraphrases, fact.truth) == (wanted, ("a is",), None)
+    assert fact.probes == tuple(Probe(one.prompt, one.answer) for one in wanted)
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted"),
+    [("['Lima']", "Lima"), ('{"str": "Lima"}', "Lima"), ("[Lima]", "[Lima]"), ("{}", "{}")],
+)
+def test_a_container_written_as_a_text_of_json(tmp_path: Path, target: str, wanted: str) -> None:
+    record = {"prompt": "A is", "subject": "A", "target_new": target}
+    [fact] = read(tmp_path, "t.json", [record])
+    assert fact.target == wanted
 
 
 @pytest.mark.parametrize("value", ["['a is' 'b is']", "['a is'\n 'b is']", "['a is' ... 'b is']"])
@@ -547,8 +596,15 @@ def test_numbers_are_read_as_they_are_written(tmp_path: Path) -> None:
 def test_excel_files(tmp_path: Path) -> None:
     openpyxl = pytest.importorskip("openpyxl", reason="openpyxl is not installed")
     book = openpyxl.Workbook()
-    for row in (["Prompt", "Subject", "Target", None], ["{} is", "A", 1984, None], [None] * 4):
+    for row in (
+        ["My facts"],
+        ["Prompt", "Subject", "Target", None],
+        ["{} is", "A", 1984, None],
+        [None] * 4,
+    ):
         book.active.append(row)
+    book.save(tmp_path / "t.csv")  # whatever its name says
+    assert read_facts(tmp_path / "t.csv") == [Fact("{} is", "A", "1984")]
     book.create_sheet("notes").append(["hello"])
     book.save(tmp_path / "t.xlsx")
     with pytest.warns(BadRecordWarning, match="only the sheet 'Sheet' was read"):
@@ -580,6 +636,14 @@ LEAN = [{name: record[name] for name in ("prompt", "subject", "target")} for rec
         {name: [record[name] for record in LEAN] for name in LEAN[0]},
         {name: {str(i): r[name] for i, r in enumerate(LEAN)} for name in LEAN[0]},
         {"columns": list(LEAN[0]), "index": [0, 1], "data": [list(r.values()) for r in LEAN]},
+        {"version": 1, "data": {"facts": TWO}},
+        {"status": "ok", "result": {"my list": {"items": TWO}, "count": 2}},
+        {"features": [], "rows": [{"row_idx": i, "row": record} for i, record in enumerate(TWO)]},
+        [{"id": 1, "fact": record} for record in TWO],
+        [TWO],
+        [[record] for record in TWO],
+        [list(LEAN[0]), *(list(record.values()) for record in LEAN)],
+        json.dumps(TWO),
     ],
 )
 def test_containers_of_json(tmp_path: Path, content: Any) -> None:
@@ -593,10 +657,21 @@ def test_json_lines_however_they_are_called(tmp_path: Path) -> None:
     lines = "\n".join(map(json.dumps, TWO))
     pretty = "\n".join(json.dumps(record, indent=1) for record in TWO)
     for name in ("t.json", "t.jsonl", "t.ndjson"):
-        for text in (lines, pretty, lines + "\n\n"):
+        in_lists = "\n".join(json.dumps([record]) for record in TWO)
+        rows = "\n".join(json.dumps(row) for row in [[*LEAN[0]], *([*r.values()] for r in LEAN)])
+        for text in (lines, pretty, lines + "\n\n", in_lists, rows):
             assert read(tmp_path, name, text) == wanted
     assert read(tmp_path, "t.json", json.dumps(TWO[0])) == [NORWAY]
     assert read(tmp_path, "t.jsonl", json.dumps(LAYOUTS["mquake"].good)) == [LAYOUTS["mquake"].fact]
+
+
+def test_what_is_around_a_record_counts_too(tmp_path: Path) -> None:
+    flat = {k: v for k, v in LAYOUTS["flat"].good.items() if k != "rephrase_prompt"}
+    outer = {"subject": "lost", "fact": flat, "rephrase_prompt": "Bergen is in"}
+    assert read(tmp_path, "t.json", [outer]) == [LAYOUTS["flat"].fact]
+    two = {"train": TWO, "deep": {"test": TWO}}
+    with pytest.raises(FactFileError, match=r"several lists of records, train, deep\.test"):
+        read(tmp_path, "t.json", json.dumps(two))
 
 
 def test_a_broken_line_costs_that_line(tmp_path: Path) -> None:

@@ -43,7 +43,13 @@ def test_a_name_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: Any)
 
 @pytest.mark.parametrize(
     ("given", "found"),
-    [("bf16", torch.bfloat16), ("float16", torch.float16), ("torch.float32", torch.float32)],
+    [
+        ("bf16", torch.bfloat16),
+        ("BF16", torch.bfloat16),
+        ("auto", torch.float32),
+        ("float16", torch.float16),
+        ("torch.float32", torch.float32),
+    ],
 )
 def test_dtypes_by_name(tmp_path: Path, given: str, found: torch.dtype) -> None:
     assert load_model(saved(tmp_path), dtype=given).dtype == found
@@ -56,13 +62,51 @@ def test_dtypes_by_name(tmp_path: Path, given: str, found: torch.dtype) -> None:
         ({"dtype": torch.int8}, "dtype=torch.int8"),
         ({"device": "xpu:9"}, "no such device here"),
         ({"device": "nonsense"}, "no such device here"),
+        ({"lead": 5}, "the lead must be text, not int"),
+        ({"architecture": "llama"}, "architecture must be an Architecture, not str"),
+        ({"tokenizer": "gpt2"}, "the tokenizer must be one of transformers, not str"),
     ],
 )
 def test_arguments_that_make_no_sense_are_said(
     tmp_path: Path, options: dict[str, Any], match: str
 ) -> None:
     with pytest.raises(ValueError, match=match):
-        load_model(tmp_path, **options)
+        load_model(saved(tmp_path), **options)
+
+
+def test_a_folder_without_a_model_is_said(tmp_path: Path) -> None:
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ModelNotFound, match=r"no model in the folder .*no config\.json"):
+        load_model(tmp_path)
+
+
+def test_a_damaged_or_unfinished_folder_is_said(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    (folder / "model.safetensors").write_bytes(b"123")
+    with pytest.raises(ModelNotFound, match="its weights cannot be read, they are damaged"):
+        load_model(folder)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelNotFound, match=r"has no tokenizer: give one, tokenizer="):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        (("gpt2",), r"the model is str; give load_model"),
+        ((tiny_model().model,), r"the model is LlamaForCausalLM; give load_model"),
+        ((tiny_model(), "zscore"), "the config is str; give an EditConfig"),
+    ],
+)
+def test_a_session_on_something_else_says_what_it_needs(given: Any, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        cv.Session(*given)
+
+
+def test_a_model_without_its_head_is_refused() -> None:
+    with pytest.raises(ModelRefused, match="LlamaModel has no head"):
+        LanguageModel(random_model("llama").model, tiny_tokenizer(), "x")
 
 
 def test_what_is_no_causal_language_model_is_refused(tmp_path: Path) -> None:
@@ -248,6 +292,31 @@ def test_how_a_checkpoint_was_stored_is_no_part_of_the_fingerprint() -> None:
     other = random_model("llama")
     other.config.quantization_config = {"quant_method": "gguf"}
     assert LanguageModel(other, tiny_tokenizer(), "b").fingerprint == lm.fingerprint
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_rounded_weights_are_those_they_were_but_trained_ones_are_not(dtype: torch.dtype) -> None:
+    lm = LanguageModel(random_model("llama"), tiny_tokenizer(), "a", "He ")
+    session = tiny_session(lm)
+    session.apply(tiny_facts()[:1])
+    lm.model.to(dtype)
+    session.apply(tiny_facts()[1:2])
+    with torch.no_grad():
+        lm.model.model.norm.weight.mul_(1.1)
+    with pytest.raises(ModelRefused, match="not what they were when this session began"):
+        session.apply(tiny_facts()[2:3])
+
+
+@pytest.mark.parametrize("block", [0, 3])
+def test_a_block_without_numbers_or_plain_weights_is_refused(block: int) -> None:
+    for change, match in (
+        (lambda mlp: mlp.down_proj.to("meta"), "no numbers"),
+        (lambda mlp: mlp.down_proj.to(torch.float8_e4m3fn), "packed weights"),
+    ):
+        model = random_model("llama")
+        change(model.model.layers[block].mlp)
+        with pytest.raises(ModelRefused, match=match):
+            LanguageModel(model, tiny_tokenizer(), "x")
 
 
 def test_changed_weights_are_noticed() -> None:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 import torch
@@ -261,9 +262,23 @@ def test_files_of_rounds_that_no_branch_has_are_removed(tmp_path: Path) -> None:
     assert rounds == ["round-0001.safetensors", "round-0003.safetensors"]
 
 
+@pytest.mark.parametrize(
+    ("folder", "match"),
+    [("", "no folder"), (None, "no folder"), (7, "no folder"), ("f", "a file"), ("f/g", "a file")],
+)
+def test_what_names_no_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Any, match: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("f").write_text("")
+    with pytest.raises(SessionFileError, match=match):
+        tiny_session(tiny_model(lead="He ")).save(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
 def test_a_folder_of_another_session_is_refused(tmp_path: Path) -> None:
     journalled(tmp_path / "s", rounds=1)
-    with pytest.raises(SessionFileError, match="another session"):
+    with pytest.raises(SessionFileError, match=r"Session\.load\(folder, lm\) opens"):
         journalled(tmp_path / "s")
     with pytest.raises(SessionFileError, match="another session"):
         tiny_session(tiny_model(lead="He ")).save(tmp_path / "s")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial, wraps
 from threading import Lock, RLock
@@ -438,7 +438,9 @@ def _take_over(decoder: nn.Module, last: Attachment | None, following: Attachmen
 
 
 @contextmanager
-def attached(lm: LanguageModel, hook_layers: Mapping[int, Hook]) -> Iterator[Attachment]:
+def attached(
+    lm: LanguageModel, hook_layers: Mapping[int, Hook], compiled: bool = False
+) -> Iterator[Attachment]:
     """Hang `hook_layers` on `lm` within the context; no hook layers, no trace on the model.
 
     Within another such context the outer hook layers are silent until this one ends: what runs
@@ -449,13 +451,16 @@ def attached(lm: LanguageModel, hook_layers: Mapping[int, Hook]) -> Iterator[Att
     ----------
     lm : LanguageModel
     hook_layers : mapping of layer to Hook
+    compiled : bool
+        Whether what torch.compile has made of the model's parts runs as it is. It does not see
+        further hooks, so only where there are none.
 
     Yields
     ------
     Attachment
     """
     attachment = Attachment(lm, hook_layers)
-    with hung(attachment):
+    with hung(attachment), nullcontext() if compiled or not _compiled(lm) else _uncompiled():
         try:
             yield attachment
         finally:
@@ -541,6 +546,40 @@ def _seen_by_compilers(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.__class__ = own
+
+
+_uncompiled_now = 0  # contexts, of all threads
+_uncompiled_stack = ExitStack()
+_COUNTING = Lock()
+
+
+def _compiled(lm: LanguageModel) -> bool:
+    """Whether a part of the model was compiled in its place."""
+    return any(
+        module._compiled_call_impl is not None
+        or hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable")
+        for module in lm.model.modules()
+    )
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Within the context compiled code runs as it was written, and so sees every hook.
+
+    In the whole process; so only while a model is looked into of which a part is compiled.
+    """
+    global _uncompiled_now
+    with _COUNTING:
+        if not _uncompiled_now:
+            _uncompiled_stack.enter_context(torch.compiler.set_stance("force_eager"))
+        _uncompiled_now += 1
+    try:
+        yield
+    finally:
+        with _COUNTING:
+            _uncompiled_now -= 1
+            if not _uncompiled_now:
+                _uncompiled_stack.close()
 
 
 _TWINS: dict[type, type] = {}

@@ -163,6 +163,9 @@ class Scope:
             lines.append(repr(token).ljust(width) + "  " + "  ".join(cells).rstrip())
         return "\n".join([*lines, self._caption()])
 
+    def __repr__(self) -> str:
+        return str(self)  # in a terminal, too
+
     def _repr_html_(self) -> str:
         def cell(row: int, column: int) -> str:
             inside = bool(self.in_scope[row, column])

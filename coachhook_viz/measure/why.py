@@ -124,6 +124,9 @@ class Why:
         mend = [] if self.action is None else [self.action.said]
         return "\n".join([self.sentence, *lines, *mend])
 
+    def __repr__(self) -> str:
+        return str(self)  # in a terminal, too
+
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td>{MARKS[gate.state]}</td><th>{TITLES[gate.name]}</th>"

@@ -7,6 +7,7 @@ architecture_of     the entry for a model
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -83,9 +84,11 @@ class Architecture:
                     f"{self.down_projection} is part of the attention of {name}, not the layer"
                     " that ends its MLP"
                 )
-        unusable = packed(module) or no_numbers(module)
-        if unusable:
-            raise ModelRefused(f"{self.down_projection} of {name} {unusable}")
+        for block in blocks:
+            with suppress(AttributeError):  # another kind of block, which cannot be hooked
+                part = block.get_submodule(self.down_projection)
+                if unusable := packed(part) or no_numbers(part):
+                    raise ModelRefused(f"{self.down_projection} of {name} {unusable}")
         weight = getattr(unwrapped(module), "weight", None)
         if not isinstance(weight, torch.Tensor) or weight.dim() != 2:
             raise ModelRefused(f"{self.down_projection} of {name} has no weight matrix")

@@ -84,7 +84,7 @@ def packed(module: nn.Module) -> str | None:
     """Why a linear layer's weights are no plain matrix, as the end of a sentence; or None."""
     module = unwrapped(module)
     here = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    if all(
+    if not callable(getattr(module, "weight", None)) and all(
         type(tensor) in (torch.Tensor, nn.Parameter)
         and tensor.is_floating_point()
         and tensor.element_size() > 1

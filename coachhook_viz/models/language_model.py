@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -63,9 +63,17 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         _check_kind(self.model)
+        if not isinstance(self.lead, str):
+            raise ValueError(f"the lead must be text, not {type(self.lead).__name__}")
+        if not isinstance(self.architecture, Architecture | None):
+            kind = type(self.architecture).__name__
+            raise ValueError(f"architecture must be an Architecture, not {kind}")
         if self.architecture is None:
             object.__setattr__(self, "architecture", architecture_of(self.model))
         self.architecture.check(self.model)
+        if isinstance(self.tokenizer, str | int | None):
+            kind = type(self.tokenizer).__name__
+            raise ValueError(f"the tokenizer must be one of transformers, not {kind}")
         if not getattr(self.tokenizer, "is_fast", False):
             raise ValueError(
                 f"{self.name} has a slow tokenizer, which does not say where in the text its tokens"
@@ -222,15 +230,25 @@ class LanguageModel:
         How a checkpoint was stored (``quantization_config``) is no part of it.
         """
         digest = self._description.copy()
+        for name, parameter in self._parameters():
+            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+            digest.update(self._sample(name, parameter).numpy().tobytes())
+        return str(digest.hexdigest())
+
+    def _sample(self, name: str, parameter: Tensor) -> Tensor:
+        flat = self._values(name, parameter).detach().flatten()
+        return flat[:: max(1, flat.numel() // _FINGERPRINT_SAMPLES)].float().cpu()
+
+    def samples(self) -> dict[str, Tensor]:
+        """Some values of each parameter, as they are now: to know them again when rounded."""
+        return {name: self._sample(name, one).clone() for name, one in self._parameters()}
+
+    def _parameters(self) -> Iterator[tuple[str, Tensor]]:
         twice: Any = getattr(self.model, "all_tied_weights_keys", None) or {}
         for name, parameter in self.model.named_parameters():
             if name in twice and parameter.device.type == "meta":
                 continue  # tied weights that wait elsewhere are no longer seen to be one
-            flat = self._values(name, parameter).detach().flatten()
-            sample = flat[:: max(1, flat.numel() // _FINGERPRINT_SAMPLES)].float().cpu()
-            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-            digest.update(sample.numpy().tobytes())
-        return str(digest.hexdigest())
+            yield name, parameter
 
     @cached_property
     def _description(self) -> Any:
@@ -316,3 +334,8 @@ def _check_kind(model: Any) -> None:
     refused = kind_refused(model)
     if refused:
         raise ModelRefused(f"{name} {refused}")
+    if model.get_output_embeddings() is None:
+        raise ModelRefused(
+            f"{name} has no head that says the next token: give the whole model, as"
+            " AutoModelForCausalLM loads it"
+        )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -23,7 +24,10 @@ from coachhook_viz.models import adapters, bundled
 from coachhook_viz.models.architectures import Architecture
 from coachhook_viz.models.language_model import LanguageModel
 
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
+_DTYPES = {
+    "bf16": "bfloat16", "fp16": "float16", "f16": "float16", "half": "float16", "fp32": "float32",
+    "f32": "float32",
+}  # fmt: skip
 
 
 def load_model(
@@ -135,6 +139,8 @@ def _loaded(
         dtype = dtype or torch.float32
     elif path.is_file():
         raise ModelNotFound(f"{name} is a file, and no .gguf one: give the folder that it is in")
+    elif path.is_dir() and not (path / "config.json").is_file() and name.strip():
+        raise ModelNotFound(f"there is no model in the folder {name}: it has no config.json")
     elif default:
         source = {"pretrained_model_name_or_path": str(bundled.folder()), "local_files_only": True}
     spread = {} if device_map is None else {"device_map": device_map}
@@ -147,7 +153,13 @@ def _loaded(
             f"no model {name!r}: it is neither a local folder with a model in it nor a hub id"
             f" that can be fetched from here. The bundled one is {bundled.NAME!r}. ({error})"
         ) from None
+    except SafetensorError as error:
+        raise ModelNotFound(
+            f"{name}: its weights cannot be read, they are damaged ({error})"
+        ) from None
     except ValueError as error:
+        if "backend tokenizer" in str(error):
+            raise ModelNotFound(f"{name} has no tokenizer: give one, tokenizer=...") from None
         if "Unrecognized configuration class" not in str(error):
             raise
         raise ModelRefused(
@@ -175,14 +187,14 @@ def _gguf(path: Path) -> Path | None:
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    if dtype is None or isinstance(dtype, torch.dtype):
-        found: Any = dtype
+    if dtype is None or dtype == "auto" or isinstance(dtype, torch.dtype):
+        found: Any = None if dtype == "auto" else dtype
     else:
-        short = str(dtype).removeprefix("torch.")
+        short = str(dtype).lower().removeprefix("torch.")
         found = getattr(torch, _DTYPES.get(short, short), None)
     if found is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
         found = None
-    if found is None and dtype is not None:
+    if found is None and dtype not in (None, "auto"):
         raise ValueError(
             f"dtype={dtype!r}: use torch.float32, torch.bfloat16 or torch.float16, or its name"
         )
@@ -193,6 +205,7 @@ def _device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        device = device.lower() if isinstance(device, str) else device
         torch.empty(0, device=device)
         return torch.device(device)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError):

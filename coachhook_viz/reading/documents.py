@@ -2,6 +2,7 @@
 
 of_json    of a file
 listed     of what a file holds, whichever container they are in
+rows_of    of a list, whose records may be lists or stand within other objects
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from coachhook_viz.reading.layouts import missing
@@ -37,16 +40,16 @@ def of_json(data: bytes, columns: Columns | None) -> Records:
     try:
         content = _parsed(text)
     except json.JSONDecodeError as error:
-        if text.lstrip()[:1] == "[":
+        if text.lstrip()[:1] == "[" and error.msg != "Extra data":
             raise ValueError(_malformed(error)) from None
-        return _lines(text, error)
+        return _lines(text, error, columns)
     records = listed(content, columns)
     if not records:
         raise ValueError("it is empty: there is no record in it")
     return Records(records)
 
 
-def _lines(text: str, error: json.JSONDecodeError) -> Records:
+def _lines(text: str, error: json.JSONDecodeError, columns: Columns | None) -> Records:
     """JSON lines; of a file that holds none, what `error` says of the whole."""
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     records: list[Any] = []
@@ -58,10 +61,11 @@ def _lines(text: str, error: json.JSONDecodeError) -> Records:
             records.append(None)
             broken[len(records)] = f"line {number} is not JSON: {_cause(wrong)}"
     if broken and (several := _streamed(text)) is not None:
-        return Records(several)
-    if sum(isinstance(record, dict) for record in records) < max(len(broken), 1) or not records[1:]:
+        return Records(rows_of(several, columns))
+    filled = sum(isinstance(record, dict | list) for record in records)
+    if filled < max(len(broken), 1) or not records[1:]:
         raise ValueError(_malformed(error))
-    return Records(records, broken=broken)
+    return Records(records if broken else rows_of(records, columns), broken=broken)
 
 
 def _streamed(text: str) -> list[Any] | None:
@@ -99,7 +103,11 @@ _DECODER = json.JSONDecoder(
 
 
 def _parsed(text: str) -> Any:
-    return _DECODER.decode(text)
+    found = _DECODER.decode(text)
+    if type(found) is str:  # JSON that was written as a text of JSON
+        with suppress(json.JSONDecodeError):
+            return _DECODER.decode(found)
+    return found
 
 
 def _malformed(error: json.JSONDecodeError) -> str:
@@ -135,7 +143,7 @@ def listed(content: Any, columns: Columns | None) -> list[Any]:
         If it holds none, or several lists of them.
     """
     if isinstance(content, list):
-        return content
+        return rows_of(content, columns)
     if not isinstance(content, dict):
         raise ValueError(f"it must hold a list of records, or objects, but it is {called(content)}")
     names = {name_of(name) for name in content}
@@ -145,18 +153,52 @@ def listed(content: Any, columns: Columns | None) -> list[Any]:
     if isinstance(content.get("columns"), list) and isinstance(content.get("data"), list):
         return _split(content["columns"], content["data"])  # pandas, orient="split"
     lists = [value for value in content.values() if isinstance(value, list)]
-    of_records = [key for key, value in content.items() if _are_records(key, value, columns)]
+    of_records = dict(_lists_of_records(content, columns))
     if len(of_records) == 1:
-        return list(content[of_records[0]])
+        return rows_of(next(iter(of_records.values())), columns)
     if len(of_records) > 1:
         raise ValueError(f"it holds several lists of records, {', '.join(of_records)}; keep one")
     if not lists and _by_ids(content, columns):
-        return list(content.values())
+        return rows_of(list(content.values()), columns)
     if len(lists) == len(content) == 1:
-        return list(lists[0])
+        return rows_of(lists[0], columns)
     if content:
-        return [content]
+        return rows_of([content], columns)
     raise ValueError("it must hold a list of records, or an object with a list 'facts'")
+
+
+def rows_of(content: list[Any], columns: Columns | None) -> list[Any]:
+    """The records of a list: of lists of them, of rows below headings, or within other objects."""
+    if content and all(isinstance(one, list) for one in content):
+        first, *rows = content
+        if all(type(name) is str for name in first) and _is_record(dict.fromkeys(first), columns):
+            return _split(first, rows)
+        inner = [one for part in content for one in part]
+        if any(isinstance(one, dict) for one in inner):
+            return rows_of(inner, columns)
+    return [_bare(one, columns) for one in content]
+
+
+def _bare(record: Any, columns: Columns | None) -> Any:
+    """A record without an object around it, whose other fields are its own, too."""
+    if not isinstance(record, dict) or isinstance(record, Twice) or _is_record(record, columns):
+        return record
+    within = [key for key, value in record.items() if _is_record(value, columns)]
+    if len(within) != 1 or isinstance(bare := record[within[0]], Twice):
+        return record
+    taken = {name_of(name) for name in (*bare, within[0])}
+    return {**{key: one for key, one in record.items() if name_of(key) not in taken}, **bare}
+
+
+def _lists_of_records(
+    content: dict[str, Any], columns: Columns | None, place: str = ""
+) -> Iterator[tuple[str, list[Any]]]:
+    """The lists of records in an object, however deep, and where they stand."""
+    for key, value in content.items():
+        if _are_records(key, value, columns):
+            yield f"{place}{key}", value
+        elif isinstance(value, dict) and not _is_record(value, columns):
+            yield from _lists_of_records(value, columns, f"{place}{key}.")
 
 
 def _are_records(key: str, value: Any, columns: Columns | None) -> bool:

@@ -12,16 +12,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from coachhook_viz.errors import BadRecordWarning, FactFileError
 from coachhook_viz.facts import Fact
-from coachhook_viz.reading.documents import listed, of_json
+from coachhook_viz.reading.documents import listed, of_json, rows_of
 from coachhook_viz.reading.layouts import FIELDS, check_columns, facts_of, renamed
-from coachhook_viz.reading.records import Columns, Records
+from coachhook_viz.reading.records import Columns, Records, decoded
 from coachhook_viz.reading.tables import of_sheet, of_table
 from coachhook_viz.reading.values import Odd, called
 from coachhook_viz.warned import warn
@@ -82,13 +82,14 @@ class FactList(list[Fact]):
 def read_facts(source: Any, columns: Mapping[str, str] | None = None) -> FactList:
     """Read facts from a table or a JSON file.
 
-    Tables are CSV and TSV, separated by commas, semicolons or tabs, and XLSX where openpyxl is
-    installed; their first line names the columns, in any case. JSON is a list of objects, or one
-    object a line. The columns or fields are those of `Fact`: prompt, subject and target, and if you
-    like truth, relation, paraphrases, wordings and foils (in a table separated by ``|``), neighbors
-    (``prompt => answer``, separated by ``|``) and probes (``kind: prompt => answer``, separated by
-    ``|``). Where a prompt has no ``{}``, the subject has to stand in it. Prompts may hold line
-    breaks, in a table within quotes; one that ends in a line break keeps it.
+    Tables are CSV and TSV, separated by commas, semicolons, tabs or another sign, and XLSX where
+    openpyxl is installed; their first line names the columns, in any case, and a title may stand
+    above it. JSON is a list of objects, or one object a line. The columns or fields are those of
+    `Fact`: prompt, subject and target, and if you like truth, relation, paraphrases, wordings and
+    foils (in a table separated by ``|``), neighbors (``prompt => answer``, separated by ``|``) and
+    probes (``kind: prompt => answer``, separated by ``|``). Where a prompt has no ``{}``, the
+    subject has to stand in it. Prompts may hold line breaks, in a table within quotes; one that
+    ends in a line break keeps it.
 
     The layouts of CounterFact (nested and flat), AlphaEdit, EasyEdit, zsRE, KnowEdit, MQuAKE,
     RippleEdits and WikiBigEdit are recognised by their fields, in tables, too; known_1000 where a
@@ -129,7 +130,7 @@ def read_facts(source: Any, columns: Mapping[str, str] | None = None) -> FactLis
             data = path.read_bytes()
             if not data.strip():
                 raise ValueError("it is empty")
-            records = _READERS[path.suffix.lower()](data, chosen)
+            records = _reader(path, data)(data, chosen)
         else:
             records = _given(source, chosen)
         found = _read(records, chosen)
@@ -271,6 +272,17 @@ def _path(text: str) -> Path:
     return path
 
 
+def _reader(path: Path, data: bytes) -> Callable[[bytes, Columns | None], Records]:
+    """How a file is read: by its name, but for one that is seen to hold something else."""
+    named = path.suffix.lower()
+    if data.startswith(b"\x1f\x8b"):
+        raise ValueError("it is packed; unpack it first")
+    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):  # of an Excel file, new or old
+        return of_sheet
+    text = named in (".csv", ".tsv", ".txt")
+    return of_json if text and decoded(data).lstrip()[:1] in ("[", "{") else _READERS[named]
+
+
 def _given(source: Any, columns: Columns | None) -> Records:
     """The records of a list, a data frame, or whatever container a JSON file may hold."""
     if hasattr(source, "columns") and hasattr(source, "to_dict"):
@@ -303,7 +315,7 @@ def _given(source: Any, columns: Columns | None) -> Records:
             broken[number] = "it is nested too deeply"
     if not records:
         raise ValueError("it is empty: there is no record in it")
-    return Records(records, broken=broken)
+    return Records(records if broken else rows_of(records, columns), broken=broken)
 
 
 def _record(value: Any) -> Any:
@@ -321,4 +333,7 @@ def _plain(value: Any) -> Any:
         return _plain(value.tolist())
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    several = isinstance(value, Iterable) and not isinstance(value, str | bytes)
+    return [_plain(one) for one in value] if several else value

@@ -21,6 +21,7 @@ from coachhook_viz.reading.values import (
     Odd,
     Record,
     absent,
+    listed_objects,
     name_of,
     own_prompt,
 )
@@ -195,11 +196,8 @@ def _probe_cell(text: str) -> Probe:
 
 
 def _own_probes(record: Record) -> list[Probe]:
-    value = record.value("probes")
-    if not isinstance(value, list | tuple):
-        value = [] if absent(value) else [value]
     found = []
-    for number, one in enumerate(value, start=1):
+    for number, one in enumerate(listed_objects(record.value("probes")), start=1):
         if absent(one):
             continue
         parts = dict(zip(("prompt", "answer", "kind"), one, strict=False)) if _is_list(one) else one

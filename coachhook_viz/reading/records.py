@@ -54,4 +54,4 @@ def decoded(data: bytes) -> str:
     try:
         return data.decode(encoding or "utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError:
-        raise ValueError("it is not UTF-8; save it as UTF-8") from None
+        raise ValueError("it is not UTF-8; save it as UTF-8 (in Excel as CSV UTF-8)") from None

@@ -20,6 +20,11 @@ _TOLD = re.compile(r"""\s*"?sep=([^\r\n"])"?[^\S\r\n]*(?:[\r\n]+|$)""", re.IGNOR
 """The line in which Excel tells the separator."""
 
 
+_NO_SEPARATOR = " _-.'\"(){}[]\ufeff\u200b\r\xa0"
+_RULE = re.compile(r":?-{2,}:?|")
+_ABOVE = 10  # rows among which the headings may stand
+
+
 def of_table(data: bytes, columns: Columns | None, separators: str = ",;\t") -> Records:
     """The records of a text file with one in each row, and headings in the first one.
 
@@ -30,7 +35,8 @@ def of_table(data: bytes, columns: Columns | None, separators: str = ",;\t") -> 
     columns : mapping of str to str, optional
         Names of columns by the fields of a fact.
     separators : str
-        Between cells; the headings tell which, and the first one counts where they do not.
+        Between cells; the headings tell which, or that it is another sign; the first one counts
+        where they do not.
 
     Raises
     ------
@@ -80,24 +86,46 @@ class _Malformed(csv.Error, ValueError):
 
 def _separator(text: str, columns: Columns | None, separators: str) -> str:
     """Which of the separators makes the most of the headings columns that are known."""
+    head = "\n".join(re.split(r"[\r\n]+", text.strip())[:_ABOVE])
 
-    def known(separator: str) -> tuple[int, int]:
+    def known(separator: str) -> tuple[bool, int, int]:
         try:
-            row = next(csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=separator))
-        except (csv.Error, StopIteration):
-            return 0, 0
-        names = {name_of(cell) for cell in row}
+            rows = list(csv.reader(io.StringIO(head, newline=""), delimiter=separator))
+        except csv.Error:
+            return False, 0, 0
         wanted = {*FIELDS, *map(name_of, (columns or {}).values())}
-        return len(names & wanted) + (not missing(names)), len(row)
+        return max(
+            (_complete(row, columns), len({name_of(cell) for cell in row} & wanted), len(row))
+            for row in rows
+        )
 
-    return max(separators, key=known)
+    best = max(separators, key=known)
+    if known(best)[0]:
+        return best
+    signs = (sign for sign in dict.fromkeys(head) if not sign.isalnum())
+    others = (sign for sign in signs if sign not in _NO_SEPARATOR and known(sign)[0])
+    return next(others, best)
+
+
+def _complete(headings: list[Any], columns: Columns | None) -> bool:
+    """Whether a row names all columns that a fact needs."""
+    names = {name_of(cell) for cell in headings if _text(cell)}
+    roots = {name.partition(".")[0] for name in names}
+    if columns is None:
+        return bool(names) and not missing(roots)
+    given = {name_of(column) for column in columns.values()}
+    return given <= names | roots
 
 
 def _of_rows(rows: list[list[Any]], columns: Columns | None) -> Records:
     """Records of a table's rows, whose first one has the headings; empty rows are none."""
     filled = [row for row in rows if any(_text(cell) for cell in row)]
+    # without the lines of a Markdown table
+    filled = [row for row in filled if not all(_RULE.fullmatch(_text(cell)) for cell in row)]
     if not filled:
         raise ValueError("it is empty")
+    above = [n for n, row in enumerate(filled[:_ABOVE]) if _complete(row, columns)][:1]
+    filled = filled[above[0] if above else 0 :]  # a title may stand above the headings
     headings = [_text(cell) for cell in filled[0]]
     _check_headings(headings, columns)
     if len(filled) == 1:

@@ -27,6 +27,8 @@ ANSWER_NAMES = ("answer", "target", "ground_truth", "truth", "ans", "target_true
 _WRAPPED = ("str", "value")  # {"str": …} of CounterFact, {"value": …} of RippleEdits
 _LONGEST = 100_000  # of a cell that may hold a list
 _NOTHING = ("NAType", "NaTType")
+_EMPTY_CELLS = frozenset({"nan", "nat", "<na>", "#n/a", "n/a", "null", "none"})
+"""What tools write into a cell of a table that holds nothing."""
 
 
 class Odd(ValueError):
@@ -54,7 +56,7 @@ class Twice(dict[str, Any]):
 def name_of(field: object) -> str:
     """A field's name without regard to case, spaces and hyphens: "Target new" is "target_new"."""
     text = str(field).replace("\ufeff", "").replace("\u200b", "")
-    return re.sub(r"[\s\-_]+", "_", text.strip().strip("\"'").strip()).casefold()
+    return re.sub(r"[\s\-_]+", "_", text.strip().strip("\"':*").strip()).casefold()
 
 
 def absent(value: Any) -> bool:
@@ -97,6 +99,8 @@ def called(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return "true or false"
+    if isinstance(value, Real | Decimal) and not math.isfinite(value):
+        return "an infinite number"
     if isinstance(value, Number | Real | Decimal):
         return "a number"
     if isinstance(value, Mapping):
@@ -153,6 +157,24 @@ def several(value: Any) -> Iterator[Any]:
         yield value
 
 
+def listed_objects(value: Any) -> list[Any]:
+    """The values of a list, or one value; objects may lie side by side, in lists of their parts."""
+    if isinstance(value, list | tuple):
+        return list(value)
+    if not isinstance(value, Mapping) or isinstance(value, Twice):
+        return [] if absent(value) else [value]
+    prompts = value.get("prompt")
+    if not isinstance(prompts, list | tuple):
+        return [value]
+
+    def at(part: Any, place: int) -> Any:
+        if not isinstance(part, list | tuple):
+            return part
+        return part[place] if place < len(part) else None
+
+    return [{k: at(part, place) for k, part in value.items()} for place in range(len(prompts))]
+
+
 def from_cell(value: Any) -> Any:
     """A value of a table's cell: a list or an object where the cell holds one as text.
 
@@ -164,7 +186,7 @@ def from_cell(value: Any) -> Any:
     if not isinstance(value, str) or len(value) > _LONGEST:
         return value
     text = value.strip()
-    if (text[:1], text[-1:]) not in (("[", "]"), ("{", "}"), ("(", ")")):
+    if not _CONTAINER.match(text) or text[-1:] not in ("]", "}", ")"):
         return value
     for parse in (json.loads, _literal):
         try:
@@ -174,7 +196,7 @@ def from_cell(value: Any) -> Any:
         if not isinstance(found, list | dict):
             return value
         return found
-    if re.fullmatch(r"""[\[(]\s*(['"]|array\().*[\])]""", text, re.DOTALL):
+    if re.fullmatch(r"""(\[\s*(['"]|\w+\()|\(\s*(['"]|array\()).*[\])]""", text, re.DOTALL):
         raise Odd("it is a list that cannot be taken apart; save the file as JSON")
     return value
 
@@ -194,8 +216,12 @@ def _value_of(node: ast.AST, text: str) -> Any:
             return value
         case ast.Constant(value=None | int() | float() as value):
             return value
-        case ast.List(elts=parts) | ast.Tuple(elts=parts):
+        case ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Set(elts=parts):
             return [_value_of(part, text) for part in parts]
+        case ast.Call(func=ast.Name(id=name), args=[part, *_]) if name in _LISTS:
+            return _value_of(part, text)
+        case ast.Call(func=ast.Name(id="Neighbor" | "Probe"), args=[], keywords=parts):
+            return {str(part.arg): _value_of(part.value, text) for part in parts}
         case ast.Dict(keys=keys, values=values):
             pairs = [(key, value) for key, value in zip(keys, values, strict=True) if key]
             return {_value_of(key, text): _value_of(value, text) for key, value in pairs}
@@ -210,6 +236,8 @@ def _value_of(node: ast.AST, text: str) -> Any:
     raise ValueError("it is no list")
 
 
+_LISTS = ("array", "set", "frozenset", "deque", "dict_keys", "dict_values")
+_CONTAINER = re.compile(rf"({'|'.join(_LISTS)})?[\[{{(]")
 _ONE_LITERAL = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 
 
@@ -286,11 +314,17 @@ class Record:
         """What stands in an optional field; a list written as text is taken apart."""
         if field not in self._read:
             try:
-                self._read[field] = from_cell(self.raw(field))
+                self._read[field] = from_cell(self._filled(field))
             except Odd as odd:
                 self.note(field, str(odd))
                 self._read[field] = None
         return self._read[field]
+
+    def _filled(self, field: str) -> Any:
+        """What stands in a field; None where a table's cell only says that nothing does."""
+        value = self.raw(field)
+        empty = self.table and isinstance(value, str) and value.strip().lower() in _EMPTY_CELLS
+        return None if empty else value
 
     def needed(self, field: str) -> Any:
         """What stands in a field that must hold something, with lists written as text taken apart.
@@ -330,8 +364,10 @@ class Record:
         return found
 
     def _whole(self, value: Any) -> Any:
-        """A value; of a table's cell the list of texts in it, but "{}" and "[1]" are texts."""
-        found = from_cell(value) if self.table else value
+        """A value; the list of texts that a text holds, but "{}" and "[1]" are texts."""
+        found = from_cell(value)
+        if not self.table and isinstance(found, Mapping) and not set(_WRAPPED) & set(found):
+            return value
         return found if any(isinstance(one, str) for one in _leaves(found)) else value
 
     def maybe(self, *names: str) -> str | None:
@@ -376,9 +412,7 @@ class Record:
 
     def neighbors(self, field: str, shape: Callable[[str], str] = one_line) -> list[Neighbor]:
         """The neighbours of an optional field: texts, objects, or pairs of prompt and answer."""
-        value = self.value(field)
-        if not isinstance(value, list | tuple):
-            value = [] if absent(value) else [value]
+        value = listed_objects(self.value(field))
         found = []
         for number, one in enumerate(value, start=1):
             while isinstance(one, list | tuple) and len(one) == 1:
@@ -396,6 +430,9 @@ class Record:
                 if part is None:
                     continue
                 prompt, answer = part.raw("prompt"), part.raw(*ANSWER_NAMES)
+                if absent(prompt):
+                    self.note(field, f"number {number} has no prompt")
+                    continue
                 if odd := [name for name in part.names if name not in ("prompt", *ANSWER_NAMES)]:
                     self.note(field, f"number {number} has {', '.join(odd)}, which was left out")
             text = self.prompt(field, prompt, number)

@@ -74,6 +74,9 @@ def write(folder: Path, saved: Saved, expected: str | None = None) -> str:
     OSError
         If the disk does not take it; the folder then holds what it held.
     """
+    for path in (folder, *folder.parents):
+        if path.is_file():
+            raise SessionFileError(f"{path}: it is a file; give a folder")
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder, writing=True):
         return _write(folder, saved, expected)
@@ -87,7 +90,7 @@ def folder_of(folder: str | Path) -> Path:
     SessionFileError
         If nothing is named.
     """
-    if not str(folder).strip():
+    if not isinstance(folder, str | os.PathLike) or not str(folder).strip():
         raise SessionFileError("no folder is named; give one, as 'my session'")
     path = Path(os.path.expanduser(folder))
     return path.parent if path.name == _CONTENT and not path.is_dir() else path
@@ -115,7 +118,10 @@ def _write(folder: Path, saved: Saved, expected: str | None) -> str:
             " opened it; save to another folder, and load it from there"
         )
     if there is not None and there["id"] != saved.id:
-        raise SessionFileError(f"{folder}: it holds another session; choose another folder")
+        raise SessionFileError(
+            f"{folder}: it holds another session. Session.load(folder, lm) opens that one; else"
+            " choose another folder"
+        )
     rounds = saved.history.rounds
     known = {} if there is None else {r["number"]: r["sha256"] for r in there["rounds"]}
     if expected is None:
