@@ -7,9 +7,10 @@ at_the_end    what came of each setting: means and intervals after the last roun
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -246,7 +247,7 @@ def _outcomes(
         bench = Bench(work, lm)
         for done, trial in enumerate(left):
             look(done)
-            yield trial, bench.run(trial, watch.cancel)
+            yield trial, bench.run(trial, partial(_ticked, look, done))
     elif left:
         look(0)
         with ExitStack() as stack:
@@ -256,6 +257,12 @@ def _outcomes(
             if tell:
                 print(f"Dask's dashboard: {connected.dashboard_link}")
             yield from cluster.outcomes(connected, work, left, look)
+
+
+def _ticked(look: Callable[[int], object], done: int) -> bool:
+    """Never cancels: what `look` raises does, and it is seen that something goes on."""
+    look(done)
+    return False
 
 
 @contextmanager
@@ -281,7 +288,7 @@ def _warn(failed: Mapping[Trial, Failed], count: int, place: SweepFolder) -> Non
     said = "; ".join(f"{trial}: {found.error}" for trial, found in list(failed.items())[:_SAID])
     more = f"; and {len(failed) - _SAID} more" if len(failed) > _SAID else ""
     warn(
-        f"{len(failed)} of {count} trials failed, and will be tried again in the next call: {said}"
+        f"{len(failed)} of {count} trials failed, and will be tried again the next time: {said}"
         f"{more}. All that they said is in {place.path / 'failed'}",
         FailedTrialWarning,
         stacklevel=3,

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from hands import Held, new_session, submitted
+from test_two_key import two_key_session
 from tiny import fingerprint, tiny_facts
 
 from coachhook_viz import Fact
+from coachhook_viz.editing.methods import method_of
 from coachhook_viz.panels.desk import Desk
 
 
@@ -45,6 +47,18 @@ def test_facts_are_written_in_rounds_of_a_size(desk: Desk) -> None:
     assert desk.staged == ()
     assert desk.applying.said == ""
     assert not desk.applying.running
+
+
+@pytest.mark.parametrize("kind", ["two keys", "one by one"])
+def test_what_is_written_is_staged_no_longer_nor_written_twice(kind: str) -> None:
+    """With two keys a round has its facts with more wordings; some methods make several rounds."""
+    one_by_one = {"layers": (2,), "method": method_of("rome")}
+    session = two_key_session() if kind == "two keys" else new_session(**one_by_one)
+    desk, facts = Desk.of(session), tiny_facts()[:3]
+    desk.stage(facts, None)
+    desk.applying.begin(desk.staged, 2)
+    assert [fact.text for round_ in done(desk) for fact in round_] == [fact.text for fact in facts]
+    assert desk.staged == desk.applying.left == ()
 
 
 def test_the_last_round_may_have_fewer_and_none_is_one_round() -> None:

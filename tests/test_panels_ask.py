@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,12 +13,14 @@ from markupsafe import escape
 from tiny import tiny_facts
 
 from coachhook_viz import Session
+from coachhook_viz.editing.progress import Progress
 from coachhook_viz.panels import ask as asking
 from coachhook_viz.panels import panel as module
 from coachhook_viz.panels.ask import Ask
 from coachhook_viz.panels.controls import Text
 from coachhook_viz.panels.desk import Desk
 from coachhook_viz.panels.scope import Scope
+from coachhook_viz.panels.worker import Job
 
 PROMPT = "The new language of Peru and of the old city near the river is"
 TURN = 6
@@ -195,14 +198,14 @@ def test_no_prompt_says_what_will_stand_there(ask: Ask) -> None:
     hands.type(ask._prompt, "  ")
     settle(ask)
     assert [bars.cells for bars in ask._bars] == [[], []]
-    assert "Type a prompt" in ask._said[0].html
+    assert "Type a prompt" in ask._bars[0].empty
     assert ask._said[1].html == ""
     hands.type(ask._prompt, PROMPT)
     hands.enter(ask._prompt)
     hands.type(ask._prompt, "")  # before the worker has an answer
     hands.enter(ask._prompt)
     settle(ask)
-    assert "Type a prompt" in ask._said[0].html
+    assert "Type a prompt" in ask._bars[0].empty
     assert ask._said[1].html == ""
     assert ask._alert.html == ""
 
@@ -406,12 +409,30 @@ def test_an_old_answer_does_not_stand_under_another_prompt(ask: Ask, monkeypatch
     Hands(ask).type(ask._prompt, PROMPT)
     ask._timer.join(5)
     assert not any(bars.cells for bars in ask._bars)
-    assert "waits for the round" in ask._said[0].html
+    assert ask._bars[0].empty == "It waits for what runs now: editing 1 fact."
     assert ask._said[1].html == ""
     held.go.set()
     settle(ask)
     assert ask._bars[0].cells
-    assert "waits" not in ask._said[0].html
+
+
+def test_it_says_when_something_long_runs_first(ask: Ask) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def long(job: Job) -> None:
+        job.progress(Progress("trials", 0, 3))
+        begun.set()
+        assert go.wait(30)
+
+    ask.desk.worker.submit("sweeping", long)
+    assert begun.wait(30)
+    Hands(ask).type(ask._prompt, PROMPT)
+    ask._timer.join(5)
+    assert not any(bars.cells for bars in ask._bars)
+    assert ask._bars[0].empty == "It waits for what runs now: sweeping."
+    go.set()
+    settle(ask)
+    assert ask._bars[0].cells
 
 
 def test_the_code_of_a_conversation(chat: Ask) -> None:

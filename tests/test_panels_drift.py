@@ -390,7 +390,7 @@ def test_the_mark_follows_its_fact(session: Session) -> None:
     assert panel.desk.selection.fact == 4
 
 
-def test_an_empty_place_says_what_will_stand_there_and_why_it_is_empty() -> None:
+def test_an_empty_place_says_what_will_stand_there_and_why_it_is_empty(monkeypatch) -> None:
     session = tiny_session(tiny_model(lead="He "))
     panel = shown(session)
     here = "each row here is a fact and each column a round"
@@ -398,7 +398,11 @@ def test_an_empty_place_says_what_will_stand_there_and_why_it_is_empty() -> None
     assert panel._key.hidden
     assert panel._metric.hidden
     assert panel._running.buttons.hidden
-    session.apply(tiny_facts(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(panel, "run", lambda *args, **options: None)
+        session.apply(tiny_facts(1))
+    assert panel._grid.empty == f"Once it is measured, {here}."
+    panel.refresh()
     settle(panel)
     assert not panel._key.hidden
     session.mute(0)

@@ -223,14 +223,17 @@ def test_the_mark_follows_its_pair(session: Session) -> None:
     assert panel._grids["actual"].selected == [1, 3]
 
 
-def test_an_empty_place_says_what_will_stand_there_and_why_it_is_empty() -> None:
+def test_an_empty_place_says_what_will_stand_there_and_why_it_is_empty(monkeypatch) -> None:
     session = tiny_session(tiny_model(lead="He "))
     panel = shown(session)
     assert panel._nothing.html.startswith("After you apply facts, each row here is a fact")
     assert panel._whole.hidden
     assert panel._key.hidden
     assert panel._running.buttons.hidden
-    session.apply(tiny_facts(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(panel, "run", lambda *args, **options: None)
+        session.apply(tiny_facts(2))
+    assert panel._nothing.html.startswith("Once it is measured, each row here is a fact")
     session.mute(0)
     session.mute(1)
     settle(panel)

@@ -16,7 +16,7 @@ from coachhook_viz.panels import panel as module
 from coachhook_viz.panels.bar import Bar
 from coachhook_viz.panels.controls import Text
 from coachhook_viz.panels.playground import Playground
-from coachhook_viz.panels.rounds import Rounds
+from coachhook_viz.panels.rounds import Rounds, _known_good
 
 
 @pytest.fixture(autouse=True)
@@ -406,3 +406,9 @@ def test_a_save_that_fails_is_said(playground: Playground, bar: Bar) -> None:
     autosave.error = None
     bar._saved()
     assert bar._note.html == ""
+
+
+def test_known_good_settings_are_those_of_the_kind_of_edit(lm: cv.LanguageModel) -> None:
+    for two_keys, scope in ((False, {}), (True, {"scope": "two-key"})):
+        config = cv.EditConfig.for_model(lm, **scope)
+        assert _known_good(lm, two_keys)["layers"] == ", ".join(map(str, config.layers))

@@ -76,13 +76,13 @@ def test_the_table_is_one_sweep(session: Session, tmp_path: Path) -> None:
                 for metric in METRICS
             ]
             last = part[(part["metric"] == "perplexity") & (part["round"] == 2)]
-            expected.append([name, str(seed), *scores, f"{last['value'].iloc[0]:.2f}"])
+            expected.append([f"{name}, seed {seed}", *scores, f"{last['value'].iloc[0]:.2f}"])
     assert told(panel) == expected
     assert "6 facts" in panel._note.html
     assert "<img" in panel._picture.html
     pictured = panel.static()._repr_html_()
     assert "<img" in pictured
-    assert "<td style=''>covariance weight λ 300</td>" in pictured
+    assert "<td style=''>covariance weight λ 300, seed 1</td>" in pictured
     space = {"cv": cv, "session": session}
     code = panel.code().replace(repr(str(panel._found.folder)), repr(str(tmp_path / "code")))
     exec(code, space)  # noqa: S102
@@ -158,6 +158,28 @@ def test_bad_rounds_and_seeds_run_nothing(session: Session) -> None:
         assert panel._rounds.error == "Write a whole number from 1 to 6."
         assert "different whole numbers" in panel._seeds.error
         assert panel._found is None
+    panel._rounds.value = "2"
+    assert panel._rounds.error == panel._seeds.error == ""
+
+
+def test_a_cancelled_sweep_says_that_what_is_finished_is_kept(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = added(Sweep(session), "steps", "2")
+    compare = trials.compare
+
+    def cancel(lm: Any, facts: Any, settings: Any, *rest: Any, **options: Any) -> Any:
+        if "steps 2" in settings:
+            panel._running.stop()
+        return compare(lm, facts, settings, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trials, "compare", cancel)
+        run(panel)
+    assert panel._found is None
+    assert "finished trials are kept" in panel._ended.html
+    run(panel)
+    assert "Mean over" in panel._note.html
 
 
 def test_failures_are_said_and_a_change_forgets_the_results(
@@ -172,9 +194,10 @@ def test_failures_are_said_and_a_change_forgets_the_results(
     with monkeypatch.context() as patch:
         patch.setattr(trials, "compare", fail)
         run(panel)
-    assert told(panel)[1][:3] == ["steps 2", "–", "failed"]
-    assert "1 trial failed: Run tries again." in panel._note.html
+    assert told(panel)[1][:2] == ["steps 2", "failed"]
+    assert "steps 2, given: ZeroDivisionError: division by zero" in panel._ended.html
     run(panel)
+    assert panel._ended.html == ""
     assert "failed" not in told(panel)[1]
     session.undo()
     settle(panel)

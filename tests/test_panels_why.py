@@ -20,6 +20,16 @@ def edited(**changes: object) -> Session:
     return session
 
 
+def asked_why(session: Session) -> Playground:
+    """A playground that was asked why of a prompt."""
+    playground = Playground(session)
+    whole(playground)
+    playground.look_through("why")
+    playground.why.look(PROMPT)
+    settle(playground.why)
+    return playground
+
+
 def test_it_shows_the_gates_and_what_mends_the_broken_one() -> None:
     session = edited()
     panel = Why(session, PROMPT)
@@ -69,12 +79,8 @@ def test_edit_again_with_two_keys_replaces_the_session_and_the_old_one_can_be_op
     alone._show(found)
     assert alone._act.hidden  # on its own it shows no other session
     alone.close()
-    playground = Playground(session)
-    whole(playground)
-    playground.look_through("why")
+    playground = asked_why(session)
     panel = playground.why
-    panel.look(PROMPT)
-    settle(panel)
     panel._show(found)
     assert panel._act.label == "Edit again with two keys"
     staged = tuple(tiny_facts()[-1:])
@@ -104,12 +110,8 @@ def test_edit_again_with_two_keys_replaces_the_session_and_the_old_one_can_be_op
 def test_two_keys_that_cannot_be_are_told_and_change_nothing(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("COACHHOOK_VIZ_SESSIONS", str(tmp_path))
     session = edited()
-    playground = Playground(session)
-    whole(playground)
-    playground.look_through("why")
+    playground = asked_why(session)
     panel = playground.why
-    panel.look(PROMPT)
-    settle(panel)
     found = session.why(PROMPT)
     bad = "no slot"  # a wording without {}
     object.__setattr__(found, "action", Action("two keys", "x", "", 0, None, bad))

@@ -193,7 +193,7 @@ def test_a_sweep_goes_on_where_it_was_and_takes_more_settings(
                 and len(list((tmp_path / "sweep" / "trials").glob("*"))) > 0
             ),
         )
-    assert [(one.stage, one.step, one.total) for one in told] == [("trials", 0, 2)]
+    assert {(one.stage, one.step, one.total) for one in told} == {("trials", 0, 2)}
     ran = counted(monkeypatch)
     assert same(swept(lm, tmp_path / "sweep", seeds=[0, 1]), whole)
     assert sorted(ran) == ["CoachHooK", "MEMIT", "MEMIT"]

@@ -327,7 +327,7 @@ def method_of(given: Method | str) -> Method:
         for name, kind in METHODS.items():
             if _plain(name) == _plain(given):
                 return kind()
-        raise ValueError(f"there is no method {given!r}: use one of {tuple(METHODS)}")
+        raise ValueError(f"there is no method {given!r}: use one of {', '.join(METHODS)}")
     name_of(given)
     return given
 

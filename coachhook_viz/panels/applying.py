@@ -124,7 +124,7 @@ class Applying:
         self._job = self._desk.worker.submit(
             f"editing {count(len(facts), 'fact')}{place}",
             partial(self._write, facts),
-            lambda round_: self._finished(round_, then),
+            lambda round_: self._finished(facts, round_, then),
             self._failed,
             stopped=self._stopped,
             exclusive=True,
@@ -146,13 +146,15 @@ class Applying:
                 session.unmute(fact_id, source=self)
             raise
 
-    def _finished(self, round_: Round, then: Callable[[Round], object] | None) -> None:
+    def _finished(
+        self, facts: Sequence[Fact], round_: Round, then: Callable[[Round], object] | None
+    ) -> None:
         desk, job = self._desk, self._job
         self.done += 1
         self._each.append(round_.seconds / len(round_.facts))
-        self.left = self.left[len(round_.facts) :]
+        self.left = self.left[len(facts) :]
         self._active = False
-        written = list(round_.facts)
+        written = list(facts)  # the round has them with the wordings of its scope
         staged = []
         for fact in desk.staged:
             if fact in written:

@@ -29,8 +29,7 @@ _TURN = 60  # tokens of an answer in a conversation
 _SIDES: tuple[Kind, Kind] = ("before", "after")
 _ENDS = "(the model stops here)"
 _MOVED = 0.005  # a probability that differs by less is the same
-_QUEUES = Markup("<p class='cv-note'>It waits for the round that is being edited.</p>")
-_WAITS = Markup("<p class='cv-note'>Type a prompt to see what the model says.</p>")
+_WAITS = "Type a prompt to see what the model says."
 
 
 class Ask(Panel):
@@ -95,13 +94,13 @@ class Ask(Panel):
             column(head, bars, said)
             for head, bars, said in zip(self._heads, self._bars, self._said, strict=True)
         ]
-        self._completing = column(row(*columns, classes="cv-side"), row(self._why))
+        self._completing = row(*columns, classes="cv-side")
         self._chatting = column(
             row(*self._talk, classes="cv-side"),
             row(self._turn, self._speak, self._anew, classes="cv-asked"),
             hidden=True,
         )
-        asked = row(self._mode, self._prompt, self._of_fact, classes="cv-asked")
+        asked = row(self._mode, self._prompt, self._of_fact, self._why, classes="cv-asked")
         super().__init__(session, [asked, self._completing, self._chatting])
         self.on(self._prompt, lambda prompt: self.later(self._follow))
         self._prompt.on_enter(lambda: self._do(self._follow))
@@ -173,6 +172,7 @@ class Ask(Panel):
         """Ask again, in whichever way is chosen."""
         chat = self._mode.value == "chat"
         self._prompt.hidden = self._completing.hidden = chat
+        self._why.hidden = True
         self._chatting.hidden = not chat
         self._offer_prompts()
         if not chat:
@@ -223,25 +223,36 @@ class Ask(Panel):
         self._heads[1].say(self.desk.standing)
         if not prompt.strip():
             self._answered_to = ""
-            for bars in self._bars:
-                bars.show([], rows=[], empty="")
-            self._said[0].say(_WAITS)
-            self._said[1].say()
+            self._say_instead(_WAITS)
             self.forget(self._show)
             return
         if prompt != self._answered_to:
             for said in self._said:
                 said.say()
-        if prompt != self._answered_to and self.desk.worker.exclusive is not None:
-            for bars in self._bars:
-                bars.show([], rows=[], empty="")
-            self._said[0].say(_QUEUES)
+        job = self._before_it()
+        if prompt != self._answered_to and job is not None:
+            self._say_instead(f"It waits for what runs now: {job.title}.")
         self.run(
             "asking",
             lambda job: [self.session.predict(prompt, _TOP, state=state) for state in states],
             partial(self._show, prompt, states),
             of=(prompt, states[1].key),
         )
+
+    def _say_instead(self, text: str) -> None:
+        """Show no answer, and say why."""
+        for bars, empty in zip(self._bars, (text, ""), strict=True):
+            bars.show([], rows=[], empty=empty)
+        for said in self._said:
+            said.say()
+
+    def _before_it(self) -> Job | None:
+        """The job that an answer has to wait for, if that may take a while."""
+        worker = self.desk.worker
+        job = worker.running
+        if job is not None and not job.patience and job.said is not None:
+            return job
+        return worker.exclusive
 
     def _show(self, prompt: str, states: list[EditState], frames: list[pd.DataFrame]) -> None:
         """The bars; the texts take longer, and make way for what is asked meanwhile."""

@@ -39,7 +39,7 @@ _CHOICES: dict[str, dict[str, Any]] = {
 _SCOPES = {
     "zscore": "z-score scope", "match": "match scope", "two-key": "two keys", "off": "no scope",
 }  # fmt: skip
-_METHODS = [["none", ""], *([kind.title, name] for name, kind in METHODS.items())]
+_METHODS = [["as it is", ""], *([kind.title, name] for name, kind in METHODS.items())]
 _Found = tuple[pd.DataFrame, float, float, str]
 """Readings, perplexity, that of the unedited model, and what else there is to say of the method."""
 
@@ -53,15 +53,16 @@ class Compare(Lens):
     """
 
     stale_after = (*STATE_EVENTS, Configured)
+    takes_choices = True
     title = "Compare"
     help = "the same facts under other settings"
 
     def __init__(self, session: Session) -> None:
         self._boxes = {name: Check(label=name) for name in _CHOICES}
-        self._method = Select(label="Another method", options=_METHODS, value="")
+        self._method = Select(label="Method", options=_METHODS, value="")
         self._scope = Select(label="Its scope", value="off")
-        self._weight = Field(label="Another covariance weight λ")
-        self._layers = Field(label="Other layers")
+        self._weight = Field(label="Covariance weight λ")
+        self._layers = Field(label="Layers")
         self._grid = Grid(
             label="Settings side by side",
             picks="nothing",
@@ -77,8 +78,14 @@ class Compare(Lens):
         running = Running(Desk.of(session).worker, "Run")
         body = [
             row(*self._boxes.values(), classes="cv-row cv-choices", role="group", label="Settings"),
-            row(self._method, self._scope, classes="cv-tools"),
-            row(self._weight, self._layers, running.buttons, classes="cv-tools"),
+            row(
+                self._method,
+                self._scope,
+                self._weight,
+                self._layers,
+                running.buttons,
+                classes="cv-tools",
+            ),
             running.said,
             self._grid,
             self._note,
@@ -151,7 +158,6 @@ class Compare(Lens):
     def worked(self) -> None:
         """How far it has come; what was cancelled says so."""
         super().worked()
-        self._running.buttons.hidden = False
         job = self._running.job
         if self._waiting and (job is None or job.cancel()):
             self._said |= dict.fromkeys(self._waiting, "cancelled")

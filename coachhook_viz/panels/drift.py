@@ -30,6 +30,8 @@ _CHEAP = 100  # scores, facts × rounds, that are taken without being asked for
 _BLOCKS = 30, 20, 1250  # rows, columns; cells up to which each is drawn
 _CLICK = "Click a cell to see what the model says there."
 
+_HERE = "each row here is a fact and each column a round"
+
 
 class Drift(Lens):
     """Retention of each fact, and what the rounds do to weights, thresholds and neutral text.
@@ -104,7 +106,9 @@ class Drift(Lens):
             return
         self._draw_curves()
         if state.facts and (known or len(state.facts) * len(state.rounds) <= _CHEAP):
-            self._stale(True)
+            self._stale(known)
+            if not known:
+                self._grid.empty = f"Once it is measured, {_HERE}."
             self.run(
                 "scoring facts over the rounds",
                 partial(Retention.measure, self.session, _MOST),
@@ -245,11 +249,11 @@ class Drift(Lens):
             self._draw_cells(self._retention)
 
     def _empty(self) -> str:
-        state, here = self.session.state, "each row here is a fact and each column a round"
+        state = self.session.state
         if not state.facts:
-            return self.nothing(here)
+            return self.nothing(_HERE)
         facts, rounds = count(len(state.facts), "fact"), count(len(state.rounds), "round")
-        return f"Press Measure to score {facts} over {rounds}: then {here}."
+        return f"Press Measure to score {facts} over {rounds}: then {_HERE}."
 
     def _draw_basis(self) -> None:
         rule = self.session.config.scope

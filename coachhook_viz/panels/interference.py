@@ -38,6 +38,8 @@ _BLOCKS = 20, 20, 625  # rows, columns; cells up to which each is drawn
 _CHEAP = 200  # facts in force whose keys are read without being asked for
 _Found = tuple[dict[int, Fact], pd.DataFrame, Markup]
 
+_HERE = "each row here is a fact and each column an edit that acts on it"
+
 
 class Interference(Lens):
     """Edit × edit: what came beside what was predicted.
@@ -107,6 +109,8 @@ class Interference(Lens):
             self._draw()
         elif not many:
             self._dress(" cv-stale")
+            if self._frame is None:
+                self._nothing.say(f"Once it is measured, {_HERE}.")
             self.run(
                 "measuring interference",
                 self._measure,
@@ -248,12 +252,11 @@ class Interference(Lens):
 
     def _empty(self) -> str:
         facts = len(self.session.state.facts)
-        here = "each row here is a fact and each column an edit that acts on it"
         if not facts:
-            return self.nothing(here)
+            return self.nothing(_HERE)
         if facts == 1:
-            return f"It takes two facts in force. With two, {here}."
-        return f"Press Measure to read the keys of {count(facts, 'fact')}: then {here}."
+            return f"It takes two facts in force. With two, {_HERE}."
+        return f"Press Measure to read the keys of {count(facts, 'fact')}: then {_HERE}."
 
     def _place(self) -> list[int]:
         """Row and column of the pair."""

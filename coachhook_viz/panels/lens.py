@@ -6,7 +6,7 @@ Lens    the base of Drift, Interference, Compare and Sweep
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from coachhook_viz.events import Event
 from coachhook_viz.panels.desk import STATE_EVENTS, Selected
@@ -32,6 +32,8 @@ class Lens(Panel):
 
     stale_after: tuple[type[Event], ...] = STATE_EVENTS
     """Events after which what was measured is of something else."""
+    takes_choices: ClassVar[bool] = False
+    """Whether a person has to choose something first: then the button rests, and is not hidden."""
 
     def __init__(
         self,
@@ -71,7 +73,8 @@ class Lens(Panel):
     def worked(self) -> None:
         """How far a measurement has come; no button where there is nothing left to measure."""
         self._running.draw(self.ready)
-        self._running.buttons.hidden = not self.ready and self._running.job is None
+        idle = not self.ready and self._running.job is None
+        self._running.buttons.hidden = idle and not self.takes_choices
 
     def nothing(self, here: str) -> str:
         """What an empty place says where no fact is in force.

@@ -132,7 +132,7 @@ class Model(Panel):
         self._hint.say(
             "The session has these settings."
             if taken
-            else "Its rounds hang on the settings they have: begin another session to use these."
+            else "The rounds hang on the settings they have: begin another session to use these."
             if edited
             else "They are for edits at the subject: the session then has the z-score scope."
             if session.config.site == "answer"

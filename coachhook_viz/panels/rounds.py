@@ -57,9 +57,9 @@ class Rounds(Panel):
         self._begin = Button("Branch", name="Begin the branch")
         self._switch = Select(label="Branch in force", options=[["main", "main"]], value="main")
         self._settings = Grid(label="settings", columns=["setting", "value", "known good"])
-        self._good = _known_good(session.lm)
+        self._good: dict[bool, dict[str, str]] = {}  # by whether edits have two keys
         optional = row(
-            column(self._label, row(self._branch, self._begin, classes="cv-asked"), self._switch),
+            column(self._label, row(self._branch, self._begin, classes="cv-tools"), self._switch),
             column(
                 Text("Settings of the rounds to come; click twice to type.", "cv-note"),
                 self._settings,
@@ -163,12 +163,16 @@ class Rounds(Panel):
         self._switch.value = session.current_branch
         label = session.labels.get(session.rounds[position - 1].number if position else 0)
         self._label.value = "" if label is None else label.name
+        two_keys = session.config.scope == "two-key"
+        if two_keys not in self._good:
+            self._good[two_keys] = _known_good(session.lm, two_keys)
+        good = self._good[two_keys]
         self._settings.show(
             [
                 [
                     Cell(name),
                     Cell(_told(getattr(session.config, name)), editable=True),
-                    Cell(self._good.get(name, "–"), kind="undone"),
+                    Cell(good.get(name, "–"), kind="undone"),
                 ]
                 for name in _SETTINGS
             ],
@@ -254,13 +258,14 @@ def about(desk: Desk, round_: Round) -> str:
     place = session.rounds.index(round_) + 1
     alphas = sorted(round_.alphas.values())
     name = _name(session, round_)
+    alpha = " to ".join(dict.fromkeys(f"{one:.2f}" for one in (alphas[0], alphas[-1])))
     named = f" “{name}”" if name else ""
     scores = [desk.scores[i] for i in round_.fact_ids if i in desk.scores]
     holding = sum(holds(score["reliability"]) for score in scores)
     hold = f", {holding} of {len(scores)} {'holds' if holding == 1 else 'hold'}" if scores else ""
     return (
         f"Round {place}{named}: {count(len(round_.facts), 'fact')}{hold},"
-        f" {round_.seconds:.1f} s, α {alphas[0]:.2f} to {alphas[-1]:.2f}"
+        f" {round_.seconds:.1f} s, α {alpha}"
     )
 
 
@@ -269,10 +274,11 @@ def _name(session: Session, round_: Round) -> str:
     return "" if label is None else label.name
 
 
-def _known_good(lm: LanguageModel) -> dict[str, str]:
+def _known_good(lm: LanguageModel, two_keys: bool) -> dict[str, str]:
     """The settings known to work for a model; none where `EditConfig` has to guess."""
+    scope = {"scope": "two-key"} if two_keys else {}
     with heard() as guesses:
-        config = EditConfig.for_model(lm)
+        config = EditConfig.for_model(lm, **scope)
     if guesses:
         return {}
     return {name: _told(getattr(config, name)) for name in _SETTINGS}

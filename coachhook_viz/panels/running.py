@@ -25,8 +25,11 @@ STAGES = {
     "known": "asking what it knows",
     "trace": "tracing subjects",
     "what else": "asking what else changed",
-    "trials": "running trials",
+    "trials": "finished trials",
 }
+
+
+_LONG = 5  # seconds without a step
 
 
 class Running:
@@ -101,14 +104,16 @@ def progress(job: Job, seconds: float | None = None) -> Markup:
     if said is None:
         return Markup("<p class='cv-note'>{}…</p>").format(job.title)
     of = f", setting {said.setting}" if said.setting else ""
-    words = (
-        f"{job.title}{of} · {STAGES.get(said.stage, said.stage)}, step {said.step} of {said.total}"
-    )
+    stage = STAGES.get(said.stage, said.stage)
+    named = f"{job.title}{of}" + f" · {stage}" * (stage != job.title)
+    words = f"{named}, {said.step} of {said.total}"
     if said.loss is not None:
         words += f" · loss {said.loss:.2f}"
     left = job.seconds_left if seconds is None and not of else seconds
     if left is not None:
         words += f" · {duration(left)} left"
+    elif not of and job.seconds_spent >= _LONG:
+        words += f" · {duration(job.seconds_spent)} so far"  # something goes on
     share = 100 * said.step / max(said.total, 1)
     bar = Markup(
         "<p class='cv-note'>{}</p><div class='cv-progress' role='progressbar' aria-label='{}'"

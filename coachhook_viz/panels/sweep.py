@@ -17,6 +17,7 @@ from coachhook_viz import figures
 from coachhook_viz.autosave import sessions_folder
 from coachhook_viz.editing.config import EditConfig
 from coachhook_viz.editing.methods import METHODS, method_of, name_of
+from coachhook_viz.errors import FailedTrialWarning
 from coachhook_viz.events import Configured
 from coachhook_viz.facts import Fact
 from coachhook_viz.measure.quality import METRICS
@@ -25,7 +26,7 @@ from coachhook_viz.panels.controls import Button, Field, Select, Text, row
 from coachhook_viz.panels.desk import STATE_EVENTS, Desk
 from coachhook_viz.panels.grid import Cell, Grid
 from coachhook_viz.panels.lens import Lens
-from coachhook_viz.panels.panel import Static, image
+from coachhook_viz.panels.panel import Static, image, told
 from coachhook_viz.panels.running import Running
 from coachhook_viz.panels.words import count
 from coachhook_viz.panels.worker import Job
@@ -68,8 +69,8 @@ class _Swept:
     ----------
     lines : list of list of Cell
         What is shown of each trial.
-    failed : int
-        How many trials have no result.
+    failed : str
+        What is said of those that have no result.
     ends : DataFrame or None
         As `at_the_end`; None where no trial has a result.
     picture : str
@@ -82,7 +83,7 @@ class _Swept:
     seeds: tuple[int, ...]
     trials: tuple[Trial, ...]
     lines: list[list[Cell]] = field(default_factory=list)
-    failed: int = 0
+    failed: str = ""
     ends: pd.DataFrame | None = None
     picture: str = ""
 
@@ -98,6 +99,7 @@ class Sweep(Lens):
     """
 
     stale_after = (*STATE_EVENTS, Configured)
+    takes_choices = True
     title = "Sweep"
     help = "the same facts under many settings, on all cores"
 
@@ -112,26 +114,28 @@ class Sweep(Lens):
         self._clear = Button("Clear", "quiet", name="Clear the settings")
         self._rounds = Field(label="Rounds")
         self._seeds = Field(label="Shuffled by seeds", placeholder="none: as they were edited")
-        columns = ["setting", "seed", *METRICS, "perplexity"]
+        columns = ["setting", *METRICS, "perplexity"]
         self._grid = Grid(label="Trials", picks="row", columns=columns)
-        self._open = Button("Open this trial", name="Open this trial as a session", hidden=True)
+        self._open = Button("Open trial", name="Open this trial as a session", hidden=True)
         self._picture = Text()
+        self._ended = Text(classes="cv-note cv-warn", live="polite")
         self._note = Text(classes="cv-note", live="polite")
         self._calls: dict[str, dict[str, Any]] = {}  # what each setting changes, by its name
         self._found: _Swept | None = None
         running = Running(Desk.of(session).worker, "Run")
         body = [
             row(self._varied, self._values, self._add, self._clear, classes="cv-tools"),
-            row(self._rounds, self._seeds, running.buttons, classes="cv-tools"),
+            row(self._rounds, self._seeds, running.buttons, self._open, classes="cv-tools"),
             running.said,
+            self._ended,
             self._grid,
-            self._open,
             self._note,
             self._picture,
         ]
         super().__init__(session, body, running=running)
         self.on(self._varied, self._exemplify)
-        self.on(self._values, lambda value: self._unsay())
+        for node in (self._values, self._rounds, self._seeds):
+            self.on(node, lambda value: self._unsay())
         self.click(self._add, self._take)
         self._values.on_enter(lambda: self._do(self._take))
         self.click(self._clear, self._forget)
@@ -155,8 +159,9 @@ class Sweep(Lens):
         """Run what is in the table: `sweep`."""
         plan = self._plan()
         if plan is not None:
+            self._draw()
             self.run(
-                f"sweeping {count(len(plan.trials), 'trial')}",
+                "sweeping",
                 partial(self._swept, plan),
                 self._show,
                 running=self._running,
@@ -192,7 +197,9 @@ class Sweep(Lens):
     def worked(self) -> None:
         """How far it has come."""
         super().worked()
-        self._running.buttons.hidden = False
+        job = self._running.job
+        if job is not None and job.cancel() and self._found is None:
+            self._ended.say("Cancelled: finished trials are kept, and Run goes on with the others.")
         self._draw_open()
 
     def _exemplify(self, varied: str) -> None:
@@ -201,7 +208,7 @@ class Sweep(Lens):
 
     def _unsay(self) -> None:
         """Something else is typed: what was wrong with it is no longer said."""
-        self._values.error = ""
+        self._values.error = self._rounds.error = self._seeds.error = ""
 
     def _take(self) -> None:
         """Put what is typed into the table, if it can be read."""
@@ -211,7 +218,7 @@ class Sweep(Lens):
         try:
             read = {f"{label} {part}": self._changes(field, part) for part in _parts(text)}
         except ValueError as error:
-            self._values.error = str(error)
+            self._values.error = told(error)
             return
         if not read:
             self._values.error = f"Write values, as {_EXAMPLES[field]}."
@@ -267,23 +274,24 @@ class Sweep(Lens):
         return _Swept(place, facts, rounds, seeds, trials)
 
     def _swept(self, plan: _Swept, job: Job) -> _Swept:
-        frame = sweep(
-            self.session.lm,
-            plan.facts,
-            {trial.setting: trial.config for trial in plan.trials},
-            folder=plan.folder,
-            seeds=plan.seeds,
-            rounds=plan.rounds,
-            moments=self.session.moments,
-            progress=job.progress,
-            cancel=job.cancel,
-        )
+        with heard(FailedTrialWarning) as failed:
+            frame = sweep(
+                self.session.lm,
+                plan.facts,
+                {trial.setting: trial.config for trial in plan.trials},
+                folder=plan.folder,
+                seeds=plan.seeds,
+                rounds=plan.rounds,
+                moments=self.session.moments,
+                progress=job.progress,
+                cancel=job.cancel,
+            )
         parts = [_of(trial, frame) for trial in plan.trials]
         lines = [
-            [Cell(trial.setting), Cell(_seed(trial)), *_scores(part)]
+            [Cell(_name(trial)), *_scores(part)]
             for trial, part in zip(plan.trials, parts, strict=True)
         ]
-        found = replace(plan, lines=lines, failed=sum(part.empty for part in parts))
+        found = replace(plan, lines=lines, failed=" ".join(map(str, failed)))
         if frame.empty:
             return found
         ends = at_the_end(frame)
@@ -302,9 +310,10 @@ class Sweep(Lens):
         found = self._found
         self._grid.empty = self._empty()
         self._picture.say()
+        self._ended.say("" if found is None else found.failed)
         if found is None:
             names = [_PRESENT, *self._calls] if self._calls else []
-            empty = [Cell()] * (len(METRICS) + 2)
+            empty = [Cell()] * (len(METRICS) + 1)
             self._grid.show([[Cell(name), *empty] for name in names], keys=names)
             self._note.say()
             self._draw_open()
@@ -313,8 +322,6 @@ class Sweep(Lens):
         self._note.say(
             f"Mean over {count(len(found.facts), 'fact')} after the last round, and 95 % interval;"
             f" perplexity of neutral text. Kept in {found.folder}."
-            + f" {count(found.failed, 'trial')} failed: Run tries again."
-            * bool(found.failed)
         )
         self._picture.say(found.picture)
         self._draw_open()
@@ -374,8 +381,8 @@ def _value(field: str, text: str) -> Any:
         raise ValueError(f"{text!r} cannot be read: write values as {_EXAMPLES[field]}.") from None
 
 
-def _seed(trial: Trial) -> str:
-    return "–" if trial.seed is None else str(trial.seed)
+def _name(trial: Trial) -> str:
+    return trial.setting if trial.seed is None else f"{trial.setting}, seed {trial.seed}"
 
 
 def _folder(session: Session, facts: tuple[Fact, ...], rounds: int) -> Path:

@@ -86,12 +86,16 @@ class Job:
             self._report()
 
     @property
+    def seconds_spent(self) -> float:
+        """Time since the stage began; 0 while there is none."""
+        return time.monotonic() - self._stage_began if self.said is not None else 0.0
+
+    @property
     def seconds_left(self) -> float | None:
         """Time left in the stage, as its steps so far have gone; None while nothing is known."""
         if self.said is None or not self.said.step:
             return None
-        spent = time.monotonic() - self._stage_began
-        return spent / self.said.step * (self.said.total - self.said.step)
+        return self.seconds_spent / self.said.step * (self.said.total - self.said.step)
 
 
 class Worker:

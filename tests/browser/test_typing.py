@@ -22,8 +22,8 @@ FIELDS = [  # panel, label, whether it is of a person who has unfolded more
     ("facts", "Neighbours"),
     ("facts", "Paste"),
     ("scope", "Prompts at once"),
-    ("compare", "Another covariance weight"),
-    ("compare", "Other layers"),
+    ("compare", "Covariance weight"),
+    ("compare", "Layers"),
     ("rounds", "New branch"),
 ]
 SPEEDS = (60, 120, 200)  # milliseconds a key

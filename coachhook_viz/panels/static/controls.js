@@ -422,6 +422,18 @@ KINDS.list = ({ model, ends }) => {
     for (const key of all) found.push(found.at(-1) + (heights.get(key) ?? usual));
     return found;
   };
+  // Heights are found anew; the first row that can be seen stays where it is.
+  const measure = (change) => {
+    const [top, before] = [el.scrollTop, all.length > MANY ? starts() : [0]];
+    const seen = before.findIndex((_, place) => before[place + 1] > top);
+    const key = top ? all[seen] : undefined;
+    change();
+    heights.clear();
+    const tops = starts();
+    rows.style.height = all.length > MANY ? `${tops.at(-1)}px` : "";
+    const now = all.length > MANY ? all.indexOf(key) : -1;
+    el.scrollTop = now < 0 ? top : top + tops[now] - before[seen];
+  };
   // Put into the page what can be seen, a screen more on either side, and the row that Tab reaches.
   const draw = () => {
     const many = all.length > MANY;
@@ -474,16 +486,14 @@ KINDS.list = ({ model, ends }) => {
   follow(model, ends, ["rows", "label", "empty"], () => {
     const had = rows.contains(document.activeElement);
     rows.setAttribute("aria-label", model.get("label"));
-    all = model.get("rows").map((one) => one.key);
-    none.textContent = all.length ? "" : model.get("empty");
-    none.hidden = Boolean(all.length);
-    rows.className = all.length > MANY ? "cv-many" : "";
-    const top = el.scrollTop;
-    rows.replaceChildren();
-    drawn = new Map();
-    heights.clear();
-    rows.style.height = all.length > MANY ? `${starts().at(-1)}px` : "";
-    el.scrollTop = top;
+    measure(() => {
+      all = model.get("rows").map((one) => one.key);
+      none.textContent = all.length ? "" : model.get("empty");
+      none.hidden = Boolean(all.length);
+      rows.className = all.length > MANY ? "cv-many" : "";
+      rows.replaceChildren();
+      drawn = new Map();
+    });
     go(all.includes(at) ? at : all[0] ?? null, had);
     reveal();
   });
@@ -495,7 +505,7 @@ KINDS.list = ({ model, ends }) => {
   let width = 0;
   const watch = new ResizeObserver(() => {
     if (all.length <= MANY) return;
-    if (el.clientWidth !== width) heights.clear(); // other lines
+    if (el.clientWidth !== width) measure(() => {}); // other lines
     width = el.clientWidth;
     draw();
     if (rows.contains(document.activeElement)) settle(document.activeElement);
