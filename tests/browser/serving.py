@@ -67,8 +67,8 @@ class Watch:
 
     def check(self) -> None:
         """Raise AssertionError if anything happened that should not."""
-        assert self.abroad == []
-        assert self.errors == []
+        assert self.abroad == [], self.abroad
+        assert self.errors == [], self.errors
 
     def _route(self, route: Route) -> None:
         if urlsplit(route.request.url).hostname in ("127.0.0.1", "localhost"):

@@ -502,13 +502,23 @@ KINDS.list = ({ model, ends }) => {
     reveal();
   });
   el.addEventListener("scroll", () => { if (all.length > MANY) draw(); }, { passive: true });
-  let width = 0;
+  // The row that has the focus, or is chosen, if it could be seen while the box was so high.
+  const held = (height) => {
+    const focused = rows.contains(document.activeElement) ? document.activeElement : undefined;
+    const one = focused ?? (chosen().length === 1 ? row(chosen()[0]) : undefined);
+    const top = one ? one.getBoundingClientRect().top - el.getBoundingClientRect().top : -2;
+    return top > -1 && top + one.offsetHeight < height + 1 ? one : undefined;
+  };
+  let [width, height] = [0, 0];
   const watch = new ResizeObserver(() => {
-    if (all.length <= MANY) return;
-    if (el.clientWidth !== width) measure(() => {}); // other lines
-    width = el.clientWidth;
-    draw();
-    if (rows.contains(document.activeElement)) settle(document.activeElement);
+    const one = held(height);
+    height = el.clientHeight;
+    if (all.length > MANY) {
+      if (el.clientWidth !== width) measure(() => {}); // other lines
+      width = el.clientWidth;
+      draw();
+    }
+    if (one) settle(one);
   });
   watch.observe(el);
   ends.push(() => watch.disconnect());
