@@ -24,12 +24,11 @@ app: .venv/.installed model ## open the playground as an app, without code, in V
 demo: .venv/.installed ## edit the default model in three rounds, print and report what happens
 	$(BIN)/python -m coachhook_viz demo --report build/demo.html
 
-test: .venv/.installed ## lint, types, floors, documentation and all tests
+test: .venv/.installed ## lint, types, floors and all tests, which build the documentation, too
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(MAKE) docs
 	$(BIN)/python tests/browser/find_chromium.py
 	$(BIN)/python -m coachhook_viz model
 	$(PYTEST)
