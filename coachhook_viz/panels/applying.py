@@ -148,11 +148,12 @@ class Applying:
 
     def _finished(self, round_: Round, then: Callable[[Round], object] | None) -> None:
         desk, job = self._desk, self._job
+        # not the round's own: two keys add wordings to facts, some methods make several rounds
+        written = list(self.left[: self._size])
         self.done += 1
         self._each.append(round_.seconds / len(round_.facts))
-        self.left = self.left[len(round_.facts) :]
+        self.left = self.left[self._size :]
         self._active = False
-        written = list(round_.facts)
         staged = []
         for fact in desk.staged:
             if fact in written:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from coachhook_viz.clashes import Clash
+from coachhook_viz.editing.wordings import written_for
 from coachhook_viz.facts import Fact
 from coachhook_viz.panels.words import count
 from coachhook_viz.session import Session
@@ -71,9 +72,10 @@ class Meeting:
 
     def forget(self, facts: Sequence[Fact]) -> None:
         """What has been chosen for `facts`: they are applied, and the same again is a new case."""
-        self._settled -= set(facts)
-        for fact in facts:
-            self.replacing.pop(fact, None)
+        for fact in [*self._settled]:
+            if any(written_for(fact, written) for written in facts):
+                self._settled.discard(fact)
+                self.replacing.pop(fact, None)
 
     def settle(self, place: int) -> list[Fact]:
         """Note what a person has chosen of `OFFERS`; what is then left to be applied."""
