@@ -247,6 +247,8 @@ class Ask(Panel):
         """The bars; the texts take longer, and make way for what is asked meanwhile."""
         self.alert()
         self._answered_to = prompt
+        if self._said[0].html == _QUEUES:
+            self._said[0].say()
         before, after = (dict(zip(f["token"], f["probability"], strict=True)) for f in frames)
         for bars, side, own, other in zip(
             self._bars, _SIDES, (before, after), (after, before), strict=True

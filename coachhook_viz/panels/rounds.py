@@ -10,14 +10,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from coachhook_viz.editing.config import EditConfig
-from coachhook_viz.editing.methods import Method
+from coachhook_viz.editing.config import EditConfig, ScopeKind
+from coachhook_viz.editing.methods import Method, name_of
 from coachhook_viz.editing.state import Round
 from coachhook_viz.events import Configured, Event, RoundLabelled
 from coachhook_viz.measure.quality import holds
 from coachhook_viz.models import LanguageModel
 from coachhook_viz.panels.controls import Button, Field, Select, Text, Toggle, column, row
-from coachhook_viz.panels.desk import STATE_EVENTS, Desk, Scored, Selected, Staged
+from coachhook_viz.panels.desk import STATE_EVENTS, Desk, Judged, Scored, Selected, Staged
 from coachhook_viz.panels.grid import Cell, Grid, Kind
 from coachhook_viz.panels.panel import Panel, Static
 from coachhook_viz.panels.running import progress
@@ -57,7 +57,7 @@ class Rounds(Panel):
         self._begin = Button("Branch", name="Begin the branch")
         self._switch = Select(label="Branch in force", options=[["main", "main"]], value="main")
         self._settings = Grid(label="settings", columns=["setting", "value", "known good"])
-        self._good = _known_good(session.lm)
+        self._good: dict[tuple[str, ScopeKind], dict[str, str]] = {}
         optional = row(
             column(self._label, row(self._branch, self._begin, classes="cv-asked"), self._switch),
             column(
@@ -120,7 +120,8 @@ class Rounds(Panel):
 
     def hear(self, event: Event) -> None:
         """Draw anew what has changed."""
-        if isinstance(event, (Staged, Scored, RoundLabelled, Configured, *STATE_EVENTS, Selected)):
+        heard = (Staged, Scored, Judged, RoundLabelled, Configured, *STATE_EVENTS, Selected)
+        if isinstance(event, heard):
             self.renew()
             self.worked()
 
@@ -163,17 +164,26 @@ class Rounds(Panel):
         self._switch.value = session.current_branch
         label = session.labels.get(session.rounds[position - 1].number if position else 0)
         self._label.value = "" if label is None else label.name
+        good = self._known_good()
         self._settings.show(
             [
                 [
                     Cell(name),
                     Cell(_told(getattr(session.config, name)), editable=True),
-                    Cell(self._good.get(name, "–"), kind="undone"),
+                    Cell(good.get(name, "–"), kind="undone"),
                 ]
                 for name in _SETTINGS
             ],
             keys=_SETTINGS,
         )
+
+    def _known_good(self) -> dict[str, str]:
+        """What is known to work for the model, under the method and the scope that it has now."""
+        config = self.session.config
+        of = name_of(config.method), config.scope
+        if of not in self._good:
+            self._good[of] = _known_good(self.session.lm, *of)
+        return self._good[of]
 
     def _change(self, act: Callable[..., object]) -> None:
         try:
@@ -252,16 +262,16 @@ def about(desk: Desk, round_: Round) -> str:
     """A round in one sentence."""
     session = desk.session
     place = session.rounds.index(round_) + 1
-    alphas = sorted(round_.alphas.values())
     name = _name(session, round_)
     named = f" “{name}”" if name else ""
     scores = [desk.scores[i] for i in round_.fact_ids if i in desk.scores]
     holding = sum(holds(score["reliability"]) for score in scores)
     hold = f", {holding} of {len(scores)} {'holds' if holding == 1 else 'hold'}" if scores else ""
-    return (
-        f"Round {place}{named}: {count(len(round_.facts), 'fact')}{hold},"
-        f" {round_.seconds:.1f} s, α {alphas[0]:.2f} to {alphas[-1]:.2f}"
-    )
+    said = f"Round {place}{named}: {count(len(round_.facts), 'fact')}{hold}, {round_.seconds:.1f} s"
+    if desk.rule != "zscore":  # the only rule that has an α
+        return said
+    alphas = round_.alphas.values()
+    return f"{said}, α {min(alphas):.2f} to {max(alphas):.2f}"
 
 
 def _name(session: Session, round_: Round) -> str:
@@ -269,13 +279,13 @@ def _name(session: Session, round_: Round) -> str:
     return "" if label is None else label.name
 
 
-def _known_good(lm: LanguageModel) -> dict[str, str]:
+def _known_good(lm: LanguageModel, method: str, scope: ScopeKind) -> dict[str, str]:
     """The settings known to work for a model; none where `EditConfig` has to guess."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            config = EditConfig.for_model(lm)
-        except UserWarning:
+            config = EditConfig.for_model(lm, method=method, scope=scope)
+        except (UserWarning, ValueError):
             return {}
     return {name: _told(getattr(config, name)) for name in _SETTINGS}
 

@@ -101,9 +101,9 @@ def progress(job: Job, seconds: float | None = None) -> Markup:
     if said is None:
         return Markup("<p class='cv-note'>{}…</p>").format(job.title)
     of = f", setting {said.setting}" if said.setting else ""
-    words = (
-        f"{job.title}{of} · {STAGES.get(said.stage, said.stage)}, step {said.step} of {said.total}"
-    )
+    stage = STAGES.get(said.stage, said.stage)
+    words = f"{job.title}{of}, " if stage == job.title else f"{job.title}{of} · {stage}, "
+    words += f"step {said.step} of {said.total}"
     if said.loss is not None:
         words += f" · loss {said.loss:.2f}"
     left = job.seconds_left if seconds is None and not of else seconds
