@@ -425,7 +425,7 @@ def test_columns_may_lie_within_others_and_hide_fields(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "match"),
     [
-        ({"prompt": "nothing"}, "the column nothing.* is missing: it has .*entity"),
+        ({"prompt": "nothing"}, "the columns? nothing.* (is|are) missing: it has .*entity"),
         ({"promt": "Question"}, "a fact has no field 'promt'; it has prompt, subject"),
         ({"prompt": 7}, "columns must be a dict of names"),
         ({"a": "prompt", "b": "prompt"}, "two columns are called the same field"),
