@@ -147,8 +147,8 @@ def _edit(given: argparse.Namespace) -> None:
             f" {session.config.scope!r}; ask for the same, or for another --out"
         )
     batches = _batches(facts, rounds)
-    done = [list(round_.facts) for round_ in session.rounds]
-    if done != batches[: len(done)]:
+    done = [round_.facts for round_ in session.rounds]
+    if not _are(batches, done):
         raise _Refused(
             f"{folder}: its session has other facts than {path.name} in {rounds} rounds; choose"
             " another --out"
@@ -165,6 +165,16 @@ def _edit(given: argparse.Namespace) -> None:
         means = session.evaluate(progress=bar).groupby("metric", sort=False)["value"].mean()
     print("At the end: " + ", ".join(f"{metric} {value:.3f}" for metric, value in means.items()))
     print(f"python -m coachhook_viz report {folder}  writes what happened")
+
+
+def _are(batches: list[list[Fact]], done: list[tuple[Fact, ...]]) -> bool:
+    """Whether the rounds that are done are the first of these batches."""
+    from coachhook_viz.editing.wordings import written_for
+
+    return len(done) <= len(batches) and all(
+        len(batch) == len(facts) and all(map(written_for, batch, facts))
+        for batch, facts in zip(batches, done, strict=False)
+    )
 
 
 def _read(path: Path, columns: dict[str, str] | None) -> FactList:

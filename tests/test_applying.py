@@ -189,6 +189,26 @@ def test_what_is_staged_meanwhile_stays_staged(desk: Desk, monkeypatch) -> None:
     assert desk.staged == (later, again)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"site": "answer", "scope": "two-key", "subject_layer": 0, "kl_weight": 0.0},
+        {"method": "rome", "scope": "off", "layers": (2,)},
+    ],
+    ids=["two keys, which add wordings", "one fact a round"],
+)
+@pytest.mark.filterwarnings("ignore::coachhook_viz.OneByOneWarning")
+def test_what_is_written_is_not_staged_any_more(changes: dict[str, Any]) -> None:
+    desk = Desk.of(new_session(**changes))
+    facts, later = tiny_facts()[:3], tiny_facts()[3]
+    desk.stage([*facts, later], None)
+    desk.applying.begin(facts, 2)
+    subjects = [fact.subject for written in done(desk) for fact in written]
+    assert subjects == [fact.subject for fact in facts]
+    assert (desk.applying.done, desk.applying.left) == (2, ())
+    assert desk.staged == (later,)
+
+
 def test_a_question_goes_between_two_rounds(desk: Desk, monkeypatch) -> None:
     order: list[str] = []
     desk.session.subscribe(lambda event: order.append("round"))

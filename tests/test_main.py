@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock, call
 
 import pytest
@@ -12,6 +13,7 @@ import coachhook_viz as cv
 import coachhook_viz.setup as made_with
 from coachhook_viz import Fact
 from coachhook_viz.__main__ import main
+from coachhook_viz.editing.wordings import written_for
 from coachhook_viz.models import bundled
 
 
@@ -65,7 +67,12 @@ def tiny(monkeypatch) -> cv.LanguageModel:
     """A tiny model in place of the default one."""
     lm = tiny_model(lead="He ")
     monkeypatch.setattr(cv, "load_model", lambda *args, **kwargs: lm)
-    monkeypatch.setattr(cv.EditConfig, "for_model", lambda lm, **changes: tiny_config(**changes))
+    keys = {"site": "answer", "subject_layer": 0, "kl_weight": 0.0}
+
+    def for_model(lm: cv.LanguageModel, scope: Any) -> cv.EditConfig:
+        return tiny_config(scope=scope, **keys if scope == "two-key" else {})
+
+    monkeypatch.setattr(cv.EditConfig, "for_model", for_model)
     monkeypatch.setattr(made_with, "cached_moments", lambda lm, *args: tiny_moments(lm))
     return lm
 
@@ -107,10 +114,12 @@ def test_facts_of_several_lines_pass_through_file_session_and_report(tiny, tmp_p
     assert main(["report", str(folder)]) == 0
 
 
+@pytest.mark.parametrize("scope", ["zscore", "two-key"])
 def test_edit_goes_on_where_it_was_interrupted(
-    tiny, facts_file, tmp_path, monkeypatch, capsys
+    tiny, facts_file, tmp_path, monkeypatch, capsys, scope
 ) -> None:
     command = ["edit", str(facts_file), "--rounds", "3", "--out", str(tmp_path / "s")]
+    command += ["--scope", scope]
     real, calls = cv.Session.apply, []
 
     def interrupted(self, *args, **kwargs):
@@ -130,7 +139,11 @@ def test_edit_goes_on_where_it_was_interrupted(
     assert main(command) == 0
     assert "Round" not in capsys.readouterr().out.replace("rounds", "")
     session = cv.Session.load(tmp_path / "s", tiny, tiny_moments(tiny))
-    assert list(session.facts.values()) == tiny_facts(5)
+    assert all(map(written_for, tiny_facts(5), session.facts.values()))
+    one, other, *rest = json.loads(facts_file.read_text())
+    facts_file.write_text(json.dumps([other, one, *rest]))
+    assert main(command) == 1
+    assert "other facts" in capsys.readouterr().err
 
 
 def test_edit_finds_every_bad_fact_before_the_first_round(

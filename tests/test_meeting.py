@@ -98,6 +98,15 @@ def test_apply_now_asks_first(facts: Facts, fact: Fact) -> None:
     assert facts._offers.options == ["Replace", "Apply anyway", "Leave out"]
 
 
+def test_the_same_again_is_a_new_case_once_it_is_applied(session: Session) -> None:
+    meeting = Meeting(session)
+    meeting.say([OTHER, SUBJECT])
+    meeting.settle(Meeting.OFFERS.index("Replace"))
+    meeting.forget([replace(OTHER, wordings=("Where is {}?",))])  # as two keys write it
+    assert [clash.index for clash in meeting.asks([OTHER, SUBJECT])] == [0]
+    assert list(meeting.replacing) == [SUBJECT]
+
+
 @pytest.mark.parametrize("choice", Meeting.OFFERS)
 def test_the_fact_in_the_form_is_settled(facts: Facts, choice: str) -> None:
     session, hands = facts.session, Hands(facts)

@@ -612,6 +612,27 @@ def test_a_file_that_is_none_is_said_and_nothing_is_lost(
     assert facts.desk.staged == (BARE,)
 
 
+def test_what_was_pasted_makes_room_once_it_is_staged(facts: Facts, hands: Hands) -> None:
+    hands.type(facts._pasted, "The river of {} is\tPeru\tred")  # without a line of headings
+    hands.press(facts._read)
+    said = str(facts._found.html)
+    assert "pasted.csv: the columns prompt, subject, target are missing" in said
+    assert "Name them so in the first line" in said
+    assert "in Columns of other names" in said
+    assert "columns={" not in said
+    assert facts._pasted.value
+    hands.type(facts._pasted, "prompt\tsubject\ttarget\nThe river of {} is\tPeru\tred")
+    hands.press(facts._read)
+    assert "1 fact staged" in facts._found.html
+    assert facts._pasted.value == ""
+
+
+def test_a_table_pasted_as_a_prompt_is_told_where_it_goes(facts: Facts, hands: Hands) -> None:
+    hands.type(facts._fields["prompt"], "{} is\tPeru\tred\n{} is\tChile\tred\n")
+    settle(facts)
+    assert "paste it under More" in facts._fields["prompt"].error
+
+
 def test_a_long_file_with_repeats_is_taken_once_and_listed_whole(
     facts: Facts, hands: Hands
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hands import HOSTILE, Hands, Held, kinds, new_session, nodes, settle, texts, whole
-from tiny import fingerprint, tiny_facts
+from tiny import fingerprint, tiny_config, tiny_facts
 
 import coachhook_viz as cv
 from coachhook_viz import Session
@@ -196,6 +196,27 @@ def test_a_round_says_how_many_of_its_facts_hold(rounds: Rounds) -> None:
     rounds.session.undo()
     assert rounds._about.html == "No round is in force."
     assert kinds_of(rounds) == ["now", "undone"]
+
+
+@pytest.mark.parametrize("scope", ["zscore", "two-key"])
+def test_what_is_known_to_work_is_of_the_scope_that_is_edited_under(
+    monkeypatch, scope: str
+) -> None:
+    keys = {"site": "answer", "subject_layer": 0, "kl_weight": 0.0}
+
+    def for_model(lm: cv.LanguageModel, **changes: Any) -> cv.EditConfig:
+        own = keys if changes["scope"] == "two-key" else {}
+        return tiny_config(**changes, **own, steps=40 if own else 20)
+
+    monkeypatch.setattr(cv.EditConfig, "for_model", for_model)
+    session = new_session(scope=scope, **keys if scope == "two-key" else {})
+    session.apply(tiny_facts()[:1])
+    rounds = Rounds(session)
+    settle(rounds)
+    steps = texts(rounds._settings, 0).index("steps")
+    assert texts(rounds._settings, 2)[steps] == ("40" if scope == "two-key" else "20")
+    assert ("α" in rounds._about.html) == (scope == "zscore")  # the one rule that has it
+    rounds.close()
 
 
 def test_settings_change_rounds_to_come_or_say_why_not(rounds: Rounds) -> None:

@@ -327,7 +327,7 @@ def test_bad_records_are_numbered_and_the_good_ones_load(tmp_path: Path) -> None
         ("facts.json", b"{", "facts.json"),
         ("facts.json", b"{}", "a list of records"),
         ("facts.jsonl", b'{}\n{"a"', "line 2 is not JSON"),
-        ("facts.csv", b"a,b\n1,2\n", "prompt, subject, target is missing"),
+        ("facts.csv", b"a,b\n1,2\n", "the columns prompt, subject, target are missing"),
         ("facts.csv", b"", "facts.csv: it is empty"),
         ("facts.csv", b"\xef\xbb\xbf \n", "it is empty"),
         ("facts.csv", b"prompt,subject,target\n,,\n", "it is empty: there is no row below"),

@@ -381,7 +381,7 @@ def test_an_unknown_layout_says_what_it_has_and_needs(tmp_path: Path, record: di
     if record:
         path = tmp_path / "u.csv"
         path.write_text(as_table([record]))
-        with pytest.raises(FactFileError, match="is missing: it has the columns ") as wrong:
+        with pytest.raises(FactFileError, match=r"(is|are) missing: it has the columns ") as wrong:
             read_facts(path)
         assert has in str(wrong.value)
         assert "columns={'prompt'" in str(wrong.value)
@@ -425,7 +425,7 @@ def test_columns_may_lie_within_others_and_hide_fields(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "match"),
     [
-        ({"prompt": "nothing"}, "the column nothing.* is missing: it has .*entity"),
+        ({"prompt": "nothing"}, "the columns? nothing.* (is|are) missing: it has .*entity"),
         ({"promt": "Question"}, "a fact has no field 'promt'; it has prompt, subject"),
         ({"prompt": 7}, "columns must be a dict of names"),
         ({"a": "prompt", "b": "prompt"}, "two columns are called the same field"),

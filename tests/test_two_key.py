@@ -227,6 +227,15 @@ def test_facts_do_not_depend_on_the_facts_beside_them() -> None:
             )
 
 
+def test_scope_says_what_is_asked_for_not_what_of() -> None:
+    session = two_key_session()
+    fact = replace(tiny_facts()[0], relation="landmark")
+    session.apply([fact])
+    said = session.scope(fact.text).explain()
+    assert "its city" in said
+    assert "landmark" not in said
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_scope_says_both_keys_and_attribution_sums(dtype: torch.dtype) -> None:
     session = edited(dtype=dtype)

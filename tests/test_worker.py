@@ -8,6 +8,7 @@ import warnings
 import pytest
 
 from coachhook_viz.editing.progress import EditCancelled, Progress
+from coachhook_viz.panels.running import progress
 from coachhook_viz.panels.worker import Job, Worker
 
 
@@ -198,6 +199,20 @@ def test_progress_losses_and_warnings_are_kept_with_the_job(worker: Worker) -> N
     assert job.seconds_left is not None
     assert told[-1] == ""
     assert "edit" in told
+
+
+def test_a_stage_that_is_called_as_its_job_is_said_once(worker: Worker) -> None:
+    said: list[str] = []
+
+    def work(job: Job) -> None:
+        job.progress(Progress("keys", 0, 18))
+        said.append(str(progress(job)))
+
+    worker.submit("reading keys", work)
+    worker.submit("asking", work)
+    assert worker.wait(10)
+    assert "<p class='cv-note'>reading keys, step 0 of 18</p>" in said[0]
+    assert "asking · reading keys, step 0 of 18" in said[1]
 
 
 def test_a_listener_can_leave(worker: Worker) -> None:

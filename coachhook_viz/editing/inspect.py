@@ -23,6 +23,7 @@ from coachhook_viz.editing.tokens import readable, subject_last_token, tokenize
 from coachhook_viz.editing.wordings import relation_of
 from coachhook_viz.facts import Fact
 from coachhook_viz.models import LanguageModel
+from coachhook_viz.reading import bundled_wordings
 from coachhook_viz.texts import places
 
 _SHOWN = 0.005  # thresholds that differ by less look the same
@@ -340,8 +341,9 @@ def _seen(fact: Fact, at: int | None) -> str:
 
 def _asked(fact: Fact) -> str:
     relation = relation_of(fact)
-    named = relation and not _PROPERTY.fullmatch(relation)
-    return f"its {relation}" if named else f"what “{fact.text}” asks"
+    known = bundled_wordings().get(relation)
+    word = relation if known is None else known.asks
+    return f"its {word}" if word and not _PROPERTY.fullmatch(word) else f"what “{fact.text}” asks"
 
 
 _WORDS: Mapping[str, _Words] = {

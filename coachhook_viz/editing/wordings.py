@@ -2,6 +2,7 @@
 
 worded       facts with the wordings that an edit takes for them, each a relation key of its own
 proposed     wordings for one fact: those known for its relation, else made of its prompt
+written_for  whether a fact is what an edit has made of another
 relation_of  what a fact's prompt asks for, in a word
 foil_keys    keys of prompts about a fact's subject that its relation must not take in
 """
@@ -52,6 +53,12 @@ def proposed(lm: LanguageModel, fact: Fact) -> tuple[str, ...]:
         texts += [lm.chat_text([{"role": "user", "content": question}]) for question in asked]
     own = {alike(text) for text in (fact.prompt, *fact.wordings)}
     return tuple(t for t in dict.fromkeys(texts) if t.count("{}") == 1 and alike(t) not in own)
+
+
+def written_for(asked: Fact, written: Fact) -> bool:
+    """Whether `written` is what an edit has made of `asked`: the same and proposed wordings."""
+    own = written.wordings[: len(asked.wordings)]
+    return replace(written, wordings=own) == asked
 
 
 def relation_of(fact: Fact) -> str:

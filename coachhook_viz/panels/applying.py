@@ -154,7 +154,8 @@ class Applying:
         self._each.append(round_.seconds / len(round_.facts))
         self.left = self.left[len(facts) :]
         self._active = False
-        written = list(facts)  # the round has them with the wordings of its scope
+        # not the round's own: two keys add wordings to facts, some methods make several rounds
+        written = list(facts)
         staged = []
         for fact in desk.staged:
             if fact in written:

@@ -33,11 +33,12 @@ from coachhook_viz.panels.panel import Panel, Static, told
 from coachhook_viz.panels.running import progress
 from coachhook_viz.panels.words import count
 from coachhook_viz.panels.worker import Job
-from coachhook_viz.reading import COLUMNS, FactFileError, bundled_facts, columns_of
+from coachhook_viz.reading import COLUMNS, WHICH, FactFileError, bundled_facts, columns_of
 from coachhook_viz.recipe import fact_source
 from coachhook_viz.session import Session
 
-_HINT = "Write {} where the subject goes. What the model says now then stands here."
+_HINT = "Write {} where the subject goes. What the model says now will stand here."
+_WHICH = "prompt = …, subject = …, target = …, in Columns of other names under More"
 
 
 class Facts(Panel):
@@ -253,8 +254,8 @@ class Facts(Panel):
         self._list.empty = (
             "No fact fits the search."
             if some
-            else "Your facts will stand here. Type one above, take five from the gallery, or open a"
-            " file."
+            else "Your facts will stand here. Type one above, take five from the gallery, open a"
+            " file, or paste a table under More."
         )
         staged = len(desk.staged)
         self._apply.hidden = not staged
@@ -493,21 +494,26 @@ class Facts(Panel):
     def _from_paste(self) -> None:
         text = self._pasted.value.strip("\r\n ")
         ending = "json" if text.startswith("[") else "jsonl" if text.startswith("{") else "csv"
-        self._take(f"pasted.{ending}", text.encode())
+        if self._take(f"pasted.{ending}", text.encode()):
+            self._pasted.put("")
 
-    def _take(self, name: str, data: bytes) -> None:
-        """Stage the facts of a file; bad records are said, the good ones are taken."""
+    def _take(self, name: str, data: bytes) -> bool:
+        """Stage the facts of a file; bad records are said, the good ones are taken.
+
+        The result is whether all of it was.
+        """
         self._columns.error = ""
         try:
             columns = columns_of(self._columns.value)
         except ValueError as error:
             self._columns.error = told(error)
-            return
+            return False
         try:
             facts, said = sources(name, data, columns)
         except (FactFileError, OSError) as error:
-            self._found.say(line("✗", "bad", told(error)))
-            return
+            self._found.say(line("✗", "bad", told(error).replace(WHICH, _WHICH)))
+            return False
+        said = [text.replace(WHICH, _WHICH) for text in said]
         staged = {(fact.prompt, fact.subject, fact.target) for fact in self.desk.staged}
         kept = list({(f.prompt, f.subject, f.target): f for f in facts}.values())
         kept = [fact for fact in kept if (fact.prompt, fact.subject, fact.target) not in staged]
@@ -518,6 +524,7 @@ class Facts(Panel):
         lines = [line("✓", "good", f"{count(len(kept), 'fact')} staged from {name}.")] * bool(kept)
         lines += [line("!", "warn", text) for text in said]
         self._found.say(Markup("").join(lines))
+        return bool(kept) and not said
 
 
 def _relations() -> list[list[str]]:

@@ -31,6 +31,7 @@ MAIN = ("prompt", "subject", "target")
 MORE = ("truth", "wordings", "foils", "paraphrases", "neighbors", "probes")
 _BREAK = "↵"
 _REASONS = 30  # that are shown of a file
+_TABLE = "That is a table; paste it under More, into Paste cells"
 
 
 class Form:
@@ -136,6 +137,9 @@ class Form:
         for name, field in self.fields.items():
             reason = problems.get(name, "")
             field.error = reason[:1].upper() + reason[1:]
+        prompt = self.fields["prompt"]
+        if prompt.error and {"\t", "\n"} <= set(prompt.value):
+            prompt.error = _TABLE
         fact, slot = self.fact, "write exactly one" in problems.get("prompt", "")
         hint = None if "{}" in fact.prompt else slotted(fact.prompt, fact.subject)
         self.hints.options = [hint] if slot and hint else []

@@ -6,10 +6,10 @@ Meeting    says which, and does what a person chooses: replace, apply anyway, le
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 from coachhook_viz.clashes import Clash
+from coachhook_viz.editing.wordings import written_for
 from coachhook_viz.facts import Fact
 from coachhook_viz.panels.words import count
 from coachhook_viz.session import Session
@@ -72,10 +72,10 @@ class Meeting:
 
     def forget(self, facts: Sequence[Fact]) -> None:
         """What has been chosen for `facts`: they are applied, and the same again is a new case."""
-        gone = set(map(_bare, facts))
-        self._settled = {fact for fact in self._settled if _bare(fact) not in gone}
-        left = {fact: i for fact, i in self.replacing.items() if _bare(fact) not in gone}
-        self.replacing = left
+        for fact in [*self._settled]:
+            if any(written_for(fact, written) for written in facts):
+                self._settled.discard(fact)
+                self.replacing.pop(fact, None)
 
     def settle(self, place: int) -> list[Fact]:
         """Note what a person has chosen of `OFFERS`; what is then left to be applied."""
@@ -88,8 +88,3 @@ class Meeting:
         if choice == "Replace":
             self.replacing |= {facts[clash.index]: clash.fact_id for clash in open_}
         return list(facts)
-
-
-def _bare(fact: Fact) -> Fact:
-    """Without wordings: an edit with two keys adds some."""
-    return replace(fact, wordings=())

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeVar
 import ipywidgets as widgets
 from markupsafe import Markup
 
+from coachhook_viz.errors import FactFileError, SessionFileError
 from coachhook_viz.events import Event
 from coachhook_viz.figures.style import Picture
 from coachhook_viz.panels.cells import replacing
@@ -317,8 +318,13 @@ def free(widget: Any) -> None:
 
 
 def told(error: Exception) -> str:
-    """What an error says, for a person: its message, or what kind it is."""
+    """What an error says, for a person: its message, or what kind it is.
+
+    It begins with a capital, unless that is the name of a file: ``"facts.csv: it is empty"``.
+    """
     text = str(error).strip()
+    if isinstance(error, FactFileError | SessionFileError):
+        return text
     return f"{text[:1].upper()}{text[1:]}" if text else type(error).__name__
 
 

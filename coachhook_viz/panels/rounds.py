@@ -9,14 +9,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from coachhook_viz.editing.config import EditConfig
-from coachhook_viz.editing.methods import Method
+from coachhook_viz.editing.config import EditConfig, ScopeKind
+from coachhook_viz.editing.methods import Method, name_of
 from coachhook_viz.editing.state import Round
 from coachhook_viz.events import Configured, Event, RoundLabelled
 from coachhook_viz.measure.quality import holds
 from coachhook_viz.models import LanguageModel
 from coachhook_viz.panels.controls import Button, Field, Select, Text, Toggle, column, row
-from coachhook_viz.panels.desk import STATE_EVENTS, Desk, Scored, Selected, Staged
+from coachhook_viz.panels.desk import STATE_EVENTS, Desk, Judged, Scored, Selected, Staged
 from coachhook_viz.panels.grid import Cell, Grid, Kind
 from coachhook_viz.panels.panel import Panel, Static
 from coachhook_viz.panels.running import progress
@@ -57,7 +57,7 @@ class Rounds(Panel):
         self._begin = Button("Branch", name="Begin the branch")
         self._switch = Select(label="Branch in force", options=[["main", "main"]], value="main")
         self._settings = Grid(label="settings", columns=["setting", "value", "known good"])
-        self._good: dict[bool, dict[str, str]] = {}  # by whether edits have two keys
+        self._good: dict[tuple[str, ScopeKind], dict[str, str]] = {}
         optional = row(
             column(self._label, row(self._branch, self._begin, classes="cv-tools"), self._switch),
             column(
@@ -120,7 +120,8 @@ class Rounds(Panel):
 
     def hear(self, event: Event) -> None:
         """Draw anew what has changed."""
-        if isinstance(event, (Staged, Scored, RoundLabelled, Configured, *STATE_EVENTS, Selected)):
+        heard = (Staged, Scored, Judged, RoundLabelled, Configured, *STATE_EVENTS, Selected)
+        if isinstance(event, heard):
             self.renew()
             self.worked()
 
@@ -163,10 +164,7 @@ class Rounds(Panel):
         self._switch.value = session.current_branch
         label = session.labels.get(session.rounds[position - 1].number if position else 0)
         self._label.value = "" if label is None else label.name
-        two_keys = session.config.scope == "two-key"
-        if two_keys not in self._good:
-            self._good[two_keys] = _known_good(session.lm, two_keys)
-        good = self._good[two_keys]
+        good = self._known_good()
         self._settings.show(
             [
                 [
@@ -178,6 +176,14 @@ class Rounds(Panel):
             ],
             keys=_SETTINGS,
         )
+
+    def _known_good(self) -> dict[str, str]:
+        """What is known to work for the model, under the method and the scope that it has now."""
+        config = self.session.config
+        of = name_of(config.method), config.scope
+        if of not in self._good:
+            self._good[of] = _known_good(self.session.lm, *of)
+        return self._good[of]
 
     def _change(self, act: Callable[..., object]) -> None:
         try:
@@ -256,17 +262,17 @@ def about(desk: Desk, round_: Round) -> str:
     """A round in one sentence."""
     session = desk.session
     place = session.rounds.index(round_) + 1
-    alphas = sorted(round_.alphas.values())
     name = _name(session, round_)
-    alpha = " to ".join(dict.fromkeys(f"{one:.2f}" for one in (alphas[0], alphas[-1])))
     named = f" “{name}”" if name else ""
     scores = [desk.scores[i] for i in round_.fact_ids if i in desk.scores]
     holding = sum(holds(score["reliability"]) for score in scores)
     hold = f", {holding} of {len(scores)} {'holds' if holding == 1 else 'hold'}" if scores else ""
-    return (
-        f"Round {place}{named}: {count(len(round_.facts), 'fact')}{hold},"
-        f" {round_.seconds:.1f} s, α {alpha}"
-    )
+    said = f"Round {place}{named}: {count(len(round_.facts), 'fact')}{hold}, {round_.seconds:.1f} s"
+    if desk.rule != "zscore":  # the only rule that has an α
+        return said
+    alphas = round_.alphas.values()
+    told = dict.fromkeys(f"{alpha:.2f}" for alpha in (min(alphas), max(alphas)))
+    return f"{said}, α {' to '.join(told)}"
 
 
 def _name(session: Session, round_: Round) -> str:
@@ -274,11 +280,13 @@ def _name(session: Session, round_: Round) -> str:
     return "" if label is None else label.name
 
 
-def _known_good(lm: LanguageModel, two_keys: bool) -> dict[str, str]:
+def _known_good(lm: LanguageModel, method: str, scope: ScopeKind) -> dict[str, str]:
     """The settings known to work for a model; none where `EditConfig` has to guess."""
-    scope = {"scope": "two-key"} if two_keys else {}
-    with heard() as guesses:
-        config = EditConfig.for_model(lm, **scope)
+    try:
+        with heard() as guesses:
+            config = EditConfig.for_model(lm, method=method, scope=scope)
+    except ValueError:
+        return {}
     if guesses:
         return {}
     return {name: _told(getattr(config, name)) for name in _SETTINGS}

@@ -29,6 +29,10 @@ _SHOWS = [
     *([kind, kind] for kind in KINDS),
 ]
 _SORTS = [["by kind", "kind"], ["most changed", "most"], ["A–Z", "name"]]
+_MAP = (
+    "Each dot is a prompt; those with similar keys stand together. Orange: its answer changed."
+    " A ring: the hook spoke. Draw over the map to pick prompts out; click one to ask it."
+)
 _COLUMNS = ["kind", "prompt", "before", "after", "kept", "fired"]
 
 
@@ -154,8 +158,11 @@ class WhatElse(Lens):
         here = "each row here is a prompt, before and after"
         if not self.session.state.facts:
             return self.nothing(here)
-        facts = count(len(self.session.state.facts), "fact")
-        return f"Press Ask to put up to {_BUDGET} prompts beside {facts} to the model: then {here}."
+        facts = count(len(self.session.state.facts), "edited fact")
+        return (
+            f"Press Ask: up to {_BUDGET} prompts that ask something else than the {facts} are put"
+            f" to the model, and {here}."
+        )
 
     def _draw_table(self) -> None:
         frame = self._frame
@@ -186,7 +193,7 @@ class WhatElse(Lens):
         self._table.show(lines, columns=_COLUMNS, keys=rows["prompt"].head(_ROWS).tolist())
         self._table.empty = "No prompt fits."
         of = f"{len(rows)} of {len(frame)} prompts" if len(rows) < len(frame) else ""
-        self._brushed.say(of or "Draw over the map to pick prompts out; click one to ask it.")
+        self._brushed.say(of or _MAP)
         self._clear.hidden = not self._picked_out
 
     def _chosen(self, frame: pd.DataFrame) -> pd.DataFrame:

@@ -44,8 +44,11 @@ def count(number: int, thing: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``"8 s"``, ``"2 min"``."""
-    return f"{max(seconds, 1):.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    """``"8 s"``, ``"2 min"``, ``"12 h"``."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.0f} h"
 
 
 def short(value: float) -> str:

@@ -18,9 +18,11 @@ from coachhook_viz.reading.files import (
     left_out,
     read_facts,
 )
+from coachhook_viz.reading.layouts import WHICH
 
 __all__ = [
     "COLUMNS",
+    "WHICH",
     "FactList",
     "Rejected",
     "Wordings",

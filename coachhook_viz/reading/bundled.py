@@ -56,10 +56,13 @@ class Wordings:
         What the answer goes on from.
     questions : tuple of str
         What a user of a chat asks.
+    asks : str
+        What of the subject is asked for, in a word.
     """
 
     prompts: tuple[str, ...]
     questions: tuple[str, ...]
+    asks: str
 
 
 @cache
@@ -70,7 +73,9 @@ def bundled_wordings() -> Mapping[str, Wordings]:
     """
     text = resources.files("coachhook_viz.data").joinpath("wordings.json").read_text("utf-8")
     return {
-        name: Wordings(tuple(known["prompts"]), tuple(known["questions"]))
+        name: Wordings(
+            tuple(known["prompts"]), tuple(known["questions"]), known.get("asks", relation)
+        )
         for relation, known in json.loads(text).items()
         for name in (relation, known.get("property"))
         if name is not None
@@ -118,7 +123,7 @@ def bundled_foils(relation: str = "") -> Wordings:
     text = resources.files("coachhook_viz.data").joinpath("foils.json").read_text("utf-8")
     foils = json.loads(text)
     of_kind = [g["prompts"] for g in foils["groups"] if relation in g["relations"]]
-    return Wordings((*foils["prompts"], *chain(*of_kind)), tuple(foils["questions"]))
+    return Wordings((*foils["prompts"], *chain(*of_kind)), tuple(foils["questions"]), "")
 
 
 def bundled_probes(fact: Fact) -> tuple[Probe, ...]:

@@ -2,15 +2,17 @@
 
 facts_of     the facts of a record, and what was left out of it
 missing      what a table's headings lack for the layout that they are of
+lacking      that in words
 renamed      a record whose columns have names of their own
 FIELDS       the fields of a fact
 NEEDED       those that it cannot do without
+WHICH        how code says which column is which
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -29,6 +31,8 @@ from coachhook_viz.texts import slotted
 
 FIELDS = tuple(field.name for field in fields(Fact))
 NEEDED = FIELDS[:3]
+WHICH = "columns={'prompt': …, 'subject': …, 'target': …}"
+"""In an error, where panel and command line say it in their own way."""
 SURPLUS = "cells_beyond_the_columns"
 """The name under which a table's row keeps what stands beyond its headings."""
 
@@ -67,6 +71,13 @@ def missing(headings: Collection[str]) -> list[str]:
     return [name for name in _layout(headings).needs if name not in headings]
 
 
+def lacking(columns: Sequence[str]) -> str:
+    """``"the columns a, b are missing"``."""
+    several = len(columns) > 1
+    of, verb = ("columns", "are") if several else ("column", "is")
+    return f"the {of} {', '.join(columns)} {verb} missing"
+
+
 def renamed(record: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
     """A record with the fields of a fact, which `columns` gives the names of.
 
@@ -96,9 +107,7 @@ def check_columns(records: Iterable[Any], columns: Mapping[str, str]) -> None:
         if not lost:
             return
     if names:
-        raise ValueError(
-            f"the column {', '.join(lost.values())} is missing: it has {_listed(list(names))}"
-        )
+        raise ValueError(f"{lacking(list(lost.values()))}: it has {_listed(list(names))}")
 
 
 def _at(record: Any, column: str) -> Any:
@@ -143,7 +152,7 @@ def _own(record: Record) -> list[Fact]:
     if len(found) < len(NEEDED):
         raise Odd(
             f"it has {_listed(record.names)}; a fact needs {', '.join(NEEDED)}: say which is which"
-            " with columns={'prompt': …, 'subject': …, 'target': …}"
+            f" with {WHICH}"
         )
     prompt, subject, target = record.texts(*NEEDED)
     subject = subject.strip()

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from typing import Any
 
-from coachhook_viz.reading.layouts import FIELDS, NEEDED, SURPLUS, missing
+from coachhook_viz.reading.layouts import FIELDS, NEEDED, SURPLUS, WHICH, lacking, missing
 from coachhook_viz.reading.records import Columns, Records, decoded
 from coachhook_viz.reading.values import name_of
 
@@ -153,15 +153,14 @@ def _check_headings(headings: list[str], columns: Columns | None) -> None:
     wanted = [name_of(column) for column in (columns or {}).values()]
     shown = ", ".join(heading for heading in headings if heading) or "none"
     if columns is None:
-        lacking = missing(roots)
+        lost = missing(roots)
     else:
-        lacking = [c for c in columns.values() if name_of(c) not in {*names, *roots}]
-        lacking += [f for f in NEEDED if f not in columns and f not in names]
-    if lacking:
+        lost = [c for c in columns.values() if name_of(c) not in {*names, *roots}]
+        lost += [f for f in NEEDED if f not in columns and f not in names]
+    if lost:
         raise ValueError(
-            f"the column {', '.join(lacking)} is missing: it has the columns {shown}; a fact needs"
-            f" {', '.join(NEEDED)}. Name them so in the first line, or say which column is which:"
-            " columns={'prompt': …, 'subject': …, 'target': …}"
+            f"{lacking(lost)}: it has the columns {shown}; a fact needs {', '.join(NEEDED)}."
+            f" Name them so in the first line, or say which column is which: {WHICH}"
         )
     used = {*FIELDS, *wanted} if columns is not None else _USED
     twice = [n for n, count in Counter(names).items() if count > 1 and n.partition(".")[0] in used]

@@ -79,9 +79,19 @@ KINDS.grid = ({ model, ends }) => {
     mark();
     const head = table.querySelector(".cv-marked");
     const now = [...columns, model.get("marked")].join("\n");
-    if (head && now !== seen) box.scrollLeft = head.offsetLeft - (box.clientWidth - head.offsetWidth) / 2;
+    if (head && now !== seen) box.scrollLeft = showing(head);
     seen = now;
     cut();
+  }
+
+  // The subject's end in the middle; further on where that shows the last token that a hook speaks
+  // at, as long as the subject stays in view.
+  function showing(head) {
+    const middle = head.offsetLeft - (box.clientWidth - head.offsetWidth) / 2;
+    const ends = [...table.querySelectorAll(".cv-framed")].map((td) => td.offsetLeft + td.offsetWidth);
+    const name = table.querySelector("tbody th");
+    const most = head.offsetLeft - (name ? name.offsetWidth : 0) - 6;
+    return Math.min(Math.max(middle, ...ends.map((end) => end + 6 - box.clientWidth)), most);
   }
 
   // What is cut off on a side is seen there, and whole cells stand beside the row headers.
@@ -153,10 +163,14 @@ KINDS.grid = ({ model, ends }) => {
     reveal();
   }
 
-  // A row that was picked elsewhere is scrolled to.
+  // A row that was picked elsewhere is scrolled to, and the round in force.
   function reveal() {
     const td = table.querySelector("[aria-selected=true]");
     if (!td || table.contains(document.activeElement)) return;
+    if (model.get("look") === "timeline") {
+      box.scrollLeft = td.offsetLeft - (box.clientWidth - td.offsetWidth) / 2;
+      return;
+    }
     const [outer, inner] = [box.getBoundingClientRect(), td.getBoundingClientRect()];
     if (inner.top < outer.top + 30) box.scrollTop -= outer.top + 30 - inner.top;
     else if (inner.bottom > outer.bottom) box.scrollTop += inner.bottom - outer.bottom;
@@ -252,7 +266,10 @@ KINDS.grid = ({ model, ends }) => {
   });
 
   box.addEventListener("scroll", cut, { passive: true });
-  const watch = new ResizeObserver(cut);
+  const watch = new ResizeObserver(() => {
+    if (model.get("look") === "timeline") reveal();
+    cut();
+  });
   watch.observe(box);
   ends.push(() => watch.disconnect());
   const plan = () => {
