@@ -65,6 +65,38 @@ def test_arguments_that_make_no_sense_are_said(
         load_model(tmp_path, **options)
 
 
+def test_objects_of_another_kind_are_said(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "base")
+    for options, said in (
+        ({"lead": 5}, "it must be text"),
+        ({"tokenizer": "mine"}, "give the tokenizer itself"),
+        ({"architecture": "llama"}, "give an Architecture"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            load_model(folder, **options)  # type: ignore[arg-type]
+
+
+def test_folders_and_files_that_hold_no_whole_model_are_said(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelNotFound, match=r"no config\.json, and no \.gguf file"):
+        load_model(tmp_path / "empty")
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF..")
+    with pytest.raises(ModelNotFound, match="it is damaged, or no model"):
+        load_model(tmp_path / "cut.gguf")
+    folder = saved(tmp_path / "base")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(ModelNotFound, match="it is damaged, or no model"):
+        load_model(folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(ValueError, match=r"no tokenizer that can be read here.*tokenizer="):
+        load_model(folder)
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(ModelNotFound, match="it is damaged, or no model"):
+        load_model(folder)
+
+
 def test_what_is_no_causal_language_model_is_refused(tmp_path: Path) -> None:
     from transformers import T5Config, T5ForConditionalGeneration
 
@@ -123,11 +155,14 @@ def test_an_adapters_folder_is_its_base_model_with_the_adapter(
         ({"peft_type": "PREFIX_TUNING"}, "PREFIX_TUNING, and only LoRA.*merge_and_unload"),
         ({"use_dora": True}, "DoRA, and only LoRA"),
         ({"base_model_name_or_path": None}, "does not name the adapter's base model"),
+        ({"base_model_name_or_path": "itself"}, "names itself as its base model"),
     ],
 )
 def test_adapters_that_are_not_merged_here_say_what_to_do(
     tmp_path: Path, changes: dict[str, Any], match: str
 ) -> None:
+    if changes.get("base_model_name_or_path"):
+        changes = {"base_model_name_or_path": str(tmp_path / "adapter")}
     lora(tmp_path / "adapter", saved(tmp_path / "base"), **changes)
     with pytest.raises(ModelRefused, match=match):
         load_model(tmp_path / "adapter")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -63,9 +64,20 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         _check_kind(self.model)
+        if not isinstance(self.lead, str):
+            raise ValueError(f"lead is {self.lead!r}: it must be text")
+        if not isinstance(self.architecture, Architecture | None):
+            raise ValueError(
+                f"architecture is {self.architecture!r}: give an Architecture, or none"
+            )
         if self.architecture is None:
             object.__setattr__(self, "architecture", architecture_of(self.model))
         self.architecture.check(self.model)
+        if isinstance(self.tokenizer, str | Path):
+            raise ValueError(
+                f"tokenizer is {str(self.tokenizer)!r}: give the tokenizer itself, as"
+                " AutoTokenizer.from_pretrained loads it"
+            )
         if not getattr(self.tokenizer, "is_fast", False):
             raise ValueError(
                 f"{self.name} has a slow tokenizer, which does not say where in the text its tokens"
