@@ -334,9 +334,7 @@ def _error(state: EditState, written: dict[int, Tensor]) -> float:
     wanted = {layer: at.delta_weight.cpu() for layer, at in state.layers.items()}
     missing = torch.stack([(delta - written[at].cpu()).norm() for at, delta in wanted.items()])
     whole = torch.stack([delta.norm() for delta in wanted.values()]).norm()
-    return (
-        float(missing.norm() / whole) if whole else float(missing.norm())
-    )  # some edits add nothing
+    return float(missing.norm() / whole) if whole else 0.0  # there are edits that add nothing
 
 
 def _difference(
