@@ -95,6 +95,8 @@ class SweepFolder:
             If it holds another sweep, or other files; if another process is at it; or if it
             cannot be written to.
         """
+        if self.path.is_file():
+            raise SweepError(f"{self.path}: it is a file; choose a folder")
         with self._writing():
             if not (self.path / _LOCK).exists():  # else another process may just begin there
                 self._read()  # what is no folder of a sweep stays as it is
