@@ -134,6 +134,8 @@ def pieces(config: EditConfig, part: Sequence[Fact]) -> list[list[Fact]]:
 
 def _parts(facts: Sequence[Fact], rounds: int) -> list[list[Fact]]:
     """The facts in so many rounds, the first ones larger by one where it does not come out even."""
+    if not facts:
+        raise ValueError("there is no fact to edit: give at least one")
     whole = isinstance(rounds, int) and not isinstance(rounds, bool)
     if not whole or not 1 <= rounds <= len(facts):
         raise ValueError(
@@ -152,7 +154,11 @@ def check_settings(
     parts = _parts(facts, rounds)
     if not settings:
         raise ValueError("there is no setting to compare: give EditConfigs by name")
+    if not isinstance(settings, Mapping):
+        raise ValueError("settings have no names: give EditConfigs by name, as {'mine': config}")
     for name, config in settings.items():
+        if not isinstance(name, str):
+            raise ValueError(f"the setting {name!r} has no name: give text, as {str(name)!r}")
         if not isinstance(config, EditConfig):
             raise ValueError(f"the setting {name!r} is {config!r}: it must be an EditConfig")
         config.check(lm)

@@ -32,10 +32,11 @@ class Diff:
     ----------
     frame : DataFrame
         kind : str
-            "model"; "added", a fact that only b has in force; "taken back", one that only a has;
-            "target", one that both have with other targets; "setting"; "answer".
+            "model", another one or another lead; "added", a fact that only b has in force; "taken
+            back", one that only a has; "target", one that both have with other targets;
+            "setting"; "answer".
         what : str
-            A prompt, or a setting's name.
+            A prompt, or a setting's name; "model" or "lead".
         a, b : str
             What each has there: a target, a value, the likeliest next token; empty if nothing.
     asked : int
@@ -83,6 +84,8 @@ def diff(a: Session, b: Session, *, budget: int = 200) -> Diff:
     rows: list[tuple[str, str, str, str]] = []
     if a.lm is not b.lm and a.lm.fingerprint != b.lm.fingerprint:
         rows.append(("model", "model", a.lm.name, b.lm.name))
+    if a.lm.lead != b.lm.lead:
+        rows.append(("model", "lead", repr(a.lm.lead), repr(b.lm.lead)))
     one, other = _targets(a.state), _targets(b.state)
     rows += [("added", text, "", other[text]) for text in other if text not in one]
     rows += [("taken back", text, one[text], "") for text in one if text not in other]
@@ -149,8 +152,8 @@ def _sentence(frame: pd.DataFrame, asked: int) -> str:
         )
         if (number := count.get(kind, 0))
     ]
-    if "model" in count:
-        parts.insert(0, "another model")
+    there = set(frame.loc[frame["kind"] == "model", "what"])
+    parts[:0] = [f"another {what}" for what in ("model", "lead") if what in there]
     if asked:
         parts.append(f"{count.get('answer', 0)} of {asked} answers differ")
     if frame.empty:

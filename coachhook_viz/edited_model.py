@@ -255,7 +255,8 @@ class EditedModel:
 
         It is of the base model's class, with its scope active: forward, generate, pipelines,
         batches, caches and gradients of inputs. It shares the base model's weights, and hook layers
-        hang on them only while it runs, so that the base model stays as it is. What would change
+        hang on them only while it runs, so that the base model stays as it is; parts of it that are
+        called by hand, as `base_model`, are the base model's. What would change
         the weights is refused. `LanguageModel.lead` has to be put before each prompt. Under the
         z-score scope pads count as tokens unless an `attention_mask` says that they are none.
         """

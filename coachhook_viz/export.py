@@ -297,12 +297,13 @@ def _write_merged(lm: LanguageModel, state: EditState, folder: Path) -> dict[int
 
 
 def _write_adapter(lm: LanguageModel, state: EditState, folder: Path) -> dict[int, Tensor]:
-    """Write ``B A = R Aᵀ`` as PEFT does; by layer, what it comes to in float32."""
+    """Write ``B A = R Aᵀ`` as PEFT does; by layer, what it comes to in what is written."""
     tensors, written, paths = {}, {}, [_path(lm, layer) for layer in state.layers]
+    dtype = torch.promote_types(lm.dtype, torch.float32)
     for path, (layer, at) in zip(paths, state.layers.items(), strict=True):
         columns = at.columns
-        a = columns.directions.T.float().cpu().contiguous()  # (rank, d_key)
-        b = (columns.residuals / lm.multiplier).float().cpu().contiguous()  # (d_model, rank)
+        a = columns.directions.T.to(dtype).cpu().contiguous()  # (rank, d_key)
+        b = (columns.residuals / lm.multiplier).to(dtype).cpu().contiguous()  # (d_model, rank)
         tensors[f"base_model.model.{path}.lora_A.weight"] = a
         tensors[f"base_model.model.{path}.lora_B.weight"] = b
         written[layer] = b.double() @ a.double() * lm.multiplier
@@ -332,7 +333,8 @@ def _error(state: EditState, written: dict[int, Tensor]) -> float:
     """``‖ΔW − written‖ / ‖ΔW‖`` over the edited layers together."""
     wanted = {layer: at.delta_weight.cpu() for layer, at in state.layers.items()}
     missing = torch.stack([(delta - written[at].cpu()).norm() for at, delta in wanted.items()])
-    return float(missing.norm() / torch.stack([d.norm() for d in wanted.values()]).norm())
+    whole = torch.stack([delta.norm() for delta in wanted.values()]).norm()
+    return float(missing.norm() / whole) if whole else 0.0  # there are edits that add nothing
 
 
 def _difference(

@@ -128,7 +128,9 @@ class History:
             If the branch has no such fact.
         """
         if fact_id not in self.branch.fact_ids:
-            raise ValueError(f"no fact {fact_id} on this branch: see session.facts")
+            raise ValueError(
+                f"no fact {fact_id} on this branch: give a number that session.facts has"
+            )
         muted = self.branch.muted | {fact_id} if silent else self.branch.muted - {fact_id}
         return self._with(replace(self.branch, muted=muted))
 

@@ -22,6 +22,11 @@ from coachhook_viz.models import LanguageModel
 _OF_THE_BASE = (  # what accelerate, or `attached`, puts onto a model itself
     "forward", "_old_forward", "_hf_hook", "generate", "prepare_inputs_for_generation",
 )  # fmt: skip
+_CHANGES = (
+    "load_state_dict", "resize_token_embeddings", "set_input_embeddings", "set_output_embeddings",
+    "init_weights", "add_adapter", "load_adapter", "dequantize", "set_attn_implementation",
+    "gradient_checkpointing_enable",
+)  # fmt: skip
 _SHARED = (
     "this edited model has no weights of its own, they are its base model's, which stays as it is"
 )
@@ -87,6 +92,14 @@ def _edited(own: type[PreTrainedModel]) -> type[PreTrainedModel]:
         vars(other)["generation_config"] = deepcopy(self.generation_config, memo)
         return other
 
+    def shallow(self: Any) -> Any:
+        return _model(self._attachment.lm, self._attachment.hook_layers)
+
+    def packed(self: Any, protocol: Any) -> NoReturn:
+        raise ValueError(
+            f"{_SHARED}, so it cannot be pickled: use session.save(folder), and open that there"
+        )
+
     def apply(self: Any, change: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         if any(change(tensor) is not tensor for tensor in (*self.parameters(), *self.buffers())):
             raise ValueError(f"{_SHARED}: move that one (session.lm.model), or load it elsewhere")
@@ -117,12 +130,13 @@ def _edited(own: type[PreTrainedModel]) -> type[PreTrainedModel]:
         "forward": forward,
         "generate": generate,
         "prepare_inputs_for_generation": prepare,
+        "__copy__": shallow,
         "__deepcopy__": copied,
+        "__reduce_ex__": packed,
         "_apply": apply,
         "train": train,
         "requires_grad_": requires_grad_,
-        "save_pretrained": save_pretrained,
-        "load_state_dict": changed,
-        "resize_token_embeddings": changed,
+        **dict.fromkeys(("save_pretrained", "push_to_hub"), save_pretrained),
+        **dict.fromkeys(_CHANGES, changed),
     }
     return new_class(own.__name__, (own,), {}, lambda body: body.update(methods))

@@ -98,7 +98,9 @@ def read(path: Path) -> SweepFile:
         If it cannot be read.
     """
     try:
-        given = tomllib.loads(path.read_text("utf-8"))
+        given = tomllib.loads(path.read_text("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise SweepError(f"{path}: it is not TOML: it is no text in UTF-8") from None
     except ValueError as error:
         raise SweepError(f"{path}: it is not TOML: {error}") from None
     for name in _NEEDED:
@@ -110,6 +112,9 @@ def read(path: Path) -> SweepFile:
         kind, wanted = _KINDS[name]
         if type(value) is not kind:
             raise SweepError(f"{path}: {name} is {value!r}: it must be {wanted}")
+    for name in ("facts", "folder"):
+        if not given[name].strip():
+            raise SweepError(f"{path}: {name} is empty")
     for name, changes in given["settings"].items():
         if not isinstance(changes, dict):
             raise SweepError(f"{path}: {name} is no table: write [settings.{name}] above its lines")

@@ -123,7 +123,7 @@ def sweep(
     """
     _require_extra()
     place = SweepFolder(folder)
-    lm = load_model(model) if isinstance(model, str) else model
+    lm = model if isinstance(model, LanguageModel) else load_model(model)
     facts = as_batch(facts)
     with Bar() as bar:
         watch = Watch(progress or bar, cancel)

@@ -14,7 +14,7 @@ import hashlib
 import json
 import random
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from operator import index
@@ -102,9 +102,12 @@ def trials_of(
         raise ValueError(
             f"seeds are {seeds!r}: they must be whole numbers, as [0, 1, 2] or range(3)"
         ) from None
+    if any(not 0 <= seed < 1 << 63 for seed in seeds):
+        raise ValueError(f"seeds are {seeds}: they must be 0 or more, and fit into 64 bits")
     if orders is None:
         orders = ["shuffled" if seeds else "given"]
-    orders = [orders] if isinstance(orders, str) else list(orders)
+    orders = [orders] if isinstance(orders, str) or not isinstance(orders, Iterable) else orders
+    orders = list(orders)
     if not all(order in ORDERS for order in orders):
         raise ValueError(f"orders are {orders}: use some of {ORDERS}")
     for name, values in (("orders", orders), ("seeds", seeds)):

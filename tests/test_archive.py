@@ -42,6 +42,11 @@ def test_a_zip_opens(folder: Path, within: bool) -> None:
     assert len(load(folder.parent / "other").rounds) == 2
 
 
+def test_a_zip_with_the_separator_of_windows_opens(folder: Path) -> None:
+    files = {f"mine\\{path.name}": path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert load(packed(folder, **files)).facts == load(folder).facts
+
+
 def packed(folder: Path, **files: bytes) -> Path:
     path = folder.parent / "made.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -83,6 +88,7 @@ def test_a_readme_says_how_to_open_it(folder: Path) -> None:
     assert "lm = cv.load_model('tiny-llama', lead='', dtype='float32')" in text
     [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     compile(code, "README", "exec")
+    assert 'cv.Session.load("this folder", lm, moments)' in text
     session = load(folder)
     (folder / "README.md").write_text("my own words")
     session.apply(tiny_facts()[2:3])

@@ -226,6 +226,25 @@ def test_any_cache_generates_the_same(cache: str, scope: str, batch: int) -> Non
     assert "prepare_inputs_for_generation" not in lm.model.__dict__
 
 
+@pytest.mark.parametrize("options", [{"use_cache": False}, {"prompt_lookup_num_tokens": 3}])
+@pytest.mark.parametrize("scope", ["zscore", "match"])
+def test_however_many_tokens_a_pass_has_they_are_judged_alike(
+    scope: str, options: dict[str, Any]
+) -> None:
+    session = edited(scope)
+    lm = session.lm
+    rows = 1 if "prompt_lookup_num_tokens" in options else 4
+    inputs = lm.encode([f"{p} . {p}" for p in PROMPTS[:rows]], padding_side="left")
+    asked: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
+    asked |= {"pad_token_id": 0, "return_dict_in_generate": True, "output_logits": True}
+    with session.hooked():
+        expected = lm.model.generate(**inputs, **asked)
+        found = lm.model.generate(**inputs, **asked, **options)
+    assert found.sequences.tolist() == expected.sequences.tolist()
+    apart = torch.stack(found.logits) - torch.stack(expected.logits)
+    assert float(apart.abs().max()) < 1e-3
+
+
 @pytest.mark.parametrize("size", [1, 3, 5])
 @pytest.mark.parametrize("by", ["argument", "config", "model"])
 def test_a_prompt_in_chunks_is_right_or_refused(size: int, by: str) -> None:

@@ -72,6 +72,12 @@ def test_another_model_is_said() -> None:
     assert cv.diff(a, b, budget=0).sentence.startswith("From a to b: another model, ")
 
 
+def test_another_lead_is_said() -> None:
+    a, b = session(), tiny_session(tiny_model(bos=True, lead="He "), scope="match")
+    assert rows(cv.diff(a, b), "model") == [("lead", "''", "'He '")]
+    assert cv.diff(a, b, budget=0).sentence.startswith("From a to b: another lead, ")
+
+
 def test_what_makes_no_sense() -> None:
     one = session()
     with pytest.raises(TypeError, match=r"b is str: diff compares sessions.*Session\.load"):

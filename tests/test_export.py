@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,36 @@ def test_peft_alone_opens_an_adapter(family: str, rank: int | None, tmp_path: Pa
     else:
         wanted = said_hooked(session, PROMPTS, state)
     assert_same(said_alone(tmp_path / "out", PROMPTS, tmp_path / "base"), wanted)
+
+
+@pytest.mark.parametrize("format", ["merged", "peft"])
+def test_double_precision_is_kept(format: str, tmp_path: Path) -> None:
+    session = made(tmp_path / "base", "gpt2")
+    lm = load_model(tmp_path / "base", dtype=torch.float64)
+    session = Session(lm, session.config, tiny_moments(lm))
+    session.apply(tiny_facts()[:2])
+    done = session.export(tmp_path / "out", format, scope="off")
+    assert done.error < 1e-12
+    again = load_model(tmp_path / "out", dtype=torch.float64)
+    with torch.no_grad():
+        found = [again.model(**again.encode([p])).logits[0] for p in PROMPTS]
+    for one, other in zip(found, said_hooked(session, PROMPTS), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_edits_that_add_nothing_have_no_error(session: Session, tmp_path: Path) -> None:
+    nothing = {
+        layer: replace(
+            at,
+            delta_weight=torch.zeros_like(at.delta_weight),
+            factors=tuple(replace(f, residuals=torch.zeros_like(f.residuals)) for f in at.factors),
+        )
+        for layer, at in session.state.layers.items()
+    }
+    state = replace(session.state.judged("off"), layers=nothing)
+    for format in ("merged", "peft"):
+        assert session.export(tmp_path / format, format, state=state).error == 0.0
+        assert "nan" not in (tmp_path / format / "README.md").read_text("utf-8")
 
 
 def test_an_adapter_has_the_exact_factors(session: Session, tmp_path: Path) -> None:

@@ -147,6 +147,9 @@ def test_collecting_goes_on_where_it_was_stopped(tmp_path, monkeypatch) -> None:
         ("one text", [1], "list of texts"),
         ([1, 2], [1], "not int"),
         (TEXTS, [9], "has blocks 0 to 4"),
+        (TEXTS, ["1"], "whole numbers"),
+        (TEXTS, 1, "whole numbers"),
+        (5, [1], "list of texts"),
         ([""], [1], "no token"),
     ],
 )

@@ -430,6 +430,7 @@ def test_a_save_that_fails_is_said(playground: Playground, bar: Bar) -> None:
 
 
 def test_known_good_settings_are_those_of_the_kind_of_edit(lm: cv.LanguageModel) -> None:
-    for two_keys, scope in ((False, {}), (True, {"scope": "two-key"})):
-        config = cv.EditConfig.for_model(lm, **scope)
-        assert _known_good(lm, two_keys)["layers"] == ", ".join(map(str, config.layers))
+    for scope in ("zscore", "two-key"):
+        config = cv.EditConfig.for_model(lm, scope=scope)
+        good = _known_good(lm, "coachhook", scope)
+        assert good["layers"] == ", ".join(map(str, config.layers))

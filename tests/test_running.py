@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import pickle
 import weakref
 from threading import Thread
 from typing import Any
@@ -355,6 +356,12 @@ def test_settings_of_generation_are_its_own() -> None:
         (lambda model: model.load_state_dict({}), "change that one before"),
         (lambda model: model.resize_token_embeddings(99), "change that one before"),
         (lambda model: model.save_pretrained("nowhere"), r"session\.export\(folder\)"),
+        (lambda model: model.push_to_hub("nobody/nothing"), r"session\.export\(folder\)"),
+        (lambda model: model.set_input_embeddings(torch.nn.Embedding(2, 2)), "change that one"),
+        (lambda model: model.init_weights(), "change that one"),
+        (lambda model: model.add_adapter(None), "change that one"),
+        (lambda model: model.gradient_checkpointing_enable(), "change that one"),
+        (lambda model: pickle.dumps(model), r"cannot be pickled: use session\.save"),
     ],
 )
 def test_what_would_change_the_weights_is_refused(change: Any, match: str) -> None:

@@ -62,9 +62,6 @@ def test_dtypes_by_name(tmp_path: Path, given: str, found: torch.dtype) -> None:
         ({"dtype": torch.int8}, "dtype=torch.int8"),
         ({"device": "xpu:9"}, "no such device here"),
         ({"device": "nonsense"}, "no such device here"),
-        ({"lead": 5}, "the lead must be text, not int"),
-        ({"architecture": "llama"}, "architecture must be an Architecture, not str"),
-        ({"tokenizer": "gpt2"}, "the tokenizer must be one of transformers, not str"),
     ],
 )
 def test_arguments_that_make_no_sense_are_said(
@@ -72,23 +69,6 @@ def test_arguments_that_make_no_sense_are_said(
 ) -> None:
     with pytest.raises(ValueError, match=match):
         load_model(saved(tmp_path), **options)
-
-
-def test_a_folder_without_a_model_is_said(tmp_path: Path) -> None:
-    tiny_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(ModelNotFound, match=r"no model in the folder .*no config\.json"):
-        load_model(tmp_path)
-
-
-def test_a_damaged_or_unfinished_folder_is_said(tmp_path: Path) -> None:
-    folder = saved(tmp_path)
-    (folder / "model.safetensors").write_bytes(b"123")
-    with pytest.raises(ModelNotFound, match="its weights cannot be read, they are damaged"):
-        load_model(folder)
-    for file in folder.glob("tokenizer*"):
-        file.unlink()
-    with pytest.raises(ModelNotFound, match=r"has no tokenizer: give one, tokenizer="):
-        load_model(folder)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +87,38 @@ def test_a_session_on_something_else_says_what_it_needs(given: Any, match: str) 
 def test_a_model_without_its_head_is_refused() -> None:
     with pytest.raises(ModelRefused, match="LlamaModel has no head"):
         LanguageModel(random_model("llama").model, tiny_tokenizer(), "x")
+
+
+def test_objects_of_another_kind_are_said(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "base")
+    for options, said in (
+        ({"lead": 5}, "it must be text"),
+        ({"tokenizer": "mine"}, "give the tokenizer itself"),
+        ({"architecture": "llama"}, "give an Architecture"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            load_model(folder, **options)  # type: ignore[arg-type]
+
+
+def test_folders_and_files_that_hold_no_whole_model_are_said(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelNotFound, match=r"no config\.json, and no \.gguf file"):
+        load_model(tmp_path / "empty")
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF..")
+    with pytest.raises(ModelNotFound, match="it is damaged, or no model"):
+        load_model(tmp_path / "cut.gguf")
+    folder = saved(tmp_path / "base")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(ModelNotFound, match="it is damaged, or no model"):
+        load_model(folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(ValueError, match=r"no tokenizer that can be read here.*tokenizer="):
+        load_model(folder)
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(ModelNotFound, match="it is damaged, or no model"):
+        load_model(folder)
 
 
 def test_what_is_no_causal_language_model_is_refused(tmp_path: Path) -> None:
@@ -167,11 +179,14 @@ def test_an_adapters_folder_is_its_base_model_with_the_adapter(
         ({"peft_type": "PREFIX_TUNING"}, "PREFIX_TUNING, and only LoRA.*merge_and_unload"),
         ({"use_dora": True}, "DoRA, and only LoRA"),
         ({"base_model_name_or_path": None}, "does not name the adapter's base model"),
+        ({"base_model_name_or_path": "itself"}, "names itself as its base model"),
     ],
 )
 def test_adapters_that_are_not_merged_here_say_what_to_do(
     tmp_path: Path, changes: dict[str, Any], match: str
 ) -> None:
+    if changes.get("base_model_name_or_path"):
+        changes = {"base_model_name_or_path": str(tmp_path / "adapter")}
     lora(tmp_path / "adapter", saved(tmp_path / "base"), **changes)
     with pytest.raises(ModelRefused, match=match):
         load_model(tmp_path / "adapter")

@@ -124,6 +124,9 @@ def test_failed_trials_end_it_with_1_after_all_others(
         ("steps = 3\nlayers", "steps = 0\nlayers", "the setting 'Mine': steps is 0"),
         ('name = "alphaedit"', 'name = "beta"', "there is no 'beta'"),
         ('name = "alphaedit", ', "", "its method has no name"),
+        ('name = "alphaedit", ', 'name = "alphaedit", wait = 1, ', "AlphaEdit has no setting wait"),
+        ('folder = "results"', 'folder = ""', "folder is empty"),
+        ('folder = "results"', 'folder = "facts.json"', "it is a file; choose a folder"),
     ],
 )
 def test_no_file_is_a_traceback(
@@ -136,6 +139,14 @@ def test_no_file_is_a_traceback(
     assert said in captured.err
     assert "Traceback" not in captured.err
     assert not (file.parent / "results").exists()
+
+
+def test_a_mark_that_editors_of_windows_put_first_is_passed_over(file: Path) -> None:
+    file.write_text(SWEEP, "utf-8-sig")
+    assert read(file).path == file
+    file.write_bytes(SWEEP.encode("utf-16"))
+    with pytest.raises(cv.SweepError, match="no text in UTF-8"):
+        read(file)
 
 
 def test_paths_are_seen_from_the_file(tmp_path: Path) -> None:

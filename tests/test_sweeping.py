@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -122,6 +123,12 @@ def test_seeds_alone_shuffle(lm: cv.LanguageModel) -> None:
         ({"seeds": 3}, "must be whole numbers"),
         ({"rounds": 9}, "from 1 to the number of facts, 4"),
         ({"configs": {}}, "there is no setting"),
+        ({"configs": [CONFIGS["MEMIT"]]}, "give EditConfigs by name"),
+        ({"configs": {1: CONFIGS["MEMIT"]}}, "give text, as '1'"),
+        ({"seeds": [-1]}, "0 or more"),
+        ({"seeds": [1 << 64]}, "64 bits"),
+        ({"orders": 3}, "use some of"),
+        ({"folder": None}, "no folder is named"),
         ({"moments": {}}, "moments has no C0"),
         ({"folder": " "}, "no folder is named"),
     ],
@@ -284,9 +291,26 @@ def test_a_folder_of_another_sweep_stays_as_it_is(lm: cv.LanguageModel, tmp_path
         pytest.raises(cv.SweepError, match="another process"),
     ):
         swept(lm, tmp_path / "sweep")
-    (tmp_path / "sweep" / "sweep.json").write_text("{")
-    with pytest.raises(cv.SweepError, match=r"sweep.json: it is damaged"):
-        swept(lm, tmp_path / "sweep")
+    (tmp_path / "begun" / "trials").mkdir(parents=True)
+    with (
+        FileLock(tmp_path / "begun" / "sweep.lock"),
+        pytest.raises(cv.SweepError, match="another process"),
+    ):
+        swept(lm, tmp_path / "begun")
+    path = tmp_path / "sweep" / "sweep.json"
+    whole = json.loads(path.read_text("utf-8"))
+    wrong = [{**whole, name: "?"} for name in ("model", "facts", "rounds", "settings")]
+    for damaged in ("{", "[1]", *map(json.dumps, wrong)):
+        path.write_text(damaged)
+        with pytest.raises(cv.SweepError, match=r"sweep.json: it is damaged"):
+            swept(lm, tmp_path / "sweep")
+
+
+def test_no_fact_and_no_model_are_said(lm: cv.LanguageModel, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no fact to edit"):
+        cv.sweep(lm, [], CONFIGS, folder=tmp_path / "sweep")
+    with pytest.raises(ValueError, match="not NoneType"):
+        cv.sweep(None, tiny_facts(2), CONFIGS, folder=tmp_path / "sweep")  # type: ignore[arg-type]
 
 
 # --- on a cluster ---

@@ -3,13 +3,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import warnings
 
 import pytest
 
 from coachhook_viz.editing.progress import EditCancelled, Progress
 from coachhook_viz.panels.running import progress
 from coachhook_viz.panels.worker import Job, Worker
+from coachhook_viz.warned import warn
 
 
 class Gate:
@@ -189,8 +189,7 @@ def test_progress_losses_and_warnings_are_kept_with_the_job(worker: Worker) -> N
     def work(job: Job) -> None:
         job.progress(Progress("targets", 1, 20, 3.0))
         job.progress(Progress("targets", 2, 20, 2.0))
-        warnings.warn("the subject comes first", FirstTokenWarning, stacklevel=1)
-        warnings.warn("somebody else's", DeprecationWarning, stacklevel=1)
+        warn("the subject comes first", FirstTokenWarning)
 
     job = worker.submit("edit", work)
     assert worker.wait(10)
@@ -211,8 +210,8 @@ def test_a_stage_that_is_called_as_its_job_is_said_once(worker: Worker) -> None:
     worker.submit("reading keys", work)
     worker.submit("asking", work)
     assert worker.wait(10)
-    assert "<p class='cv-note'>reading keys, step 0 of 18</p>" in said[0]
-    assert "asking · reading keys, step 0 of 18" in said[1]
+    assert "<p class='cv-note'>reading keys, 0 of 18</p>" in said[0]
+    assert "asking · reading keys, 0 of 18" in said[1]
 
 
 def test_a_listener_can_leave(worker: Worker) -> None:

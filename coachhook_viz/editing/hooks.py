@@ -33,6 +33,7 @@ from coachhook_viz.models import LanguageModel
 from coachhook_viz.threads import give_way
 from coachhook_viz.warned import warn
 
+_PROMPTS = ("input_ids", "inputs", "inputs_embeds")  # by which `generate` takes them
 _PATIENCE = 10.0  # seconds that a thread waits for another one before it says so
 
 
@@ -177,6 +178,7 @@ class Attachment:
         self._tokens: Tokens | None = None
         self._keys: dict[int, Tensor] = {}
         self._whole: tuple[Any] | None = None  # what generate prepared the next pass's mask of
+        self._prompt = 0  # how many tokens `generate` was given, pads included, while it runs
         self._sequences: WeakKeyDictionary[Any, Tokens] = WeakKeyDictionary()
         self._checkpoints: list[tuple[nn.Module, Any]] = []
 
@@ -199,6 +201,8 @@ class Attachment:
             real = mask.long().cumsum(1)
             ends = (real < self.prompt_lengths[:, None]).sum(1, keepdim=True)
             horizon = torch.maximum(positions, ends)
+        elif self._prompt:
+            horizon = positions.clamp_min(min(self._prompt, past + new) - 1)
         self._tokens = Tokens(mask, new, horizon)
         if past and self._carries:
             self._go_on(self._tokens, cache, past)
@@ -237,6 +241,8 @@ class Attachment:
     def generate(self, own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """`generate`, `own`; refused if it would feed a prompt in pieces to the z-score scope.
 
+        However many tokens it gives in a pass, each new one is judged as if it came by itself.
+
         Raises
         ------
         ValueError
@@ -253,7 +259,13 @@ class Attachment:
                 f"prefill_chunk_size={size} feeds the prompt in pieces, but the z-score scope"
                 " judges a prompt's tokens together: leave it out, or use the match scope"
             )
-        return own(*args, **kwargs)
+        given = [kwargs.get(name) for name in ("attention_mask", *_PROMPTS)] + list(args[:1])
+        lengths = [value.shape[1] for value in given if isinstance(value, Tensor)]
+        before, self._prompt = self._prompt, lengths[0] if lengths else 0
+        try:
+            return own(*args, **kwargs)
+        finally:
+            self._prompt = before
 
     def _remember_through_checkpoints(self) -> None:
         """See that what gradient checkpointing runs again, it runs as it ran in its own pass."""

@@ -357,7 +357,12 @@ def to_fields(method: Method) -> dict[str, Any]:
 def from_fields(content: dict[str, Any]) -> Method:
     """The method again; a KeyError, TypeError or ValueError if there is none such."""
     settings = dict(content)
-    return METHODS[settings.pop("name")](**settings)
+    method = METHODS[settings.pop("name")]
+    known = [field.name for field in fields(method)]
+    if odd := [name for name in settings if name not in known]:
+        has = f"has {', '.join(known)}" if known else "has no settings"
+        raise ValueError(f"{method.title} has no setting {odd[0]}: it {has}")
+    return method(**settings)
 
 
 def _with_norm(moment: Tensor, covariance_weight: float, norm_weight: float) -> Tensor:

@@ -95,8 +95,13 @@ def collect_moments(
     """
     if isinstance(texts, str):
         raise ValueError("texts is one text: give a list of texts")
-    layers = EditConfig.for_model(lm).keyed_layers if layers is None else layers
-    layers = sorted({index(layer) for layer in layers})
+    if not isinstance(texts, Iterable | None):
+        raise ValueError(f"texts is {texts!r}: give a list of texts")
+    try:
+        layers = EditConfig.for_model(lm).keyed_layers if layers is None else layers
+        layers = sorted({index(layer) for layer in layers})
+    except TypeError:
+        raise ValueError(f"layers is {layers!r}: give whole numbers, as [3, 4]") from None
     if not layers or layers[0] < 0 or layers[-1] >= lm.n_layers:
         raise ValueError(f"layers {layers}: {lm.name} has blocks 0 to {lm.n_layers - 1} only")
     file = None if folder is None else Path(folder).expanduser() / _file_name(lm, layers)

@@ -69,7 +69,7 @@ def merge(folder: Path, model: PreTrainedModel) -> None:
         found = _FACTOR.fullmatch(name.removeprefix(_PREFIX))
         if found is None:
             raise _other(folder, f"one that also changes {name.removeprefix(_PREFIX)}")
-        factors.setdefault(found[1], {})[found[2]] = tensor.float()
+        factors.setdefault(found[1], {})[found[2]] = _precise(tensor)
     for path, pair in factors.items():
         try:
             module: Any = model.get_submodule(path)
@@ -77,11 +77,15 @@ def merge(folder: Path, model: PreTrainedModel) -> None:
             delta = _scale(config, path, len(pair["A"])) * (pair["B"] @ pair["A"])
             delta = delta.T if isinstance(module, Conv1D) else delta
             with torch.no_grad():
-                weight.copy_(weight.float() + delta.to(weight.device))
+                weight.copy_(_precise(weight) + delta.to(weight.device))
         except (AttributeError, KeyError, RuntimeError) as error:
             raise ModelRefused(
                 f"{folder}: the adapter does not fit {type(model).__name__} at {path} ({error})"
             ) from None
+
+
+def _precise(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _scale(config: dict[str, Any], path: str, rank: int) -> float:

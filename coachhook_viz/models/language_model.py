@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -64,16 +65,19 @@ class LanguageModel:
     def __post_init__(self) -> None:
         _check_kind(self.model)
         if not isinstance(self.lead, str):
-            raise ValueError(f"the lead must be text, not {type(self.lead).__name__}")
+            raise ValueError(f"lead is {self.lead!r}: it must be text")
         if not isinstance(self.architecture, Architecture | None):
-            kind = type(self.architecture).__name__
-            raise ValueError(f"architecture must be an Architecture, not {kind}")
+            raise ValueError(
+                f"architecture is {self.architecture!r}: give an Architecture, or none"
+            )
         if self.architecture is None:
             object.__setattr__(self, "architecture", architecture_of(self.model))
         self.architecture.check(self.model)
-        if isinstance(self.tokenizer, str | int | None):
-            kind = type(self.tokenizer).__name__
-            raise ValueError(f"the tokenizer must be one of transformers, not {kind}")
+        if isinstance(self.tokenizer, str | Path | int | None):
+            raise ValueError(
+                f"tokenizer is {self.tokenizer!r}: give the tokenizer itself, as"
+                " AutoTokenizer.from_pretrained loads it"
+            )
         if not getattr(self.tokenizer, "is_fast", False):
             raise ValueError(
                 f"{self.name} has a slow tokenizer, which does not say where in the text its tokens"

@@ -7,6 +7,7 @@ without_bars    a context in which transformers draws no progress bars
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,9 @@ from coachhook_viz.models import adapters, bundled
 from coachhook_viz.models.architectures import Architecture
 from coachhook_viz.models.language_model import LanguageModel
 
+_UNREADABLE = (  # what is said of files that are cut short or hold something else
+    SafetensorError, struct.error, TypeError, KeyError, AttributeError, IndexError,
+)  # fmt: skip
 _DTYPES = {
     "bf16": "bfloat16", "fp16": "float16", "f16": "float16", "half": "float16", "fp32": "float32",
     "f32": "float32",
@@ -128,6 +132,8 @@ def _loaded(
     default = name == bundled.NAME
     if path.is_dir() and adapters.is_adapter(path):
         base = adapters.base_of(path)
+        if Path(base).expanduser().resolve() == path.resolve():
+            raise ModelRefused(f"{name}: the adapter names itself as its base model")
         own = tokenizer or (path if (path / "tokenizer_config.json").is_file() else None)
         own = AutoTokenizer.from_pretrained(own) if isinstance(own, Path) else own
         model, own = _loaded(base, own, dtype, device_map)
@@ -139,13 +145,13 @@ def _loaded(
         dtype = dtype or torch.float32
     elif path.is_file():
         raise ModelNotFound(f"{name} is a file, and no .gguf one: give the folder that it is in")
-    elif path.is_dir() and not (path / "config.json").is_file() and name.strip():
-        raise ModelNotFound(f"there is no model in the folder {name}: it has no config.json")
     elif default:
         source = {"pretrained_model_name_or_path": str(bundled.folder()), "local_files_only": True}
+    if not default and path.is_dir() and file is None and not (path / "config.json").is_file():
+        raise ModelNotFound(f"{name} holds no model: it has no config.json, and no .gguf file")
     spread = {} if device_map is None else {"device_map": device_map}
     try:
-        own = AutoTokenizer.from_pretrained(**source) if tokenizer is None else tokenizer
+        own = _tokenizer(name, source) if tokenizer is None else tokenizer
         with collector_paused():
             model = AutoModelForCausalLM.from_pretrained(**source, **spread, dtype=dtype or "auto")
     except OSError as error:
@@ -153,13 +159,13 @@ def _loaded(
             f"no model {name!r}: it is neither a local folder with a model in it nor a hub id"
             f" that can be fetched from here. The bundled one is {bundled.NAME!r}. ({error})"
         ) from None
-    except SafetensorError as error:
+    except _UNREADABLE as error:
+        if not path.exists():
+            raise
         raise ModelNotFound(
-            f"{name}: its weights cannot be read, they are damaged ({error})"
-        ) from None
+            f"{name} cannot be read: it is damaged, or no model ({type(error).__name__}: {error})"
+        ) from error
     except ValueError as error:
-        if "backend tokenizer" in str(error):
-            raise ModelNotFound(f"{name} has no tokenizer: give one, tokenizer=...") from None
         if "Unrecognized configuration class" not in str(error):
             raise
         raise ModelRefused(
@@ -171,6 +177,18 @@ def _loaded(
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
     return model, own
+
+
+def _tokenizer(name: str, source: Mapping[str, Any]) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(**source)
+    except ValueError as error:
+        if "backend tokenizer" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} has no tokenizer that can be read here (a tokenizer.json): give one,"
+            " load_model(name, tokenizer=...)"
+        ) from error
 
 
 def _gguf(path: Path) -> Path | None:

@@ -320,10 +320,10 @@ def free(widget: Any) -> None:
 def told(error: Exception) -> str:
     """What an error says, for a person: its message, or what kind it is.
 
-    It begins with a capital, unless that is the name of a file: ``"facts.csv: it is empty"``.
+    It begins with a capital, unless that is a name: ``"facts.csv: it is empty"``.
     """
     text = str(error).strip()
-    if isinstance(error, FactFileError | SessionFileError):
+    if isinstance(error, FactFileError | SessionFileError) or "_" in text.partition(" ")[0]:
         return text
     return f"{text[:1].upper()}{text[1:]}" if text else type(error).__name__
 

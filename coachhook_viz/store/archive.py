@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 
 from coachhook_viz.store.format import SessionFileError
 
@@ -46,11 +46,12 @@ def opened(path: Path) -> Iterator[Path]:
 def _unpack(path: Path, into: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
+            # some tools of Windows write \ between the parts of a name
+            packed = {PureWindowsPath(info.filename): info for info in archive.infolist()}
             members = {
-                PurePosixPath(info.filename): info
-                for info in archive.infolist()
-                if _MEMBER.fullmatch(PurePosixPath(info.filename).name)
-                and "__MACOSX" not in PurePosixPath(info.filename).parts
+                member: info
+                for member, info in packed.items()
+                if _MEMBER.fullmatch(member.name) and "__MACOSX" not in member.parts
             }
             homes = [member.parent for member in members if member.name == "session.json"]
             if len(homes) != 1:
@@ -66,8 +67,8 @@ def _unpack(path: Path, into: Path) -> None:
                         f"{path}: {info.filename} would swell to {info.file_size} bytes, which no"
                         " session does"
                     )
-                with archive.open(info) as packed, (into / member.name).open("wb") as file:
-                    shutil.copyfileobj(packed, file)
+                with archive.open(info) as source, (into / member.name).open("wb") as file:
+                    shutil.copyfileobj(source, file)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError) as error:
         raise SessionFileError(
             f"{path}: it is neither a folder nor a zip of one that can be read ({error})"

@@ -173,6 +173,8 @@ session = cv.Session.load("this folder", lm)
 session.facts
 ```
 
+Second moments of your own have to be given again: `cv.Session.load("this folder", lm, moments)`.
+
 The folder may be copied, moved and zipped; `cv.Session.load` opens the zip, too.
 """
 

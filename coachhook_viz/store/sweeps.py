@@ -78,7 +78,7 @@ class SweepFolder:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        if not str(folder).strip():
+        if folder is None or not str(folder).strip():
             raise SweepError("no folder is named; give one, as folder='my sweep'")
         self.path = Path(folder).expanduser()
         self._trials, self._failed = self.path / "trials", self.path / "failed"
@@ -95,8 +95,11 @@ class SweepFolder:
             If it holds another sweep, or other files; if another process is at it; or if it
             cannot be written to.
         """
+        if self.path.is_file():
+            raise SweepError(f"{self.path}: it is a file; choose a folder")
         with self._writing():
-            self._read()  # what is no folder of a sweep stays as it is
+            if not (self.path / _LOCK).exists():  # else another process may just begin there
+                self._read()  # what is no folder of a sweep stays as it is
             self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / _LOCK)
         try:
@@ -159,6 +162,9 @@ class SweepFolder:
             content = json.loads((self.path / _CONTENT).read_text("utf-8"))
             if content["format"] != _FORMAT:
                 raise ValueError
+            if any(not isinstance(content[name], kind) for name, kind in _PARTS.items()):
+                raise TypeError
+            int(content["facts"]["count"])
             return {name: content[name] for name in _PARTS}
         except FileNotFoundError:
             if self.path.is_dir() and any(one.name != _LOCK for one in self.path.iterdir()):
@@ -186,7 +192,10 @@ class SweepFolder:
         )
 
 
-_PARTS = ("version", "model", "facts", "rounds", "moments", "settings")
+_PARTS: Mapping[str, Any] = {
+    "version": str, "model": dict, "facts": dict, "rounds": int, "moments": dict | None,
+    "settings": dict,
+}  # fmt: skip
 
 
 def _differs(there: Mapping[str, Any], sweep: Mapping[str, Any]) -> str | None:
