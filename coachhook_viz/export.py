@@ -280,7 +280,7 @@ def _write_merged(lm: LanguageModel, state: EditState, folder: Path) -> dict[int
     weights, written = dict(lm.model.state_dict()), {}
     for layer, at in state.layers.items():
         base = lm.weight(layer)
-        added = at.delta_weight.to(base.device) / lm.multiplier
+        added = at.delta_weight.to(lm.device_of(layer)) / lm.multiplier
         weight = (base.double() + added).to(base.dtype)
         written[layer] = (weight.double() - base.double()) * lm.multiplier
         across = isinstance(lm.down_projection(layer), Conv1D)

@@ -104,14 +104,19 @@ def calls(lm: LanguageModel) -> None:
 @pytest.mark.usefixtures("_compiler")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "way", [mlps_in_place, calls, lambda lm: lm.decoder.compile(backend="eager")]
+    ("way", "scope"),
+    [
+        (mlps_in_place, "zscore"),
+        (calls, "match"),
+        (lambda lm: lm.decoder.compile(backend="eager"), "off"),
+    ],
 )
-def test_a_model_with_compiled_parts_is_edited_and_asked_as_any(way: Any) -> None:
-    expected = edited()
+def test_a_model_with_compiled_parts_is_edited_and_asked_as_any(way: Any, scope: str) -> None:
+    expected = edited(scope)
     lm = LanguageModel(random_model("llama"), tiny_tokenizer(), "compiled", "He ")
     way(lm)
     answers(expected, lm.model)  # it is compiled by now
-    session = tiny_session(lm)
+    session = tiny_session(lm, scope=scope)
     session.apply(tiny_facts()[:3])
     session.apply(tiny_facts()[3:])
     for layer in session.config.layers:

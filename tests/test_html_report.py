@@ -127,6 +127,13 @@ def test_report_with_nothing_in_force_and_cancelled(session: cv.Session, tmp_pat
     with pytest.raises(EditCancelled):
         cv.report(session, tmp_path / "report.html", cancel=lambda: True)
     assert not list(tmp_path.iterdir())
+    for path, match in (
+        ("", "no file is named"),
+        (" ", "no file is named"),
+        (tmp_path, "a folder"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            cv.report(session, path)
 
 
 def test_report_says_how_far_it_is(session: cv.Session, tmp_path: Path) -> None:

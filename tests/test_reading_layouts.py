@@ -950,3 +950,90 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, quiet: None, data: bytes,
     for content in (data, TABLE.encode() + data, b'[{"prompt": ' + data):
         with suppress(FactFileError):
             read(tmp_path, name, content)
+
+
+# --- plain files that look like something else ---
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(1, 2)",
+        "[1]",
+        "{3}",
+        "(…)",
+        '("Imagine" is his song)',
+        "('Hamlet' is by him (1600))",
+        "[sin(x) of it]",
+    ],
+)
+@pytest.mark.parametrize("file", ["t.csv", "t.json"])
+def test_texts_that_look_like_lists_are_texts(tmp_path: Path, text: str, file: str) -> None:
+    own = {
+        "prompt": f"{text} {{}} {text}",
+        "subject": "Norway",
+        "target": "Lima",
+        "truth": text,
+        "paraphrases": text,
+        "neighbors": text,
+    }
+    content = as_table([own]) if file == "t.csv" else json.dumps([own])
+    assert read(tmp_path, file, content) == [
+        Fact(own["prompt"], "Norway", "Lima", text, (text,), (Neighbor(text),))
+    ]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_long_cell_does_not_hide_the_separator(tmp_path: Path, separator: str) -> None:
+    rows = [
+        ["prompt", "subject", "target", "note"],
+        ["The capital of {} is", "Norway", "Lima", "x" * 200_000],
+    ]
+    text = "\n".join(map(separator.join, rows))
+    assert read(tmp_path, "t.csv", text) == [NORWAY]
+
+
+def test_a_title_in_brackets_makes_no_table_json(tmp_path: Path) -> None:
+    assert read(tmp_path, "t.csv", f"[Facts of May]\n{TABLE}") == [NORWAY]
+
+
+def test_a_title_may_be_called_as_a_column(tmp_path: Path) -> None:
+    text = "question\n" + TABLE.replace("prompt", "question")
+    assert read(tmp_path, "t.csv", text, columns={"prompt": "question"}) == [NORWAY]
+
+
+@pytest.mark.parametrize("beside", [{"examples": [{"name": "x"}]}, {"rows": [{"n": 1}], "n": 2}])
+@pytest.mark.parametrize("deep", [False, True])
+def test_other_lists_beside_the_records_do_not_count(
+    tmp_path: Path, beside: dict[str, Any], deep: bool
+) -> None:
+    content = {"facts": [asdict(NORWAY)], **({"info": beside} if deep else beside)}
+    assert read(tmp_path, "t.json", json.dumps(content)) == [NORWAY]
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_rows_below_headings_lose_nothing_in_silence(tmp_path: Path, split: bool) -> None:
+    def content(headings: list[str], row: list[str]) -> str:
+        rows = [["The capital of {} is", "Norway", "Lima"], row]
+        return json.dumps({"columns": headings, "data": rows} if split else [headings, *rows])
+
+    needs = ["prompt", "subject", "target"]
+    with pytest.warns(BadRecordWarning, match="record 2: it has more cells than columns"):
+        assert read(tmp_path, "t.json", content(needs, [*needs, "x"])) == [NORWAY]
+    with pytest.raises(FactFileError, match="the column target stands there twice"):
+        read(tmp_path, "t.json", content([*needs, "target"], ["a {} b", "c", "d", "e"]))
+
+
+def test_unused_twins_cost_nothing(tmp_path: Path, quiet: None) -> None:
+    record = asdict(NORWAY)
+    table = "note,Note,prompt,subject,target,note:\n1,2,The capital of {} is,Norway,Lima,3\n"
+    assert read(tmp_path, "t.csv", table) == [NORWAY]
+    assert read(tmp_path, "t.json", json.dumps([{**record, "id": 1, "ID": 2}])) == [NORWAY]
+    twice = json.dumps(record)[:-1] + ', "id": 1, "id": 2}'
+    assert read(tmp_path, "t.json", f"[{twice}]") == [NORWAY]
+    frame = pd.DataFrame([["The capital of {} is", "Norway", "Lima", 1, 2]])
+    frame.columns = pd.Index(["prompt", "subject", "target", "x", "x"])
+    assert read_facts(frame) == [NORWAY]
+    for odd in ({"Target": "Oslo"}, {"target ": "Oslo"}):
+        facts = read(tmp_path, "t.json", json.dumps([{**record, **odd}, record]))
+        assert (facts, facts.rejected[0].record) == ([NORWAY], 1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,31 @@ def test_a_peft_model_is_refused_and_told_the_way() -> None:
             make(PeftModel(random_model("llama")))
 
 
+@pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers an old way
+@pytest.mark.parametrize(("family", "part"), [("llama", "down_proj"), ("gpt2", "c_proj")])
+def test_models_of_peft_itself(family: str, part: str) -> None:
+    from peft import LoraConfig, PromptTuningConfig, TaskType, get_peft_model
+
+    task, across = TaskType.CAUSAL_LM, family == "gpt2"
+    prompts = PromptTuningConfig(task_type=task, num_virtual_tokens=2)
+    with pytest.raises(ModelRefused, match=r"before each prompt.*get_base_model"):
+        LanguageModel(get_peft_model(random_model(family), prompts), tiny_tokenizer(), "peft")
+    config = LoraConfig(
+        task_type=task, target_modules=[part], init_lora_weights=False, fan_in_fan_out=across
+    )
+    model = get_peft_model(random_model(family), config)
+    with pytest.raises(ModelRefused, match=r"merge_and_unload.*get_base_model"):
+        LanguageModel(model, tiny_tokenizer(), "peft")
+    plain = tiny_model(family)
+    for made in (model.get_base_model, model.merge_and_unload):
+        lm = LanguageModel(made(), tiny_tokenizer(), "peft", "He ")
+        assert (lm.d_model, lm.d_key) == (plain.d_model, plain.d_key)
+        session = tiny_session(lm)
+        session.apply(tiny_facts()[:2])
+        assert session.generate(tiny_facts()[0].text, 2)
+
+
 def write_gguf(file: Path) -> None:
     """The tiny Llama as llama.cpp stores it, in float32."""
     lm = tiny_model()
@@ -332,6 +358,44 @@ def test_a_block_without_numbers_or_plain_weights_is_refused(block: int) -> None
         change(model.model.layers[block].mlp)
         with pytest.raises(ModelRefused, match=match):
             LanguageModel(model, tiny_tokenizer(), "x")
+
+
+def test_a_model_without_numbers_by_now_is_said(tmp_path: Path) -> None:
+    lm = LanguageModel(random_model("llama"), tiny_tokenizer(), "a", "He ")
+    session, (first, second) = tiny_session(lm), tiny_facts()[:2]
+    session.apply([first])
+    lm.model.to("meta")
+    for ask in (
+        lambda: session.apply([second]),
+        lambda: session.generate(first.text, 3),
+        lambda: session.predict(first.text),
+        lambda: session.scope(first.text),
+        lambda: session.evaluate(),
+        lambda: session.why(first.text),
+        lambda: session.lens(first.text),
+        lambda: session.what_else(),
+        lambda: session.save(tmp_path / "s"),
+        lambda: session.export(tmp_path / "e", scope="off"),
+        lambda: cv.report(session, tmp_path / "r.html"),
+        lambda: tiny_session(lm),
+        lambda: session.drift(),
+    ):
+        with pytest.raises(ModelRefused, match=r"a has no numbers.*meta device.*load_model"):
+            ask()
+    assert session.position == 1
+    assert repr(lm).endswith("meta>")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own
+@pytest.mark.parametrize("part", ["down_proj", "q_proj", "lm_head"])
+def test_layers_quantized_at_run_time_are_refused(part: str) -> None:
+    model = random_model("llama").eval()
+    names = {name for name, _ in model.named_modules() if name.endswith(part)}
+    quantize = torch.ao.quantization.quantize_dynamic
+    config = torch.ao.quantization.default_dynamic_qconfig
+    quantized = quantize(model, dict.fromkeys(names, config))
+    with pytest.raises(ModelRefused, match=r"quantized.*give the model as it was before"):
+        LanguageModel(quantized, tiny_tokenizer(), "x")
 
 
 def test_changed_weights_are_noticed() -> None:

@@ -228,6 +228,9 @@ def test_it_prints_with_the_broken_gate_marked_and_as_text(tiny: Session) -> Non
     for prompt in (*(f.text for f in tiny_facts()), "<b>red</b> river", "Anna < Oslo"):
         found = tiny.why(prompt)
         lines = str(found).splitlines()
+        scope = tiny.scope(prompt)
+        assert (repr(found), repr(scope)) == (str(found), str(scope))
+        assert "tensor(" not in repr(found) + repr(scope)
         assert sum(line.startswith("→") for line in lines) == (found.broken is not None)
         assert "<b>red" not in found._repr_html_()
         assert re.search(r"\w", found.sentence)

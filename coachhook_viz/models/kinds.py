@@ -1,8 +1,10 @@
 """Models that cannot be edited, known by what they are made of, and why they cannot.
 
-kind_refused    mixtures of experts, state spaces, recurrences, convolutions, ALiBi, encoders
+kind_refused    mixtures of experts, state spaces, recurrences, convolutions, ALiBi, encoders, and
+                layers that torch quantized
 packed          weights that are not plain numbers
 no_numbers      weights that are nowhere
+NO_NUMBERS      that in words
 unwrapped       the layer that an adapter wraps
 """
 
@@ -16,6 +18,10 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+NO_NUMBERS = (
+    "has no numbers: its parameters are on the meta device. Load the weights, for instance by"
+    " load_model"
+)
 _RUNNING_STATE = "what it has read is in a running state, not in keys that can be cached and packed"
 _EXPERTS = (
     r"Experts|Router|MoE\b|Moe(Block|Layer|MLP)?$|TopKGate",
@@ -49,6 +55,11 @@ def kind_refused(model: PreTrainedModel) -> str | None:
         return (
             "uses ALiBi: its attention counts the places between tokens, which packed prompts do"
             " not keep"
+        )
+    if any(type(module).__module__.startswith("torch.ao.nn") for module in model.modules()):
+        return (
+            "has layers that torch quantized: what they compute hangs on whatever is run along with"
+            " it, so give the model as it was before"
         )
     made_of = {_plain_name(module) for module in model.modules()}
     made_of |= {name for name, _ in model.named_parameters() if name.endswith(".A_log")}
@@ -104,12 +115,7 @@ def no_numbers(module: nn.Module) -> str | None:
     """
     module = unwrapped(module)
     on_meta = [p for p in module.parameters(recurse=False) if p.device.type == "meta"]
-    if on_meta and offloaded(module) is None:
-        return (
-            "has no numbers: its parameters are on the meta device. Load the weights, for instance"
-            " by load_model"
-        )
-    return None
+    return NO_NUMBERS if on_meta and offloaded(module) is None else None
 
 
 def offloaded(module: nn.Module) -> Any:

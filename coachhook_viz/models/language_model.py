@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from coachhook_viz.errors import ModelRefused
 from coachhook_viz.models.architectures import ARCHITECTURES, Architecture, architecture_of
-from coachhook_viz.models.kinds import kind_refused, offloaded, unwrapped
+from coachhook_viz.models.kinds import NO_NUMBERS, kind_refused, offloaded, unwrapped
 
 _FINGERPRINT_SAMPLES = 64  # values read of each parameter
 _VOLATILE = (
@@ -113,9 +113,8 @@ class LanguageModel:
         checks.check_model(self, range(self.n_layers) if layers is None else layers)
 
     def __repr__(self) -> str:
-        return (
-            f"<language model {self.name}: {len(self.blocks)} blocks, {self.dtype}, {self.device}>"
-        )
+        place = self._place_of(0)
+        return f"<language model {self.name}: {len(self.blocks)} blocks, {self.dtype}, {place}>"
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -175,6 +174,12 @@ class LanguageModel:
 
     def device_of(self, layer: int) -> torch.device:
         """Where block `layer` computes, wherever its weights wait until then."""
+        device = self._place_of(layer)
+        if device.type == "meta":  # moved there since it was looked at
+            raise ModelRefused(f"{self.name} {NO_NUMBERS}")
+        return device
+
+    def _place_of(self, layer: int) -> torch.device:
         hook = offloaded(unwrapped(self.down_projection(layer)))
         return torch.device(hook.execution_device) if hook else self.weight(layer).device
 
@@ -268,8 +273,10 @@ class LanguageModel:
         """A parameter's values, wherever accelerate has put them."""
         path, _, own = name.rpartition(".")
         hook = offloaded(self.model.get_submodule(path))
-        if hook is None or parameter.device.type != "meta":
+        if parameter.device.type != "meta":
             return parameter
+        if hook is None:
+            raise ModelRefused(f"{self.name} {NO_NUMBERS}")
         values: Tensor = hook.weights_map[own]
         return values
 
@@ -325,6 +332,12 @@ def _check_kind(model: Any) -> None:
     """Refuse what is no plain causal LM, and say what to do instead."""
     name = type(model).__name__
     if callable(getattr(model, "get_base_model", None)) and hasattr(model, "peft_config"):
+        configs = dict(model.peft_config).values()
+        if any(getattr(config, "is_prompt_learning", False) for config in configs):
+            raise ModelRefused(
+                f"{name} has learned what to put before each prompt, which an edit cannot go along"
+                " with: give model.get_base_model(), which is the model without that"
+            )
         raise ModelRefused(
             f"{name} is a model in an adapter: give model.merge_and_unload(), which is the model"
             " with the adapter in its weights; or model.get_base_model(), which has the adapter's"

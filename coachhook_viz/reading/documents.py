@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from coachhook_viz.reading.layouts import missing
+from coachhook_viz.reading.layouts import SURPLUS, missing
 from coachhook_viz.reading.records import Columns, Records, decoded
+from coachhook_viz.reading.tables import refuse_twice
 from coachhook_viz.reading.values import Number, Twice, absent, called, name_of
 
 
@@ -91,7 +92,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) == len(pairs):
         return found
     counts = Counter(name for name, _ in pairs)
-    return Twice(found, next(name for name, count in counts.items() if count > 1))
+    return Twice(found, [name for name, count in counts.items() if count > 1])
 
 
 _DECODER = json.JSONDecoder(
@@ -151,9 +152,11 @@ def listed(content: Any, columns: Columns | None) -> list[Any]:
     if (columns and wanted <= names) or (names and not missing(names)):
         return _of_columns(content)
     if isinstance(content.get("columns"), list) and isinstance(content.get("data"), list):
-        return _split(content["columns"], content["data"])  # pandas, orient="split"
+        return _split(content["columns"], content["data"], columns)  # pandas, orient="split"
     lists = [value for value in content.values() if isinstance(value, list)]
     of_records = dict(_lists_of_records(content, columns))
+    sure = {p: rows for p, rows in of_records.items() if any(_holds(one, columns) for one in rows)}
+    of_records = sure or of_records
     if len(of_records) == 1:
         return rows_of(next(iter(of_records.values())), columns)
     if len(of_records) > 1:
@@ -172,7 +175,7 @@ def rows_of(content: list[Any], columns: Columns | None) -> list[Any]:
     if content and all(isinstance(one, list) for one in content):
         first, *rows = content
         if all(type(name) is str for name in first) and _is_record(dict.fromkeys(first), columns):
-            return _split(first, rows)
+            return _split(first, rows, columns)
         inner = [one for part in content for one in part]
         if any(isinstance(one, dict) for one in inner):
             return rows_of(inner, columns)
@@ -216,6 +219,11 @@ def _are_records(key: str, value: Any, columns: Columns | None) -> bool:
     )
 
 
+def _holds(value: Any, columns: Columns | None) -> bool:
+    """Whether a value is a record, or has one around it."""
+    return _is_record(_bare(value, columns), columns)
+
+
 def _is_record(value: Any, columns: Columns | None) -> bool:
     if not isinstance(value, dict):
         return False
@@ -251,6 +259,17 @@ def _of_columns(content: dict[str, Any]) -> list[Any]:
     return [content]
 
 
-def _split(columns: list[Any], rows: list[Any]) -> list[Any]:
-    names = [str(name) for name in columns]
-    return [dict(zip(names, row, strict=False)) if isinstance(row, list) else row for row in rows]
+def _split(headings: list[Any], rows: list[Any], columns: Columns | None) -> list[Any]:
+    """The records of rows below headings, of which unused ones may stand there twice."""
+    names = [str(name) for name in headings]
+    refuse_twice(names, columns)
+    found = []
+    for row in rows:
+        if not isinstance(row, list):
+            found.append(row)
+            continue
+        record = dict(zip(names, row, strict=False))
+        if any(not absent(cell) for cell in row[len(names) :]):
+            record[SURPLUS] = row[len(names) :]
+        found.append(record)
+    return found

@@ -22,7 +22,7 @@ from coachhook_viz.facts import Fact
 from coachhook_viz.reading.documents import listed, of_json, rows_of
 from coachhook_viz.reading.layouts import FIELDS, check_columns, facts_of, renamed
 from coachhook_viz.reading.records import Columns, Records, decoded
-from coachhook_viz.reading.tables import of_sheet, of_table
+from coachhook_viz.reading.tables import of_sheet, of_table, refuse_twice
 from coachhook_viz.reading.values import Odd, called
 from coachhook_viz.warned import warn
 
@@ -39,6 +39,8 @@ _READERS: dict[str, Callable[[bytes, Columns | None], Records]] = {
     ".xlsx": of_sheet,
 }
 """By the ending of a file's name."""
+_JSON = re.compile(r"""\s*(\[\s*[\[{"'\]]|\{\s*["'}])""")
+"""How JSON begins; "[Facts of May]" is a title."""
 
 
 @dataclass(frozen=True)
@@ -280,7 +282,7 @@ def _reader(path: Path, data: bytes) -> Callable[[bytes, Columns | None], Record
     if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):  # of an Excel file, new or old
         return of_sheet
     text = named in (".csv", ".tsv", ".txt")
-    return of_json if text and decoded(data).lstrip()[:1] in ("[", "{") else _READERS[named]
+    return of_json if text and _JSON.match(decoded(data)) else _READERS[named]
 
 
 def _given(source: Any, columns: Columns | None) -> Records:
@@ -289,10 +291,8 @@ def _given(source: Any, columns: Columns | None) -> Records:
         named = [name for name in source.index.names if name is not None]
         if named and not {*named} & {*source.columns}:
             source = source.reset_index()
-        names = [str(name) for name in source.columns]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"the column {', '.join(twice)} stands there twice; keep one of them")
+        refuse_twice(map(str, source.columns), columns)
+        source = source.loc[:, ~source.columns.duplicated()]  # of unused ones
         rows = [_plain(record) for record in source.to_dict("records")]
         if not rows:
             raise ValueError("it is empty: there is no row in it")

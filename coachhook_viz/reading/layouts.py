@@ -22,6 +22,7 @@ from coachhook_viz.reading.values import (
     ANSWER_NAMES,
     Odd,
     Record,
+    Twice,
     absent,
     listed_objects,
     name_of,
@@ -82,8 +83,16 @@ def renamed(record: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, 
     """A record with the fields of a fact, which `columns` gives the names of.
 
     What else the record calls as a field of a fact counts, too.
+
+    Raises
+    ------
+    Odd
+        If one of them stands there twice.
     """
     found = {key: value for key, value in record.items() if name_of(key) in FIELDS}
+    used = {*FIELDS, *(name_of(column).partition(".")[0] for column in columns.values())}
+    if isinstance(record, Twice) and (twice := [n for n in record.twice if name_of(n) in used]):
+        raise Odd(f"{twice[0]}: it stands there twice; keep one")
     for field, column in columns.items():
         found = {key: value for key, value in found.items() if name_of(key) != field}
         found[field] = _at(record, column)
@@ -154,6 +163,7 @@ def _own(record: Record) -> list[Fact]:
             f"it has {_listed(record.names)}; a fact needs {', '.join(NEEDED)}: say which is which"
             f" with {WHICH}"
         )
+    record.numbers_are_texts = True
     prompt, subject, target = record.texts(*NEEDED)
     subject = subject.strip()
     prompt = own_prompt(prompt)

@@ -1,7 +1,8 @@
 """Records of tables: CSV however it is separated, what a spreadsheet puts to paste, and XLSX.
 
-of_table    of a text file
-of_sheet    of an Excel file
+of_table        of a text file
+of_sheet        of an Excel file
+refuse_twice    names of columns, of which one that is read stands there twice
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import csv
 import io
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from coachhook_viz.reading.layouts import FIELDS, NEEDED, SURPLUS, WHICH, lacking, missing
@@ -65,17 +68,25 @@ def _rows(text: str, separator: str, quoting: Any = csv.QUOTE_MINIMAL) -> list[l
         file, delimiter=separator, quoting=quoting, strict=True, skipinitialspace=True
     )
     rows, line = [], 1
-    limit = csv.field_size_limit(len(text) + 1)  # a long cell costs its row
     try:
-        for row in reader:
-            rows.append(row)
-            line = reader.line_num + 1
+        with _cells_up_to(len(text)):
+            for row in reader:
+                rows.append(row)
+                line = reader.line_num + 1
         return rows
     except csv.Error:
         raise _Malformed(
             f"malformed CSV near line {line}: a quote is not closed, or a text goes"
             " on behind its closing quote"
         ) from None
+
+
+@contextmanager
+def _cells_up_to(length: int) -> Iterator[None]:
+    """A context in which the csv module takes cells as long as that."""
+    limit = csv.field_size_limit(length + 1)
+    try:
+        yield
     finally:
         csv.field_size_limit(limit)
 
@@ -90,7 +101,8 @@ def _separator(text: str, columns: Columns | None, separators: str) -> str:
 
     def known(separator: str) -> tuple[bool, int, int]:
         try:
-            rows = list(csv.reader(io.StringIO(head, newline=""), delimiter=separator))
+            with _cells_up_to(len(head)):
+                rows = list(csv.reader(io.StringIO(head, newline=""), delimiter=separator))
         except csv.Error:
             return False, 0, 0
         wanted = {*FIELDS, *map(name_of, (columns or {}).values())}
@@ -114,7 +126,7 @@ def _complete(headings: list[Any], columns: Columns | None) -> bool:
     if columns is None:
         return bool(names) and not missing(roots)
     given = {name_of(column) for column in columns.values()}
-    return given <= names | roots
+    return {*given, *(field for field in NEEDED if field not in columns)} <= names | roots
 
 
 def _of_rows(rows: list[list[Any]], columns: Columns | None) -> Records:
@@ -150,7 +162,6 @@ def _check_headings(headings: list[str], columns: Columns | None) -> None:
     """Refuse a table that lacks what a fact needs, or has it twice."""
     names = [name_of(heading) for heading in headings if heading]
     roots = {name.partition(".")[0] for name in names}
-    wanted = [name_of(column) for column in (columns or {}).values()]
     shown = ", ".join(heading for heading in headings if heading) or "none"
     if columns is None:
         lost = missing(roots)
@@ -162,8 +173,21 @@ def _check_headings(headings: list[str], columns: Columns | None) -> None:
             f"{lacking(lost)}: it has the columns {shown}; a fact needs {', '.join(NEEDED)}."
             f" Name them so in the first line, or say which column is which: {WHICH}"
         )
+    refuse_twice(names, columns)
+
+
+def refuse_twice(headings: Iterable[str], columns: Columns | None) -> None:
+    """Refuse headings of which one that is read stands there twice.
+
+    Raises
+    ------
+    ValueError
+        Naming it.
+    """
+    wanted = map(name_of, columns.values()) if columns is not None else ()
     used = {*FIELDS, *wanted} if columns is not None else _USED
-    twice = [n for n, count in Counter(names).items() if count > 1 and n.partition(".")[0] in used]
+    counts = Counter(map(name_of, headings))
+    twice = [n for n, count in counts.items() if count > 1 and n.partition(".")[0] in used]
     if twice:
         raise ValueError(f"the column {', '.join(twice)} stands there twice; keep one of them")
 

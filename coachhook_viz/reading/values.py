@@ -12,7 +12,7 @@ import ast
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, time
 from decimal import Decimal
 from functools import lru_cache
@@ -45,11 +45,11 @@ class Number(str):
 
 
 class Twice(dict[str, Any]):
-    """A JSON object that names a field twice: which one."""
+    """A JSON object that names fields twice: which ones."""
 
-    def __init__(self, fields: Mapping[str, Any], name: str) -> None:
+    def __init__(self, fields: Mapping[str, Any], twice: Iterable[str]) -> None:
         super().__init__(fields)
-        self.name = name
+        self.twice = tuple(twice)
 
 
 @lru_cache(maxsize=4096)
@@ -196,7 +196,7 @@ def from_cell(value: Any) -> Any:
         if not isinstance(found, list | dict):
             return value
         return found
-    if re.fullmatch(r"""(\[\s*(['"]|\w+\()|\(\s*(['"]|array\()).*[\])]""", text, re.DOTALL):
+    if _TORN.fullmatch(text):
         raise Odd("it is a list that cannot be taken apart; save the file as JSON")
     return value
 
@@ -238,6 +238,11 @@ def _value_of(node: ast.AST, text: str) -> Any:
 
 _LISTS = ("array", "set", "frozenset", "deque", "dict_keys", "dict_values")
 _CONTAINER = re.compile(rf"({'|'.join(_LISTS)})?[\[{{(]")
+_TORN = re.compile(
+    r"""\[\s*(['"].*(['"]|nan|None|\.\.\.)|([A-Z]\w*|array|\w*set|deque)\(.*\))\s*,?\s*\]"""
+    r"""|\(\s*(['"].*['"]|array\(.*\))\s*,?\s*\)""",
+    re.DOTALL,
+)
 _ONE_LITERAL = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 
 
@@ -270,7 +275,11 @@ class Record:
     ----------
     notes : list of str
         What was left out, and why.
+    numbers_are_texts : bool
+        Whether "[1998]" is the text that it is, and no list of a number as in public sets.
     """
+
+    numbers_are_texts = False
 
     def __init__(
         self, fields: Any, table: bool = False, within: Record | None = None, place: str = ""
@@ -279,20 +288,27 @@ class Record:
         self.notes: list[str] = [] if within is None else within.notes
         self._place = place
         self._fields: dict[str, Any] = {}
+        self._twice: set[str] = set()  # which costs the record only where one of them is read
         self._read: dict[str, Any] = {}  # with lists taken apart, so that it is noted once
         if not isinstance(fields, Mapping):
             raise Odd(f"{place}{': ' * bool(place)}it must be an object with named fields, not"
                       f" {called(fields)}")  # fmt: skip
         if isinstance(fields, Twice):
-            raise Odd(f"{self._named(fields.name)}: it stands there twice; keep one")
+            self._twice |= {name_of(name) for name in fields.twice}
         for key, value in fields.items():
             name = name_of(key)
             if name in self._fields:
-                raise Odd(f"{self._named(name)}: it stands there twice; keep one")
+                self._twice.add(name)
             self._fields[name] = value
+        if within is not None:
+            self._once(*self._twice)
 
     def __contains__(self, name: str) -> bool:
         return name in self._fields
+
+    def _once(self, *names: str) -> None:
+        if twice := [name for name in names if name in self._twice]:
+            raise Odd(f"{self._named(twice[0])}: it stands there twice; keep one")
 
     def _named(self, name: str) -> str:
         return f"{self._place}, {name}" if self._place else name
@@ -308,17 +324,24 @@ class Record:
 
     def raw(self, *names: str) -> Any:
         """What stands in the first of the fields that holds anything; None if none does."""
+        self._once(*names)
         return next((self._fields[n] for n in names if not absent(self._fields.get(n))), None)
 
     def value(self, field: str) -> Any:
         """What stands in an optional field; a list written as text is taken apart."""
         if field not in self._read:
             try:
-                self._read[field] = from_cell(self._filled(field))
+                self._read[field] = self._taken_apart(self._filled(field))
             except Odd as odd:
                 self.note(field, str(odd))
                 self._read[field] = None
         return self._read[field]
+
+    def _taken_apart(self, value: Any) -> Any:
+        found = from_cell(value)
+        leaves = [one for one in _leaves(found) if not absent(one)]
+        numbers = leaves and not any(isinstance(one, str) for one in leaves)
+        return value if self.numbers_are_texts and isinstance(value, str) and numbers else found
 
     def _filled(self, field: str) -> Any:
         """What stands in a field; None where a table's cell only says that nothing does."""
@@ -350,6 +373,7 @@ class Record:
         Odd
             Naming each that there is not.
         """
+        self._once(*names)
         found, wrong = [], []
         for name in names:
             if name not in self._fields:
