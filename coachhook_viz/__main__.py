@@ -132,7 +132,7 @@ def _edit(given: argparse.Namespace) -> None:
     from coachhook_viz.store import folder_of
 
     path, rounds, model, scope = given.facts, given.rounds, given.model, given.scope
-    facts = _read(path, given.columns)
+    facts = _read(path, given.columns, '--columns "prompt=…,subject=…,target=…"')
     if len(facts) < rounds:
         raise _Refused(f"{path}: {len(facts)} facts cannot make {rounds} rounds")
     folder = folder_of(given.out)
@@ -177,15 +177,22 @@ def _are(batches: list[list[Fact]], done: list[tuple[Fact, ...]]) -> bool:
     )
 
 
-def _read(path: Path, columns: dict[str, str] | None) -> FactList:
-    """The facts of a file; what was left out of it is said line by line."""
-    import coachhook_viz as cv
-    from coachhook_viz.reading import left_out
+def _read(path: Path, columns: dict[str, str] | None, which: str) -> FactList:
+    """The facts of a file; what was left out of it is said line by line.
 
-    with heard(cv.BadRecordWarning):
-        facts = cv.read_facts(path, columns)
+    `which` is how the person may say here which column is which.
+    """
+    import coachhook_viz as cv
+    from coachhook_viz.reading import WHICH, left_out
+
+    try:
+        with heard(cv.BadRecordWarning):
+            facts = cv.read_facts(path, columns)
+    except cv.FactFileError as error:
+        raise _Refused(str(error).replace(WHICH, which)) from None
     for said, reasons in left_out(facts):
-        print("\n  ".join([f"{path.name}: {said}", *reasons]), file=sys.stderr)
+        told = "\n  ".join([f"{path.name}: {said}", *reasons])
+        print(told.replace(WHICH, which), file=sys.stderr)
     if not facts:
         raise _Refused(f"{path}: there is no fact in it")
     return facts
@@ -283,7 +290,8 @@ def _sweep(path: Path) -> None:
     from coachhook_viz.sweeping import at_the_end
 
     said = read(path)
-    facts = _read(said.facts, said.columns)
+    which = 'columns = { prompt = "…", subject = "…", target = "…" } in the sweep file'
+    facts = _read(said.facts, said.columns, which)
     with _loading(said.model):
         lm = cv.load_model(said.model or bundled.NAME, lead=said.lead)
     configs = said.configs(lm)

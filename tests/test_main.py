@@ -241,6 +241,8 @@ def test_columns_of_other_names(tiny, tmp_path, capsys) -> None:
         ("f.json", "[]", "it is empty"),
         ("f.json", "[{]", "it is not JSON, near line 1"),
         ("f.csv", "question,answer\na,b\n", "it has the columns question, answer"),
+        ("f.csv", "question,answer\na,b\n", 'which column is which: --columns "prompt='),
+        ("f.json", '[{"question": "a", "answer": "b"}]', 'which is which with --columns "prompt='),
         ("f.csv", b"\xff\xfe\x00\xd8", "it is not UTF-8"),
         ("f.exe", "MZ", "use a file that ends in"),
     ],

@@ -265,6 +265,8 @@ def test_a_conversation_of_several_turns_on_both_sides(chat: Ask) -> None:
         hands.type(chat._turn, turn)
         hands.enter(chat._turn)
         assert hands.written(chat._turn)[-1] == {"over": turn, "value": ""}
+        hands.enter(chat._turn)
+        assert not chat._alert.html
         settle(chat)
         for side, edited in enumerate((False, True)):
             assert turns(chat._talk[side]) == talk(session, *asked[:number], edited=edited)

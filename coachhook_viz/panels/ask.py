@@ -108,7 +108,7 @@ class Ask(Panel):
         self.on(self._of_fact, self._take_prompt)
         self.click(self._speak, self.send)
         self.click(self._why, lambda: self.desk.ask_why(self, self._prompt.value))
-        self._turn.on_enter(lambda: self._do(self.send))
+        self._turn.on_enter(self._entered)
         self.click(self._anew, self.begin_anew)
         self.ask(prompt or self.desk.selection.prompt or first)
 
@@ -116,6 +116,10 @@ class Ask(Panel):
         """Ask `prompt`; the answers come when the worker has them."""
         self._prompt.value = prompt
         self._examine(prompt)
+
+    def _entered(self) -> None:
+        if self._turn.value.strip():  # a second Enter sends nothing, and is no mistake
+            self._do(self.send)
 
     def send(self, message: str | None = None) -> None:
         """Say `message`, or what stands in the field, in the conversation."""
