@@ -418,6 +418,21 @@ def test_an_old_answer_does_not_stand_under_another_prompt(ask: Ask, monkeypatch
     assert ask._bars[0].cells
 
 
+def test_no_text_of_another_state_stands_beside_new_bars(ask: Ask, monkeypatch) -> None:
+    write, seen, before = ask._write, [], ask._said[1].html
+
+    def writing(*given: Any) -> str:
+        seen.append(ask._said[1].html)
+        return write(*given)
+
+    monkeypatch.setattr(ask, "_write", writing)
+    ask.session.undo()
+    settle(ask)
+    assert before not in seen
+    assert seen[0] == "…"
+    assert ask._said[1].html not in (before, "…")
+
+
 def test_it_says_when_something_long_runs_first(ask: Ask) -> None:
     begun, go = threading.Event(), threading.Event()
 

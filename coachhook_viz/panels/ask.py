@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Hashable
 from functools import partial
 from itertools import zip_longest
 
@@ -90,6 +91,7 @@ class Ask(Panel):
         self._replies: tuple[list[str], list[str]] = ([], [])
         self._answers: tuple[str, list[pd.DataFrame], list[str]] | None = None
         self._answered_to = ""  # the prompt whose answers are shown
+        self._text_of: Hashable = None  # key of the state whose text is shown
         columns = [
             column(head, bars, said)
             for head, bars, said in zip(self._heads, self._bars, self._said, strict=True)
@@ -262,6 +264,8 @@ class Ask(Panel):
         """The bars; the texts take longer, and make way for what is asked meanwhile."""
         self.alert()
         self._answered_to = prompt
+        if states[1].key != self._text_of:
+            self._said[1].say("…")  # what another state said is not this one's
         before, after = (dict(zip(f["token"], f["probability"], strict=True)) for f in frames)
         for bars, side, own, other in zip(
             self._bars, _SIDES, (before, after), (after, before), strict=True
@@ -285,13 +289,16 @@ class Ask(Panel):
             lambda job: [  # what a person waits for comes first
                 self._write(job, prompt, side, states[side]) for side in (1, 0)
             ],
-            partial(self._written, prompt, frames),
+            partial(self._written, prompt, states[1].key, frames),
             of=(prompt, states[1].key),
             patience=1,
         )
 
-    def _written(self, prompt: str, frames: list[pd.DataFrame], written: list[str]) -> None:
+    def _written(
+        self, prompt: str, key: Hashable, frames: list[pd.DataFrame], written: list[str]
+    ) -> None:
         texts = written[::-1]
+        self._text_of = key
         self._said[0].say(_spoken(texts[0]))
         self._said[1].say(_marked(*map(_flowing, texts)) if texts[1].strip() else _spoken(texts[1]))
         self._answers = prompt, frames, texts
