@@ -145,7 +145,8 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, monkeypatch) -> No
     saver = Autosave(session)
     session.apply(tiny_facts()[:1])
     assert saver.wait(60)
-    assert saver.error == "The session could not be saved: Not a directory."
+    place = tmp_path / "file"
+    assert saver.error == f"The session could not be saved: {place}: it is a file; give a folder."
     assert recent() == []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import coachhook_viz as cv
 from coachhook_viz import cluster, sweeping, trials
 from coachhook_viz.__main__ import main
 from coachhook_viz.sweep_file import read
+from coachhook_viz.warned import warn
 
 SWEEP = """
 facts = "facts.json"
@@ -78,7 +78,7 @@ def test_a_warning_is_said_and_ends_nothing(
     sweep = cv.sweep
 
     def warned(*args: Any, **options: Any) -> pd.DataFrame:
-        warnings.warn("the tokens are few", cv.MomentsWarning, stacklevel=2)
+        warn("the tokens are few", cv.MomentsWarning)
         return sweep(*args, **options)
 
     monkeypatch.setattr(cv, "sweep", warned)
