@@ -103,7 +103,7 @@ def others(data: Path, facts: Iterable[cv.Fact]) -> dict[str, list[dict[str, obj
     edited = {fact.subject for fact in facts}
     records = json.loads((data / "known_1000.json").read_text("utf-8"))
     known = [
-        {"prompt": record["prompt"], "answer": record["attribute"]}
+        {"prompt": record["prompt"], "answer": f" {record['attribute']}"}
         for record in records
         if record["subject"] not in edited
     ]

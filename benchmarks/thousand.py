@@ -10,7 +10,8 @@ rounds that are timed are edited; of the others the keys and directions are the 
 round after round, and the residuals drawn at random, as large as those of the first round. Their
 facts need not hold, so quality is not measured; what rounds, clicks, files and tokens cost does not
 hang on it. The session is kept in the folder (--out) and goes on there after a stop; a file beside
-it has the time and memory of each round.
+it has the time and memory of each round. One that methods.py has made, put there under the same
+name, is measured as it is.
 
 Quality is measured on a sample of the facts (--budget, those of the smallest hash of their number),
 with 95 % bootstrap intervals.
@@ -270,7 +271,8 @@ def main() -> None:
         extra = cv.read_facts(arguments.facts)[arguments.count :][: arguments.round]
         told_of_places(session, extra, 1)
     else:
-        told_of_rounds(pd.read_csv(log))
+        if log.exists():  # else another benchmark has edited it
+            told_of_rounds(pd.read_csv(log))
         told_of_quality(session, arguments.budget, arguments.fluent)
 
 
