@@ -120,8 +120,8 @@ class Rounds(Panel):
 
     def hear(self, event: Event) -> None:
         """Draw anew what has changed."""
-        heard = (Staged, Scored, Judged, RoundLabelled, Configured, *STATE_EVENTS, Selected)
-        if isinstance(event, heard):
+        told_by = (Staged, Scored, Judged, RoundLabelled, Configured, *STATE_EVENTS, Selected)
+        if isinstance(event, told_by):
             self.renew()
             self.worked()
 
